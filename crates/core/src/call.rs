@@ -1,0 +1,141 @@
+//! The outcome of a call, and the one distinction that decides what may be repeated.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A JSON-RPC error object (JSON-RPC 2.0, section 5.1), kept as it was answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message} ({code})")]
+pub struct RpcError {
+    /// JSON-RPC error code.
+    pub code: i32,
+    /// What went wrong.
+    pub message: String,
+    /// Details for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+}
+
+impl RpcError {
+    /// The request names something that does not exist or does not fit (-32602).
+    pub fn invalid_params(message: impl Into<String>) -> Self {
+        Self { code: -32602, message: message.into(), data: None }
+    }
+
+    /// The same error with details for programs.
+    #[must_use]
+    pub fn with_data(mut self, data: Value) -> Self {
+        self.data = Some(data);
+        self
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// As many calls as allowed are in flight.
+    Busy,
+    /// What offers the tool is not running.
+    Down,
+    /// What offers the tool went away while the call was under way.
+    Lost,
+    /// The time for the call ran out.
+    Timeout,
+    /// The caller went away or asked to cancel.
+    Cancelled,
+    /// The answer could not be understood or was too large.
+    BadAnswer,
+    /// The request is larger than what offers the tool takes.
+    TooLarge,
+}
+
+/// A call without a usable answer: whether it can have had effects is settled here, once.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CallError {
+    /// The tool's server answered with a JSON-RPC error: the outcome is known.
+    #[error(transparent)]
+    Answered(#[from] RpcError),
+    /// Not one byte of the call was handed over: repeating is safe.
+    #[error("{detail}; the call was not started, so it is safe to try again")]
+    NotStarted {
+        /// The kind of reason.
+        why: Why,
+        /// The reason for people.
+        detail: String,
+        /// When trying again may help, in milliseconds, if known.
+        retry_after_ms: Option<u64>,
+    },
+    /// The call was handed over, at least in part: it may have run, or may still run.
+    #[error("{detail}; the outcome is unknown: check before repeating a call with side effects")]
+    OutcomeUnknown {
+        /// The kind of reason.
+        why: Why,
+        /// The reason for people.
+        detail: String,
+    },
+}
+
+impl CallError {
+    /// Whether repeating the call cannot run it twice.
+    pub fn is_safe_to_retry(&self) -> bool {
+        matches!(self, Self::NotStarted { .. })
+    }
+
+    /// The kind of reason, where the call has no answer.
+    pub fn why(&self) -> Option<Why> {
+        match self {
+            Self::Answered(_) => None,
+            Self::NotStarted { why, .. } | Self::OutcomeUnknown { why, .. } => Some(*why),
+        }
+    }
+
+    /// The error as a caller gets it: -32603 with `data` that says whether the call was started,
+    /// whether to retry, and when. An answered error passes unchanged.
+    pub fn into_rpc(self) -> RpcError {
+        let message = self.to_string();
+        let (kind, why, retry_after_ms) = match self {
+            Self::Answered(error) => return error,
+            Self::NotStarted { why, retry_after_ms, .. } => ("not_started", why, retry_after_ms),
+            Self::OutcomeUnknown { why, .. } => ("outcome_unknown", why, None),
+        };
+        let mut data = serde_json::json!({
+            "kind": kind,
+            "reason": why,
+            "started": if kind == "not_started" { Value::Bool(false) } else { "unknown".into() },
+            "safe_to_retry": kind == "not_started",
+        });
+        if let (Some(after), Some(object)) = (retry_after_ms, data.as_object_mut()) {
+            object.insert("retry_after_ms".into(), after.into());
+        }
+        RpcError { code: -32603, message, data: Some(data) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caller_is_told_whether_to_retry() {
+        let lost = CallError::OutcomeUnknown { why: Why::Lost, detail: "it died".into() };
+        let data = lost.into_rpc().data.unwrap_or_default();
+        assert_eq!(data["kind"], "outcome_unknown");
+        assert_eq!(data["safe_to_retry"], false);
+
+        let down = CallError::NotStarted {
+            why: Why::Down,
+            detail: "down".into(),
+            retry_after_ms: Some(5),
+        };
+        let data = down.into_rpc().data.unwrap_or_default();
+        assert_eq!(data["started"], false);
+        assert_eq!(data["retry_after_ms"], 5);
+    }
+
+    #[test]
+    fn an_answered_error_passes_unchanged() {
+        let error = RpcError { code: -7, message: "no".into(), data: None };
+        assert_eq!(CallError::Answered(error.clone()).into_rpc(), error);
+    }
+}

@@ -1,0 +1,11 @@
+//! Pure machines and shared types of toolmesh.
+//!
+//! Nothing here does I/O, reads the clock or throws dice: time and chance are arguments, so every
+//! decision of a node can be tested with a table. See `docs/architecture.md`.
+
+pub mod call;
+pub mod json;
+pub mod limits;
+pub mod link;
+pub mod principal;
+pub mod router;

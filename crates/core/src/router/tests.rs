@@ -1,0 +1,303 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use globset::Glob;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::{
+    call::{CallError, RpcError, Why},
+    limits,
+    principal::Role,
+};
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        other => Map::from_iter([("not an object".to_owned(), other)]),
+    }
+}
+
+fn upstream(prefix: &str, tools: &[Value]) -> UpstreamTools {
+    UpstreamTools {
+        offer: Offer { prefix: prefix.into(), ..Offer::default() },
+        tools: Arc::new(tools.iter().cloned().map(object).collect()),
+    }
+}
+
+fn tool(name: &str, description: &str) -> Value {
+    json!({"name": name, "description": description, "inputSchema": {"type": "object"}})
+}
+
+fn upstreams<const N: usize>(
+    list: [(&str, UpstreamTools); N],
+) -> BTreeMap<Arc<str>, UpstreamTools> {
+    list.into_iter().map(|(name, tools)| (Arc::from(name), tools)).collect()
+}
+
+fn local() -> Vec<LocalTool> {
+    [("tools_search", Role::Peer, "catalogue"), ("token_create", Role::Operator, "operator")]
+        .into_iter()
+        .map(|(name, audience, category)| LocalTool {
+            definition: object(tool(name, "built in")),
+            audience,
+            category,
+        })
+        .collect()
+}
+
+fn two_disks() -> Catalogue {
+    Catalogue::build(
+        &local(),
+        &upstreams([
+            ("home", upstream("home", &[tool("read_file", "Reads a file"), tool("only_home", "")])),
+            ("work", upstream("work", &[tool("read_file", "Reads a file")])),
+        ]),
+    )
+}
+
+fn names(catalogue: &Catalogue, role: Role) -> Vec<&str> {
+    catalogue.visible(role).map(|tool| tool.name.as_str()).collect()
+}
+
+#[test]
+fn names_fit_every_client_and_stay_apart() {
+    let long = "x".repeat(80);
+    for (prefix, tool, expected_length) in
+        [("fs", "read", 8), ("fs", "a.b/c", 16), ("", long.as_str(), 64)]
+    {
+        let name = listed_name(prefix, tool);
+        assert_eq!(name.len(), expected_length, "{name}");
+        assert_eq!(name, listed_name(prefix, tool));
+    }
+    assert_ne!(listed_name("", &format!("{long}1")), listed_name("", &format!("{long}2")));
+    assert_ne!(listed_name("", "a b"), listed_name("", "a.b"));
+}
+
+#[test]
+fn an_operator_tool_is_neither_listed_nor_found_without_the_role() {
+    let catalogue = two_disks();
+    assert!(names(&catalogue, Role::Operator).contains(&"token_create"));
+    assert!(!names(&catalogue, Role::Client).contains(&"token_create"));
+    assert!(catalogue.get(Role::Client, "token_create").is_none());
+    assert!(catalogue.route(Role::Client, "token_create", None, &[], None).is_none());
+    assert!(
+        catalogue
+            .search(Role::Client, "token create", 10)
+            .iter()
+            .all(|(t, _)| t.name != "token_create")
+    );
+}
+
+#[test]
+fn tools_of_two_machines_are_never_merged() {
+    let catalogue = two_disks();
+    assert_eq!(
+        names(&catalogue, Role::Client),
+        ["home__only_home", "home__read_file", "tools_search", "work__read_file"]
+    );
+}
+
+#[test]
+fn unknown_fields_of_a_definition_survive() {
+    let given = json!({"name": "t", "inputSchema": {}, "execution": {"x": 1}, "new": [1.5, 2]});
+    let catalogue = Catalogue::build(&[], &upstreams([("u", upstream("u", &[given]))]));
+    let listed =
+        catalogue.get(Role::Client, "u__t").map(|tool| Value::from(tool.definition.clone()));
+    assert_eq!(
+        listed,
+        Some(json!({"name": "u__t", "inputSchema": {}, "execution": {"x": 1}, "new": [1.5, 2]}))
+    );
+}
+
+#[test]
+fn the_operator_wins_over_annotations_and_hides_tools() {
+    let mut tools = upstream(
+        "u",
+        &[
+            json!({"name": "a", "annotations": {"readOnlyHint": true}, "_meta": {"category": "said"}}),
+            json!({"name": "b"}),
+            json!({"name": "secret"}),
+        ],
+    );
+    tools.offer.overrides.insert(
+        "a".into(),
+        Overrides { read_only: Some(false), timeout_s: Some(7), ..Overrides::default() },
+    );
+    tools
+        .offer
+        .overrides
+        .insert("b".into(), Overrides { idempotent: Some(true), ..Overrides::default() });
+    tools.offer.overrides.insert("secret".into(), Overrides { hide: true, ..Overrides::default() });
+    let catalogue = Catalogue::build(&[], &upstreams([("u", tools)]));
+    let get = |name: &str| catalogue.get(Role::Client, name).cloned();
+    let a = get("u__a");
+    assert_eq!(a.as_ref().map(|a| (a.is_repeatable(), a.timeout_s)), Some((false, Some(7))));
+    assert_eq!(a.map(|a| a.category.clone()), Some("said".to_owned()));
+    assert_eq!(get("u__b").map(|b| b.is_repeatable()), Some(true));
+    assert!(get("u__secret").is_none());
+    assert!(catalogue.route(Role::Client, "secret", None, &[], None).is_none());
+}
+
+#[test]
+fn empty_prefixes_that_collide_are_told_apart() {
+    let catalogue = Catalogue::build(
+        &[],
+        &upstreams([
+            ("a", upstream("", &[tool("t", "first")])),
+            ("b", upstream("", &[tool("t", "second")])),
+        ]),
+    );
+    let listed = names(&catalogue, Role::Client);
+    assert_eq!(listed.len(), 2);
+    assert!(listed.contains(&"t"), "{listed:?}");
+    assert_eq!(catalogue.get(Role::Client, "t").map(|tool| tool.description()), Some("first"));
+}
+
+#[test]
+fn pages_cover_the_list_once_and_a_foreign_cursor_is_refused() -> Result<(), RpcError> {
+    let tools: Vec<Value> = (0..25).map(|n| tool(&format!("t{n:02}"), "")).collect();
+    let catalogue = Catalogue::build(&local(), &upstreams([("u", upstream("u", &tools))]));
+    let (mut seen, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let page = catalogue.page(Role::Client, Exposure::Flat, cursor.as_deref(), 10)?;
+        assert!(page.tools.len() <= 10);
+        seen.extend(page.tools.iter().map(|tool| tool.name.clone()));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, names(&catalogue, Role::Client));
+    assert!(catalogue.page(Role::Client, Exposure::Flat, Some("7"), 10).is_err());
+    let few = catalogue.page(Role::Client, Exposure::Search, None, 10)?;
+    assert_eq!(
+        few.tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(),
+        ["tools_search"]
+    );
+    Ok(())
+}
+
+#[test]
+fn routes_follow_the_rules_in_order() -> Result<(), Box<dyn std::error::Error>> {
+    let catalogue = two_disks();
+    let patterns = [Pattern {
+        tools: Glob::new("read_*")?.compile_matcher(),
+        runtime: "upstream:work".parse()?,
+    }];
+    let work: Runtime = "upstream:work".parse()?;
+    for (name, explicit, patterns, expected) in [
+        ("home__read_file", None, &patterns[..], Some(("home__read_file", Rule::Listed))),
+        ("read_file", None, &patterns[..], Some(("work__read_file", Rule::Pattern))),
+        ("read_file", None, &[][..], None),
+        ("only_home", None, &[][..], Some(("home__only_home", Rule::Default))),
+        ("read_file", Some(&work), &[][..], Some(("work__read_file", Rule::Explicit))),
+        ("work__read_file", Some(&work), &[][..], Some(("work__read_file", Rule::Explicit))),
+        ("home__read_file", Some(&work), &[][..], None),
+        ("tools_search", Some(&Runtime::Local), &[][..], Some(("tools_search", Rule::Explicit))),
+        ("nope", None, &patterns[..], None),
+    ] {
+        let mut trace = Vec::new();
+        let decided = catalogue.route(Role::Client, name, explicit, patterns, None);
+        let traced = catalogue.route(Role::Client, name, explicit, patterns, Some(&mut trace));
+        let flat = |decision: &Option<Decision>| {
+            decision.as_ref().map(|decision| (decision.tool.name.clone(), decision.rule))
+        };
+        assert_eq!(flat(&decided), flat(&traced), "the dry run decides the same: {name}");
+        assert_eq!(flat(&decided), expected.map(|(name, rule)| (name.to_owned(), rule)), "{name}");
+        assert_eq!(
+            trace.iter().filter(|c| c.dropped.is_none()).count(),
+            usize::from(expected.is_some())
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn search_finds_by_words_of_name_and_description() {
+    let catalogue = Catalogue::build(
+        &[],
+        &upstreams([(
+            "u",
+            upstream(
+                "u",
+                &[
+                    tool("read_file", "Reads the contents of a file from disk"),
+                    tool("sendEmail", "Sends a message to a mailbox"),
+                    tool("current_time", "Tells the time in a timezone"),
+                    tool("list_directory", "Lists files of a directory"),
+                ],
+            ),
+        )]),
+    );
+    let best = |query: &str| {
+        catalogue
+            .search(Role::Client, query, 3)
+            .first()
+            .map(|(tool, _)| tool.name.clone())
+            .unwrap_or_default()
+    };
+    assert_eq!(best("read a file"), "u__read_file");
+    assert_eq!(best("emails"), "u__sendEmail");
+    assert_eq!(best("what time is it"), "u__current_time");
+    assert_eq!(best("directories"), "u__list_directory");
+    assert!(catalogue.search(Role::Client, "", 3).is_empty());
+}
+
+#[test]
+fn only_what_cannot_have_run_or_may_run_twice_is_repeated() {
+    let lost = |started: bool| {
+        if started {
+            CallError::OutcomeUnknown { why: Why::Lost, detail: String::new() }
+        } else {
+            CallError::NotStarted { why: Why::Lost, detail: String::new(), retry_after_ms: None }
+        }
+    };
+    let down =
+        CallError::NotStarted { why: Why::Down, detail: String::new(), retry_after_ms: None };
+    let late = CallError::OutcomeUnknown { why: Why::Timeout, detail: String::new() };
+    let answered = CallError::Answered(RpcError::invalid_params("no"));
+    let minute = Duration::from_secs(60);
+    for (attempt, repeatable, left, error, retried) in [
+        (1, false, minute, lost(false), true),
+        (1, false, minute, lost(true), false),
+        (1, true, minute, lost(true), true),
+        (limits::CALL_ATTEMPTS, true, minute, lost(true), false),
+        (1, true, Duration::ZERO, lost(true), false),
+        (1, true, minute, down, false),
+        (1, true, minute, late, false),
+        (1, true, minute, answered, false),
+    ] {
+        let next = after_failure(attempt, repeatable, left, &error);
+        assert_eq!(matches!(next, Next::Retry { .. }), retried, "{attempt} {repeatable} {error:?}");
+    }
+}
+
+proptest! {
+    /// Whatever upstreams send as names: every listed name fits clients, is unique, and finds its tool.
+    #[test]
+    fn any_names_give_a_list_that_works(
+        tools in prop::collection::vec((0_u8..3, ".{0,80}"), 0..60),
+        prefix in prop::bool::ANY,
+    ) {
+        let mut offered: BTreeMap<Arc<str>, Vec<Value>> = BTreeMap::new();
+        for (upstream, name) in &tools {
+            offered.entry(format!("u{upstream}").into()).or_default().push(json!({"name": name}));
+        }
+        let offered = offered
+            .into_iter()
+            .map(|(name, tools)| {
+                let shown = if prefix { name.to_string() } else { String::new() };
+                (name, upstream(&shown, &tools))
+            })
+            .collect();
+        let catalogue = Catalogue::build(&local(), &offered);
+        for tool in catalogue.visible(Role::Operator) {
+            prop_assert!((1..=NAME_LENGTH_MAX).contains(&tool.name.len()));
+            prop_assert!(tool.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-'));
+            prop_assert_eq!(tool.definition.get("name").and_then(Value::as_str), Some(tool.name.as_str()));
+            prop_assert!(catalogue.get(Role::Operator, &tool.name).is_some_and(|found| Arc::ptr_eq(found, tool)));
+        }
+        prop_assert_eq!(&catalogue, &Catalogue::build(&local(), &offered));
+    }
+}

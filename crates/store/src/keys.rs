@@ -1,0 +1,22 @@
+//! Where each kind of record lives. A key is its kind's byte and then what tells records of that
+//! kind apart; numbers in keys are big-endian, so that byte order is number order.
+
+/// The first byte of a key. A number here is on disk for good: never reuse one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// The node itself; one record.
+    Node = 1,
+    /// Bearer tokens by id.
+    Token = 2,
+    /// What an upstream spoke last, by its name.
+    Protocol = 3,
+}
+
+/// Returns the key of the record of `kind` called `id`.
+pub(crate) fn key(kind: Kind, id: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + id.len());
+    key.push(kind as u8);
+    key.extend(id.as_bytes());
+    key
+}

@@ -1,0 +1,52 @@
+//! Every limit of the store: its unit, why this number, and what the caller sees there.
+
+use std::time::Duration;
+
+/// Longest key in bytes. An index page of sled holds 256 of them and must stay inline (128 KiB).
+/// Beyond it a submit answers [`CommitError::TooLarge`](crate::CommitError::TooLarge).
+pub const KEY_BYTES: usize = 256;
+
+/// Largest value in bytes: a 4 MiB result and what is kept beside it. Beyond it a submit answers
+/// [`CommitError::TooLarge`](crate::CommitError::TooLarge).
+pub const VALUE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Largest piece of a value that is handed to sled, in bytes.
+///
+/// sled writes any page over 128 KiB to a file of its own without an fsync, and a leaf page holds
+/// up to 17 values, so it is the page that must stay small, not only the value.
+pub const PIECE_BYTES: usize = 6 * 1024;
+
+/// Submissions that wait for the committer or hold a slot. Beyond it they are told
+/// [`CommitError::Busy`](crate::CommitError::Busy) at once.
+pub const LANE_JOBS: usize = 1_024;
+
+/// Bytes of keys and values in the lane. At or above it no slot is given
+/// ([`CommitError::Busy`](crate::CommitError::Busy)).
+pub const LANE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Submissions in one batch; what waits beyond it goes into the next.
+pub const BATCH_JOBS: usize = 256;
+
+/// Bytes in one batch, but always one submission: bounds how long a batch holds its waiters.
+pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Page cache of sled in bytes. Its default of 1 GiB is not for a node that idles in 64 MiB.
+pub const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Free bytes of the file system under which new work is refused
+/// ([`CommitError::DiskFull`](crate::CommitError::DiskFull)): sled cannot go on after a full disk.
+pub const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
+/// Free share of the file system in percent under which new work is refused.
+pub const FREE_PERCENT_MIN: u8 = 5;
+
+/// Time for which a reading of the free space is believed.
+pub const FREE_SPACE_TTL: Duration = Duration::from_millis(250);
+
+/// Time without progress after which a commit counts as stalled and the node should be restarted.
+pub const STALL: Duration = Duration::from_secs(10);
+
+const _: () = assert!(17 * (PIECE_BYTES + KEY_BYTES + 32) < 128 * 1024);
+const _: () = assert!(256 * (KEY_BYTES + 32) < 128 * 1024);
+const _: () = assert!(VALUE_BYTES <= LANE_BYTES);
+const _: () = assert!(BATCH_JOBS <= LANE_JOBS);

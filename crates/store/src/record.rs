@@ -1,0 +1,101 @@
+//! The record port: what any storage backend of a node must do, and nothing more.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::limits::{KEY_BYTES, VALUE_BYTES};
+
+/// One change of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Stores `value` under `key`, replacing what was there.
+    Put {
+        /// Where, at most [`KEY_BYTES`] long.
+        key: Vec<u8>,
+        /// What, at most [`VALUE_BYTES`] long.
+        value: Vec<u8>,
+    },
+    /// Removes what is stored under `key`; nothing there is fine.
+    Delete {
+        /// Where, at most [`KEY_BYTES`] long.
+        key: Vec<u8>,
+    },
+}
+
+impl Write {
+    /// Returns the key that changes.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+
+    /// Returns the new value, or `None` for a delete.
+    pub fn value(&self) -> Option<&[u8]> {
+        match self {
+            Self::Put { value, .. } => Some(value),
+            Self::Delete { .. } => None,
+        }
+    }
+
+    /// Returns the bytes that this write holds in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.key().len() + self.value().map_or(0, <[u8]>::len)
+    }
+
+    /// Tells whether key and value are within the limits of every backend.
+    pub(crate) fn fits(&self) -> bool {
+        self.key().len() <= KEY_BYTES && self.value().map_or(0, <[u8]>::len) <= VALUE_BYTES
+    }
+}
+
+/// Which crash an acknowledged commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of the process, `kill -9` included: the bytes are with the operating system.
+    Process,
+    /// The loss of power as well: the bytes were synced to the disk.
+    Disk,
+}
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RecordsError {
+    /// The operating system refused. What was being written may or may not be stored.
+    #[error("storage failed: {0}")]
+    Io(#[from] Arc<std::io::Error>),
+    /// What is stored cannot be read back as it was written.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+}
+
+impl From<std::io::Error> for RecordsError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+/// Records by key, in the order of their keys' bytes.
+///
+/// One committer writes; anyone may read meanwhile and sees each commit whole or not at all.
+/// After an error from [`commit`](Self::commit) the value must not be used any more.
+pub trait Records: Send + Sync + 'static {
+    /// Returns the value under `key`, if there is one.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordsError>;
+
+    /// Calls `each` with every key that starts with `prefix` and its value, in key order, until
+    /// it breaks. Commits wait while a scan runs.
+    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), RecordsError>;
+
+    /// Applies all `writes` or none, the later of two to one key winning, and returns once they
+    /// survive the crash that `durability` names.
+    ///
+    /// Keys and values must be within [`KEY_BYTES`] and [`VALUE_BYTES`]; the committer sees to it.
+    fn commit(&self, writes: &[Write], durability: Durability) -> Result<(), RecordsError>;
+
+    /// Returns the bytes that the records take where they are stored.
+    fn size_bytes(&self) -> Result<u64, RecordsError>;
+}
+
+/// What a scan does with a key and its value.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;

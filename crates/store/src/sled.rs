@@ -1,0 +1,150 @@
+//! The record port on sled 0.34: one tree, and the fsync that sled does not do.
+//!
+//! Why it looks like this is in `docs/adr/003-sled-behind-the-record-port.md`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::chunk::{self, Stored};
+use crate::record::{Durability, Records, RecordsError, Visit, Write};
+
+/// Records in a directory.
+#[derive(Debug)]
+pub struct SledRecords {
+    db: ::sled::Db,
+    /// Our own descriptor of sled's file: `flush` of sled starts the writing and does not sync.
+    file: File,
+    /// Held for reading by readers, so that a chunked value is never seen half replaced.
+    view: RwLock<()>,
+}
+
+impl SledRecords {
+    /// Opens `directory`, which must exist, and syncs the names of the files made in it.
+    ///
+    /// Without the guards of [`Store::open`](crate::Store::open): sled may panic here.
+    pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, ::sled::Error> {
+        let db = ::sled::Config::new().path(directory).cache_capacity(cache_bytes).open()?;
+        let file = File::open(directory.join("db"))?;
+        file.sync_all()?;
+        File::open(directory.join("conf"))?.sync_all()?;
+        File::open(directory)?.sync_all()?;
+        Ok(Self { db, file, view: RwLock::new(()) })
+    }
+
+    /// Puts the value whose head is `head` together, in `buffer` if it is chunked.
+    fn join<'a>(
+        &self,
+        key: &[u8],
+        head: &'a [u8],
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], RecordsError> {
+        let manifest = match chunk::parse(head)? {
+            Stored::Inline(value) => return Ok(value),
+            Stored::Chunked(manifest) => manifest,
+        };
+        buffer.clear();
+        for index in 0..manifest.count() {
+            let piece = self.db.get(chunk::chunk_key(key, index)).map_err(from_sled)?;
+            buffer.extend_from_slice(&piece.ok_or_else(|| damaged("a chunk is missing"))?);
+        }
+        if buffer.len() != manifest.total as usize {
+            return Err(damaged("a chunk has the wrong length"));
+        }
+        Ok(buffer)
+    }
+
+    /// Returns how many chunks the record has that is stored under `physical_key` now.
+    fn chunk_count(&self, physical_key: &[u8]) -> Result<u32, RecordsError> {
+        let Some(head) = self.db.get(physical_key).map_err(from_sled)? else { return Ok(0) };
+        match chunk::parse(&head)? {
+            Stored::Inline(_) => Ok(0),
+            Stored::Chunked(manifest) => Ok(manifest.count()),
+        }
+    }
+
+    /// Turns `writes` into one batch of sled's, chunks that are no longer needed removed.
+    fn batch(&self, writes: &[Write]) -> Result<::sled::Batch, RecordsError> {
+        let latest: BTreeMap<_, _> = writes.iter().map(|w| (w.key(), w.value())).collect();
+        let mut batch = ::sled::Batch::default();
+        for (key, value) in latest {
+            let physical_key = chunk::record_key(key);
+            let mut kept = 0;
+            let before = self.chunk_count(&physical_key)?;
+            if let Some(value) = value {
+                let cut = chunk::cut(value);
+                for (index, piece) in (0..).zip(cut.chunks) {
+                    batch.insert(chunk::chunk_key(key, index), piece);
+                    kept = index + 1;
+                }
+                batch.insert(physical_key, cut.head);
+            } else {
+                batch.remove(physical_key);
+            }
+            for index in kept..before {
+                batch.remove(chunk::chunk_key(key, index));
+            }
+        }
+        Ok(batch)
+    }
+}
+
+impl Records for SledRecords {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordsError> {
+        let _view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(head) = self.db.get(chunk::record_key(key)).map_err(from_sled)? else {
+            return Ok(None);
+        };
+        self.join(key, &head, &mut Vec::new()).map(|value| Some(value.to_vec()))
+    }
+
+    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), RecordsError> {
+        let _view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = Vec::new();
+        for entry in self.db.scan_prefix(chunk::record_key(prefix)) {
+            let (physical_key, head) = entry.map_err(from_sled)?;
+            let key = chunk::logical_key(&physical_key);
+            if let ControlFlow::Break(()) = each(key, self.join(key, &head, &mut buffer)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, writes: &[Write], durability: Durability) -> Result<(), RecordsError> {
+        let batch = self.batch(writes)?;
+        {
+            let _view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+            self.db.apply_batch(batch).map_err(from_sled)?;
+        }
+        self.db.flush().map_err(from_sled)?;
+        if durability == Durability::Disk {
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> Result<u64, RecordsError> {
+        Ok(self.file.metadata()?.len())
+    }
+}
+
+fn damaged(what: &str) -> RecordsError {
+    RecordsError::Damaged(what.to_owned())
+}
+
+/// Sorts sled's errors by what can be done: a system that refused, or data that is damaged.
+pub(crate) fn from_sled(error: ::sled::Error) -> RecordsError {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error {
+        ::sled::Error::Io(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => {
+            RecordsError::Damaged(error.to_string())
+        }
+        ::sled::Error::Io(error) => RecordsError::Io(Arc::new(error)),
+        // A directory of another version of sled is not damaged and must not be moved aside.
+        ::sled::Error::Unsupported(why) => std::io::Error::other(why).into(),
+        other => RecordsError::Damaged(other.to_string()),
+    }
+}

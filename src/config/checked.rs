@@ -1,0 +1,256 @@
+//! The configuration that the node sees: types that cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use globset::Glob;
+use reqwest::Url;
+use reqwest::header::HeaderName;
+
+use super::secret::Secret;
+use super::value::{Durability, Exposure, LogFormat, Protocol};
+
+/// Everything an operator may decide about a node.
+///
+/// Two of them are compared to find out what a changed file means for a running node.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    /// Name of the node; `None` is the stored one, else [`NodeName::fitting`] the host name.
+    pub(crate) name: Option<NodeName>,
+    /// What clients connect to.
+    pub(crate) gateway: Gateway,
+    /// Bounds on what clients may ask for.
+    pub(crate) limits: Limits,
+    /// What an acknowledged write survives.
+    pub(crate) durability: Durability,
+    /// What is written to stderr.
+    pub(crate) log: Log,
+    /// MCP servers behind this node, those that are not enabled included.
+    pub(crate) upstreams: BTreeMap<UpstreamName, Upstream>,
+    /// Routes in the order of the file; the first that matches wins.
+    pub(crate) routes: Vec<Route>,
+}
+
+/// Says what clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    /// Address of the HTTP endpoint; port 0 is any free one.
+    pub(crate) http: SocketAddr,
+    /// Accepted Host headers besides loopback: `host` or `host:port`, lower case.
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Accepted origins as browsers write them: lower case, no default port, no path.
+    pub(crate) allowed_origins: Vec<String>,
+    /// Asks for a token on loopback too.
+    pub(crate) require_token: bool,
+    /// Permits listening beyond loopback without a token.
+    pub(crate) allow_unauthenticated: bool,
+    /// What `tools/list` shows.
+    pub(crate) exposure: Exposure,
+    /// Tools in one page of `tools/list`.
+    pub(crate) page_size: usize,
+}
+
+/// Bounds what clients may ask for; `toolmesh_core::limits` says what happens at each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes of a request body.
+    pub(crate) body_bytes: usize,
+    /// Nesting of JSON in a request.
+    pub(crate) json_depth: usize,
+    /// Time to receive a request body.
+    pub(crate) body_time: Duration,
+    /// Time to receive a request head.
+    pub(crate) head_time: Duration,
+    /// Sessions in total.
+    pub(crate) sessions: usize,
+    /// Sessions of one principal; at most `sessions`.
+    pub(crate) sessions_per_principal: usize,
+    /// Requests in flight in total.
+    pub(crate) in_flight: usize,
+    /// Requests in flight of one principal; at most `in_flight`.
+    pub(crate) in_flight_per_principal: usize,
+    /// Rate of requests of one principal; `None` is no limit.
+    pub(crate) rate: Option<Rate>,
+    /// Time of a tool call unless its upstream or tool says otherwise.
+    pub(crate) tool_time: Duration,
+    /// Time without a request after which a session ends.
+    pub(crate) session_idle: Duration,
+}
+
+/// Limits the rate of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// Requests a second.
+    pub(crate) per_second: NonZeroU32,
+    /// Requests above the rate before it holds.
+    pub(crate) burst: NonZeroU32,
+}
+
+/// Says what is written to stderr.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// How a line looks.
+    pub(crate) format: LogFormat,
+    /// Directives that `tracing_subscriber::EnvFilter` accepts.
+    pub(crate) level: String,
+}
+
+/// Describes an MCP server behind this node.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Upstream {
+    /// How it is reached.
+    pub(crate) transport: Transport,
+    /// Revision of MCP to speak.
+    pub(crate) protocol: Protocol,
+    /// Time to start and list tools.
+    pub(crate) start_timeout: Duration,
+    /// Time of a call.
+    pub(crate) timeout: Duration,
+    /// Calls in flight at once.
+    pub(crate) max_in_flight: usize,
+    /// Put before tool names, followed by `__`; empty is nothing. No two enabled upstreams have
+    /// the same.
+    pub(crate) prefix: String,
+    /// Lets other members of the mesh call it.
+    pub(crate) share: bool,
+    /// Starts it.
+    pub(crate) enabled: bool,
+    /// Category of its tools in the catalogue.
+    pub(crate) category: Option<String>,
+    /// Exceptions for single tools, by the upstream's own name of them.
+    pub(crate) tools: BTreeMap<String, Tool>,
+}
+
+/// Says how an MCP server is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Transport {
+    /// A child process that speaks on stdin and stdout.
+    Stdio(Stdio),
+    /// A Streamable HTTP endpoint.
+    Http(Http),
+}
+
+/// Describes a child process.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stdio {
+    /// An absolute path, or a bare name to look up in PATH.
+    pub(crate) command: PathBuf,
+    /// Arguments.
+    pub(crate) args: Vec<String>,
+    /// Variables that are set.
+    pub(crate) env: BTreeMap<String, Secret>,
+    /// Variables passed on from the node where it has them; those of `env` win.
+    pub(crate) inherit_env: Vec<String>,
+    /// Working directory; `None` is that of the node.
+    pub(crate) cwd: Option<PathBuf>,
+}
+
+/// Describes a Streamable HTTP endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Http {
+    /// An `http` or `https` address without user or password.
+    pub(crate) url: Url,
+    /// Headers sent with every request; none twice, none that the protocol sets itself.
+    pub(crate) headers: Vec<(HeaderName, Secret)>,
+}
+
+/// Says what is different for one tool; `None` is as the tool or its upstream says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tool {
+    /// Whether it changes nothing.
+    pub(crate) read_only: Option<bool>,
+    /// Whether a repeated call has no further effect.
+    pub(crate) idempotent: Option<bool>,
+    /// Time of a call.
+    pub(crate) timeout: Option<Duration>,
+    /// Neither listed nor callable.
+    pub(crate) hide: bool,
+    /// Category in the catalogue.
+    pub(crate) category: Option<String>,
+}
+
+/// Sends the calls of some tools to one runtime.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Route {
+    /// Matches tool names as clients see them.
+    pub(crate) tools: Glob,
+    /// Where the calls go.
+    pub(crate) runtime: Runtime,
+}
+
+/// Names where a call goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    /// A tool of the node itself.
+    Local,
+    /// An upstream of the same configuration.
+    Upstream(UpstreamName),
+}
+
+/// Names a node: `[a-z0-9][a-z0-9-]{0,31}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeName(String);
+
+impl NodeName {
+    const CHARS_MAX: usize = 32;
+
+    /// Returns `text` as a name, or `None` where it is not one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=Self::CHARS_MAX).contains(&text.len())
+            && !text.starts_with('-')
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// Makes a name out of any text, such as a host name; `node` where nothing is left of it.
+    pub(crate) fn fitting(text: &str) -> Self {
+        let host = text.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        let name = host.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let name: String = name.trim_matches('-').chars().take(Self::CHARS_MAX).collect();
+        Self(if name.is_empty() { "node".to_owned() } else { name })
+    }
+
+    /// Returns the name.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names an upstream: `[A-Za-z0-9_-]{1,32}` without `__`, which separates it from a tool name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct UpstreamName(String);
+
+impl UpstreamName {
+    /// Returns `text` as a name, or `None` where it is not one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        (!text.is_empty() && is_prefix(text)).then(|| Self(text.to_owned()))
+    }
+
+    /// Returns the name.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UpstreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Tells whether `text` may stand before a tool name: an upstream's name, or nothing.
+pub(super) fn is_prefix(text: &str) -> bool {
+    text.len() <= 32
+        && !text.contains("__")
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}

@@ -1,0 +1,226 @@
+//! The configuration file as it is written: every key optional, nothing unknown.
+//!
+//! The comments are for users: `toolmesh config schema` prints them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::secret::Secret;
+use super::value::{Durability, Exposure, LogFormat, Protocol};
+
+/// Configuration of a toolmesh node. Every key is optional.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    /// Short name of this node: `[a-z0-9][a-z0-9-]{0,31}`. Default: made from the host name at
+    /// the first start and kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    /// What clients connect to.
+    #[serde(default)]
+    pub(super) gateway: RawGateway,
+    /// Bounds on what clients may ask for.
+    #[serde(default)]
+    pub(super) limits: RawLimits,
+    /// What the node remembers.
+    #[serde(default)]
+    pub(super) store: RawStore,
+    /// What the node writes to stderr.
+    #[serde(default)]
+    pub(super) log: RawLog,
+    /// MCP servers behind this node, by name: `[A-Za-z0-9_-]{1,32}` without `__`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) upstream: BTreeMap<String, RawUpstream>,
+    /// Where calls go when the call itself does not say; the first route that matches wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) route: Vec<RawRoute>,
+}
+
+/// What clients connect to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGateway {
+    /// Address and port of the HTTP endpoint; port 0 takes a free one. Default
+    /// `127.0.0.1:7332`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) http: Option<String>,
+    /// Names accepted in the Host header besides loopback and the address itself: `host` or
+    /// `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) allowed_hosts: Option<Vec<String>>,
+    /// Origins of web pages that may call this node, such as `https://app.example`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) allowed_origins: Option<Vec<String>>,
+    /// Asks for a token on loopback too. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) require_token: Option<bool>,
+    /// Permits listening beyond loopback without a token. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) allow_unauthenticated: Option<bool>,
+    /// `flat` lists every tool; `search` lists only the catalogue tools. Default `flat`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) exposure: Option<Exposure>,
+    /// Tools in one page of `tools/list`, 1 to 5000. Default 500.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) page_size: Option<u64>,
+}
+
+/// Bounds on what clients may ask for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    /// Largest request body in bytes, 1024 to 16777216. Default 4194304.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) body_bytes: Option<u64>,
+    /// Deepest nesting of JSON in a request, 8 to 128. Default 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) json_depth: Option<u64>,
+    /// Seconds to receive a request body, 1 to 300. Default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) body_time_s: Option<u64>,
+    /// Seconds to receive a request head, 1 to 60. Default 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) head_time_s: Option<u64>,
+    /// Sessions in total, 1 to 100000. Default 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sessions: Option<u64>,
+    /// Sessions of one principal, at most `sessions`. Default 512.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sessions_per_principal: Option<u64>,
+    /// Requests in flight in total, 1 to 65536. Default 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) in_flight: Option<u64>,
+    /// Requests in flight of one principal, at most `in_flight`. Default 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) in_flight_per_principal: Option<u64>,
+    /// Requests a second of one principal, to 1000000; 0 is no limit. Default: no limit on
+    /// loopback, 50 elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rate_per_second: Option<u64>,
+    /// Requests of one principal above the rate before it is held to it, 1 to 1000000.
+    /// Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rate_burst: Option<u64>,
+    /// Seconds a tool call may take unless its upstream or tool says otherwise, 1 to 3600.
+    /// Default 60.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tool_time_s: Option<u64>,
+    /// Seconds without a request after which a session ends, 5 to 86400. Default 300.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session_idle_s: Option<u64>,
+}
+
+/// What the node remembers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    /// What an acknowledged write survives: `disk` the loss of power, `process` the death of
+    /// the process. Default `disk`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) durability: Option<Durability>,
+}
+
+/// What the node writes to stderr.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    /// `text` for people, `json` for one object a line. Default `text`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) format: Option<LogFormat>,
+    /// A level, or levels by module. Default `info,rmcp=warn`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) level: Option<String>,
+}
+
+/// An MCP server behind this node: a program (`command`) or a Streamable HTTP endpoint (`url`).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    /// Program to start; it speaks MCP on stdin and stdout. A path with a separator starts at
+    /// the directory of the configuration file, a bare name is looked up in PATH.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) command: Option<String>,
+    /// Arguments of the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) args: Option<Vec<String>>,
+    /// Environment variables of the program; nothing else is passed but `inherit_env`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) env: BTreeMap<String, Secret>,
+    /// Variables passed on from the node. Default `["PATH", "HOME", "USER", "LANG", "TMPDIR"]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) inherit_env: Option<Vec<String>>,
+    /// Working directory of the program; a relative one starts at the directory of the
+    /// configuration file. Default: that of the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cwd: Option<PathBuf>,
+    /// Address of a Streamable HTTP endpoint, `http` or `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) url: Option<String>,
+    /// Headers sent with every request to `url`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) headers: BTreeMap<String, Secret>,
+    /// Revision of MCP to speak: `auto`, `legacy` or `2026-07-28`. Default `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) protocol: Option<Protocol>,
+    /// Seconds to start and list tools, 1 to 600. Default 120.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) start_timeout_s: Option<u64>,
+    /// Seconds a call may take, 1 to 3600. Default: `limits.tool_time_s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timeout_s: Option<u64>,
+    /// Calls in flight at once, 1 to 1024. Default 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_in_flight: Option<u64>,
+    /// Put before the names of its tools, followed by `__`; empty for none. Default: the name
+    /// of the upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prefix: Option<String>,
+    /// Lets the other members of the mesh call it. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) share: Option<bool>,
+    /// Starts it. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) enabled: Option<bool>,
+    /// Category of its tools in the catalogue. Default: what a tool says of itself, else the
+    /// name of the upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) category: Option<String>,
+    /// What to do differently for single tools, by the name that the upstream gives them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) tools: BTreeMap<String, RawTool>,
+}
+
+/// What to do differently for one tool.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTool {
+    /// The tool changes nothing, so a call may be repeated. Default: what the tool says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) read_only: Option<bool>,
+    /// A repeated call has no further effect, so it may be repeated. Default: what the tool
+    /// says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) idempotent: Option<bool>,
+    /// Seconds a call may take, 1 to 3600. Default: `timeout_s` of the upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timeout_s: Option<u64>,
+    /// Neither lists the tool nor lets it be called. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hide: Option<bool>,
+    /// Category in the catalogue. Default: that of the upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) category: Option<String>,
+}
+
+/// Sends the calls of some tools to one runtime.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRoute {
+    /// Tool names, with `*`, `?`, `[ab]` and `{a,b}`.
+    pub(super) tools: String,
+    /// `local` or `upstream:NAME`.
+    pub(super) runtime: String,
+}

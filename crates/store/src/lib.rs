@@ -1,1 +1,43 @@
-//! placeholder
+//! What a toolmesh node remembers.
+//!
+//! State is records: [`Write`]s put and delete them, and recovery reads them back. One
+//! [`Committer`] makes writes durable before anyone hears of them. sled stands behind the
+//! [`Records`] port with the guards of `docs/adr/003-sled-behind-the-record-port.md`; the twin
+//! in memory is for tests. No async runtime here: the committer is a thread that calls back.
+//!
+//! ```no_run
+//! # use toolmesh_store::{records, Options, State, Store, Work};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let opened = Store::open(Options::new("data/store"), |error| eprintln!("stopping: {error}"))?;
+//! let state = State::load(opened.store.records())?;
+//! let committer = opened.store.committer();
+//! committer.submit(Work::New, vec![records::put_node_name("ada")?], |outcome| {
+//!     println!("{} is durable: {outcome:?}", state.node_name.is_none());
+//! });
+//! opened.store.close();
+//! # Ok(()) }
+//! ```
+
+mod chunk;
+mod codec;
+mod committer;
+mod disk;
+mod keys;
+mod lane;
+pub mod limits;
+mod memory;
+mod open;
+mod record;
+pub mod records;
+mod sled;
+mod store;
+
+pub use codec::CodecError;
+pub use committer::{CommitError, Committer, Health, Slot, Work};
+pub use disk::FreeSpace;
+pub use memory::MemoryRecords;
+pub use open::{OpenError, Recovery};
+pub use record::{Durability, Records, RecordsError, Visit, Write};
+pub use records::{Lifecycle, LoadError, Protocol, State, Token};
+pub use sled::SledRecords;
+pub use store::{Opened, Options, Store};

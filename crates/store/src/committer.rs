@@ -1,0 +1,269 @@
+//! The one committer: a thread that turns what waits into one batch, makes it durable, and only
+//! then lets the replies go.
+//!
+//! - **Order**: submissions are committed and released in the order they were submitted. A
+//!   question is an empty submission: it is answered after all that came before it is durable.
+//! - **Group commit**: what arrives while a batch is flushed goes into the next, so that a
+//!   hundred waiters share one fsync.
+//! - **Failure**: the first error is the last commit. Nothing is acknowledged after it, every
+//!   submission answers [`CommitError::Failed`], and the node is told to stop.
+//! - **A crash** loses what was submitted and not released; nobody was told it was done.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::disk::DiskGuard;
+use crate::lane::{Job, Lane, LaneLimits};
+use crate::limits::STALL;
+use crate::record::{Durability, Records, RecordsError, Write};
+
+/// Why a submission was not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The lane is full; nothing was stored.
+    #[error("the store is busy and nothing was stored: try again shortly")]
+    Busy,
+    /// New work is refused so that work under way can still be completed; nothing was stored.
+    #[error("disk_full: nothing was stored: free space on the node's disk, then try again")]
+    DiskFull,
+    /// A key or value is over its limit; nothing was stored.
+    #[error("the record is too large and nothing was stored: send less")]
+    TooLarge,
+    /// The storage failed and the node is stopping: whether this was stored is unknown.
+    #[error("the storage failed and the node is stopping: ask again after it restarted")]
+    Failed,
+    /// The node is stopping; nothing was stored.
+    #[error("the node is stopping and nothing was stored: try again after it restarted")]
+    Closed,
+}
+
+impl CommitError {
+    /// Tells whether the same submission may succeed later on this node.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Busy | Self::DiskFull)
+    }
+}
+
+/// What a submission is for, which decides whether a nearly full disk takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Starts something that will need more space: refused on a nearly full disk.
+    New,
+    /// Completes, removes or asks: always let through.
+    Completion,
+}
+
+/// How the committer is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// Submissions that wait for the next batch.
+    pub waiting: usize,
+    /// How long the batch under way has taken so far; `None` between batches.
+    pub committing_for: Option<Duration>,
+    /// Whether the storage failed: the node must stop.
+    pub failed: bool,
+    /// Whether new work is refused because the disk is nearly full.
+    pub disk_full: bool,
+}
+
+impl Health {
+    /// Tells whether the batch under way has made no progress for [`STALL`]: sled is known to
+    /// dead-lock, and only a restart helps.
+    pub fn is_stalled(&self) -> bool {
+        self.committing_for.is_some_and(|time| time >= STALL)
+    }
+}
+
+/// How a committer works.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CommitterOptions {
+    pub(crate) durability: Durability,
+    pub(crate) lane: LaneLimits,
+}
+
+/// The handle of the committer; clones share it.
+#[derive(Clone)]
+pub struct Committer(Arc<Shared>);
+
+struct Shared {
+    lane: Lane,
+    disk: Option<DiskGuard>,
+    progress: Progress,
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Committer").field(&self.health()).finish()
+    }
+}
+
+impl Committer {
+    /// Starts the thread. `fatal` is called once, on that thread, after the first failure and
+    /// after all that waited was told; the node then has to stop.
+    pub(crate) fn start(
+        records: Arc<dyn Records>,
+        options: CommitterOptions,
+        disk: Option<DiskGuard>,
+        fatal: impl FnOnce(RecordsError) + Send + 'static,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let shared =
+            Arc::new(Shared { lane: Lane::new(options.lane), disk, progress: Progress::default() });
+        let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let run = || run(&shared, &*records, options.durability);
+                let error = match catch_unwind(AssertUnwindSafe(run)) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error,
+                    Err(_) => RecordsError::Damaged("the committer panicked".to_owned()),
+                };
+                for job in shared.lane.shut(CommitError::Failed) {
+                    (job.release)(Err(CommitError::Failed));
+                }
+                fatal(error);
+            }
+        })?;
+        Ok((Self(shared), thread))
+    }
+
+    /// Sets a place in the lane aside, so that a machine can apply what it is told knowing that
+    /// its writes will be taken. Refuses at once if the lane is full, the disk nearly so (for
+    /// [`Work::New`]), or the node stopping.
+    pub fn reserve(&self, work: Work) -> Result<Slot, CommitError> {
+        if work == Work::New && self.0.disk.as_ref().is_some_and(DiskGuard::is_low) {
+            return Err(CommitError::DiskFull);
+        }
+        self.0.lane.reserve()?;
+        Ok(Slot { shared: Arc::clone(&self.0), used: false })
+    }
+
+    /// Commits `writes` as one, and calls `release` exactly once with how it ended: on the
+    /// committer's thread in order of submission, or on this one if the submission is refused.
+    ///
+    /// `release` must be quick and must not wait for another commit.
+    pub fn submit(
+        &self,
+        work: Work,
+        writes: Vec<Write>,
+        release: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) {
+        match self.reserve(work) {
+            Ok(slot) => slot.submit(writes, release),
+            Err(why) => release(Err(why)),
+        }
+    }
+
+    /// Calls `release` when all that was submitted before is durable: how a question is answered
+    /// without showing what a crash could still take back.
+    pub fn ask(&self, release: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
+        self.submit(Work::Completion, Vec::new(), release);
+    }
+
+    /// Reads how the committer is doing; cheap enough for every health check.
+    pub fn health(&self) -> Health {
+        let (waiting, failed) = self.0.lane.status();
+        Health {
+            waiting,
+            committing_for: self.0.progress.elapsed(),
+            failed,
+            disk_full: self.0.disk.as_ref().is_some_and(DiskGuard::is_low),
+        }
+    }
+
+    /// Takes no more, not even through a slot; what waits is still committed.
+    pub(crate) fn close(&self) {
+        self.0.lane.shut(CommitError::Closed);
+    }
+}
+
+/// A place in the lane. Dropping it gives it back.
+#[must_use]
+pub struct Slot {
+    shared: Arc<Shared>,
+    used: bool,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    /// Commits `writes` as [`Committer::submit`] does; never answers `Busy` or `DiskFull`.
+    pub fn submit(
+        mut self,
+        writes: Vec<Write>,
+        release: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) {
+        if !writes.iter().all(Write::fits) {
+            return release(Err(CommitError::TooLarge));
+        }
+        self.used = true;
+        let job = Job { writes, release: Box::new(release) };
+        if let Err((job, why)) = self.shared.lane.push(job) {
+            (job.release)(Err(why));
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.used {
+            self.shared.lane.give_back();
+        }
+    }
+}
+
+/// Commits batch after batch until the lane is closed and drained, or a commit fails.
+fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result<(), RecordsError> {
+    while let Some((jobs, batch_bytes)) = shared.lane.take() {
+        shared.progress.begin();
+        let (writes, releases): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|job| (job.writes, job.release)).unzip();
+        let outcome = commit(records, &writes.concat(), durability);
+        let answer = match &outcome {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "commit failed: the node stops acknowledging");
+                Err(CommitError::Failed)
+            }
+        };
+        for release in releases {
+            release(answer);
+        }
+        shared.progress.end();
+        shared.lane.done(batch_bytes);
+        outcome?;
+    }
+    Ok(())
+}
+
+/// Commits one batch; a panic inside the backend is an error like any other.
+fn commit(records: &dyn Records, writes: &[Write], durability: Durability) -> Result<(), RecordsError> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    catch_unwind(AssertUnwindSafe(|| records.commit(writes, durability)))
+        .unwrap_or_else(|_| Err(RecordsError::Damaged("the storage panicked".to_owned())))
+}
+
+/// When the batch under way began, readable while the committer's thread is stuck.
+#[derive(Default)]
+struct Progress(Mutex<Option<Instant>>);
+
+impl Progress {
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn elapsed(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|began| began.elapsed())
+    }
+}

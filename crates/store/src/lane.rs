@@ -1,0 +1,136 @@
+//! The bounded lane between those who submit and the committer's thread.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::committer::CommitError;
+use crate::limits::{BATCH_BYTES, BATCH_JOBS};
+use crate::record::Write;
+
+/// Told once how a submission ended, on the committer's thread, in order of submission.
+pub(crate) type Release = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
+
+/// One submission.
+pub(crate) struct Job {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) release: Release,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        self.writes.iter().map(Write::bytes).sum()
+    }
+}
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LaneLimits {
+    pub(crate) jobs: usize,
+    pub(crate) bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Slots that were given and not used yet.
+    reserved: usize,
+    /// Bytes that wait or are being committed.
+    bytes: usize,
+    /// Why no more is taken.
+    shut: Option<CommitError>,
+}
+
+/// First in, first out; what is full refuses at once.
+pub(crate) struct Lane {
+    state: Mutex<State>,
+    arrived: Condvar,
+    limits: LaneLimits,
+}
+
+impl Lane {
+    pub(crate) fn new(limits: LaneLimits) -> Self {
+        Self { state: Mutex::default(), arrived: Condvar::new(), limits }
+    }
+
+    /// Sets a place aside, for [`push`](Self::push) or [`give_back`](Self::give_back).
+    pub(crate) fn reserve(&self) -> Result<(), CommitError> {
+        let mut state = self.state();
+        if let Some(why) = state.shut {
+            return Err(why);
+        }
+        if state.jobs.len() + state.reserved >= self.limits.jobs || state.bytes >= self.limits.bytes {
+            return Err(CommitError::Busy);
+        }
+        state.reserved += 1;
+        Ok(())
+    }
+
+    /// Returns a place that is not needed.
+    pub(crate) fn give_back(&self) {
+        self.state().reserved -= 1;
+    }
+
+    /// Fills a place that was set aside. A lane that was shut meanwhile hands the job back.
+    pub(crate) fn push(&self, job: Job) -> Result<(), (Job, CommitError)> {
+        let mut state = self.state();
+        state.reserved -= 1;
+        if let Some(why) = state.shut {
+            return Err((job, why));
+        }
+        state.bytes += job.bytes();
+        state.jobs.push_back(job);
+        drop(state);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Waits for submissions and takes a batch of them; `None` when the lane was shut and is
+    /// empty. Their bytes count until [`done`](Self::done).
+    pub(crate) fn take(&self) -> Option<(Vec<Job>, usize)> {
+        let mut state = self.state();
+        while state.jobs.is_empty() {
+            if state.shut.is_some() {
+                return None;
+            }
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+        while let Some(next) = state.jobs.front().map(Job::bytes) {
+            if !batch.is_empty() && (batch.len() == BATCH_JOBS || batch_bytes + next > BATCH_BYTES) {
+                break;
+            }
+            batch_bytes += next;
+            batch.extend(state.jobs.pop_front());
+        }
+        Some((batch, batch_bytes))
+    }
+
+    /// Forgets the bytes of a batch that was committed.
+    pub(crate) fn done(&self, batch_bytes: usize) {
+        self.state().bytes -= batch_bytes;
+    }
+
+    /// Takes no more, answering `why`; the first reason stays, but a failure beats a close.
+    /// Returns what still waits if the lane failed; a closed one is drained by [`take`](Self::take).
+    pub(crate) fn shut(&self, why: CommitError) -> VecDeque<Job> {
+        let mut state = self.state();
+        let failed = why == CommitError::Failed;
+        if failed || state.shut.is_none() {
+            state.shut = Some(why);
+        }
+        let left = if failed { std::mem::take(&mut state.jobs) } else { VecDeque::new() };
+        drop(state);
+        self.arrived.notify_one();
+        left
+    }
+
+    /// Returns how many submissions wait, and whether a failure shut the lane.
+    pub(crate) fn status(&self) -> (usize, bool) {
+        let state = self.state();
+        (state.jobs.len(), state.shut == Some(CommitError::Failed))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,184 @@
+//! The guards around opening sled: who owns the directory, who else uses it, what a crash left
+//! behind, and data that cannot be read.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::record::{Records, RecordsError};
+use crate::sled::{SledRecords, from_sled};
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error(
+        "another toolmesh node uses this data directory ({}): stop it, or choose another directory with --data",
+        .directory.display()
+    )]
+    InUse {
+        /// The directory asked for.
+        directory: PathBuf,
+    },
+    /// It belongs to another user.
+    #[error(
+        "the data directory {} belongs to user {owner}, not to user {user} who runs this node: run as that user, or choose another directory with --data",
+        .directory.display()
+    )]
+    OtherOwner {
+        /// The directory asked for.
+        directory: PathBuf,
+        /// User id of its owner.
+        owner: u32,
+        /// User id of this process.
+        user: u32,
+    },
+    /// The operating system refused, or sled does not know the directory's format. Nothing was
+    /// moved or deleted.
+    #[error("the data directory {} cannot be opened: {source}", .directory.display())]
+    Io {
+        /// The directory asked for.
+        directory: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What was found at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovery {
+    /// Records that could all be read, or an empty or new directory.
+    Clean,
+    /// Damaged data. It was moved, not deleted, and the node starts with nothing: say so loudly.
+    MovedAside {
+        /// Where the damaged directory is now.
+        to: PathBuf,
+        /// What could not be read.
+        reason: String,
+    },
+}
+
+/// The lock that keeps two nodes from one directory; held as long as the store is open.
+///
+/// It is a file beside the directory: sled's own lock is taken after its first reads and lies
+/// inside what may be moved aside.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Opens the records in `directory`, making it if needed.
+pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<(Lock, SledRecords, Recovery), OpenError> {
+    let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
+    prepare(directory).map_err(fail)?;
+    check_owner(directory)?;
+    let lock = lock(directory)?;
+    remove_torn_files(directory).map_err(fail)?;
+    let reason = match open_guarded(directory, cache_bytes) {
+        Ok(records) => return Ok((lock, records, Recovery::Clean)),
+        Err(RecordsError::Io(error)) => {
+            return Err(fail(io::Error::new(error.kind(), error)));
+        }
+        Err(RecordsError::Damaged(reason)) => reason,
+    };
+    let to = move_aside(directory).map_err(fail)?;
+    tracing::error!(
+        %reason, moved_to = %to.display(),
+        "stored data is damaged: it was moved aside and the node starts with nothing"
+    );
+    prepare(directory).map_err(fail)?;
+    let records = open_guarded(directory, cache_bytes).map_err(|error| fail(io::Error::other(error)))?;
+    Ok((lock, records, Recovery::MovedAside { to, reason }))
+}
+
+/// Makes the directory, for this user only, and syncs its name.
+fn prepare(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn check_owner(directory: &Path) -> Result<(), OpenError> {
+    let user = rustix::process::geteuid().as_raw();
+    let owner = std::fs::metadata(directory)
+        .map_err(|source| OpenError::Io { directory: directory.to_owned(), source })?
+        .uid();
+    if owner == user {
+        return Ok(());
+    }
+    Err(OpenError::OtherOwner { directory: directory.to_owned(), owner, user })
+}
+
+fn lock(directory: &Path) -> Result<Lock, OpenError> {
+    let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
+    let path = beside(directory, "lock");
+    let file = File::options().create(true).append(true).open(path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { directory: directory.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(fail(source)),
+    }
+}
+
+/// Removes what a crash during start-up leaves and sled then cannot open. Nothing that was ever
+/// acknowledged is in it.
+fn remove_torn_files(directory: &Path) -> io::Result<()> {
+    // sled reads the greatest `snap.*` name, and a half-written one is greater than the whole.
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            std::fs::remove_file(directory.join(&*name))?;
+        }
+    }
+    // `conf` is written before `db` is made: with no data in `db`, it may be torn and is not needed.
+    let is_empty = std::fs::metadata(directory.join("db")).map_or(true, |db| db.len() == 0);
+    if is_empty {
+        match std::fs::remove_file(directory.join("conf")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens and reads every record on a thread of its own: sled panics on some damaged files.
+fn open_guarded(directory: &Path, cache_bytes: u64) -> Result<SledRecords, RecordsError> {
+    let directory = directory.to_owned();
+    let opening = std::thread::Builder::new().name("store-open".to_owned()).spawn(move || {
+        let records = SledRecords::open(&directory, cache_bytes).map_err(from_sled)?;
+        records.scan(&[], &mut |_, _| ControlFlow::Continue(()))?;
+        Ok(records)
+    })?;
+    opening.join().unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(RecordsError::Damaged(format!("opening it panicked: {said}")))
+    })
+}
+
+/// Renames the directory to one that names the second, never over another.
+fn move_aside(directory: &Path) -> io::Result<PathBuf> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let mut to = beside(directory, &format!("corrupt-{now}"));
+    let mut copy = 1;
+    while to.try_exists()? {
+        copy += 1;
+        to = beside(directory, &format!("corrupt-{now}-{copy}"));
+    }
+    std::fs::rename(directory, &to)?;
+    Ok(to)
+}
+
+/// Returns `<directory>.<suffix>`.
+fn beside(directory: &Path, suffix: &str) -> PathBuf {
+    let mut name = directory.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -19,9 +19,7 @@ impl Journal {
     /// Reads the path from the environment.
     #[must_use]
     pub fn from_environment() -> Self {
-        Self {
-            path: std::env::var_os(VARIABLE).map(PathBuf::from),
-        }
+        Self { path: std::env::var_os(VARIABLE).map(PathBuf::from) }
     }
 
     /// Appends `<event> <id>` and a line break in one write, so that lines of several processes do not mix.

@@ -1,0 +1,200 @@
+//! The command line: what a user may type, and the help they read.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// One endpoint for the MCP servers you already run.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Start here: `toolmesh demo`, then `toolmesh up`.")]
+pub(crate) struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// Print one JSON document instead of text, also for errors
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Data directory of the node [default: the platform's]
+    #[arg(long, global = true, value_name = "DIR", env = "TOOLMESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address of a running node, such as http://127.0.0.1:7332; goes before --data
+    #[arg(long, global = true, value_name = "URL", env = "TOOLMESH_URL")]
+    pub(crate) url: Option<String>,
+    /// Bearer token for the node [default: the operator token in the data directory]
+    #[arg(long, global = true, value_name = "TOKEN", env = "TOOLMESH_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// What `toolmesh` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a node in the foreground
+    Up(UpArgs),
+    /// Connect an MCP client on stdin and stdout to the running node
+    Stdio(StdioArgs),
+    /// Show the running node and its upstreams
+    Status,
+    /// Find out what is wrong and what to do about it
+    Doctor(ConfigFile),
+    /// List, find, describe and call tools
+    #[command(subcommand)]
+    Tools(ToolsCommand),
+    /// Look after the MCP servers behind the node
+    #[command(subcommand)]
+    Upstream(UpstreamCommand),
+    /// Manage the bearer tokens of MCP clients
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Check and explain the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the completion script of a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Show everything once: a node, a server behind it, calls, a crash and the recovery
+    Demo,
+    /// Run a small MCP server on stdin and stdout, for trying things out
+    ExampleServer,
+    /// Hold the child processes of a node and end them with it
+    #[command(name = "__guard", hide = true)]
+    Guard,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// Configuration file [default: config.toml in the data directory, if there is one]
+    #[arg(long, value_name = "FILE", env = "TOOLMESH_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Options of `toolmesh up`. What is absent comes from the environment, the file or the default.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Address to serve HTTP on; port 0 takes a free one [default: 127.0.0.1:7332]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<String>,
+    /// Address to listen on for other nodes; may be given several times
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) listen: Vec<String>,
+    /// Name of this node
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Serve clients without a token on an address that is not loopback
+    #[arg(long)]
+    pub(crate) allow_unauthenticated: bool,
+    /// The global `--data`.
+    #[arg(from_global)]
+    pub(crate) data: Option<PathBuf>,
+    /// The global `--json`: print one line when ready.
+    #[arg(from_global)]
+    pub(crate) json: bool,
+}
+
+/// Options of `toolmesh stdio`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StdioArgs {
+    /// Act as the operator, with the tools that manage the node
+    #[arg(long, conflicts_with = "token")]
+    pub(crate) operator: bool,
+}
+
+/// What `toolmesh tools` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ToolsCommand {
+    /// List the tools by category
+    List {
+        /// Only this category
+        #[arg(long, value_name = "NAME")]
+        category: Option<String>,
+    },
+    /// Find tools by what they do, the best first
+    Search {
+        /// What the tool should do
+        #[arg(required = true)]
+        query: Vec<String>,
+        /// How many to show
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+        limit: u32,
+    },
+    /// Show what a tool does and which arguments it takes
+    Show {
+        /// Name of the tool
+        name: String,
+    },
+    /// Call a tool; exits with 1 if it fails
+    Call {
+        /// Name of the tool
+        name: String,
+        /// Arguments as a JSON object; `-` reads them from stdin [default: {}]
+        #[arg(value_name = "JSON", allow_hyphen_values = true)]
+        arguments: Option<String>,
+    },
+}
+
+/// What `toolmesh upstream` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UpstreamCommand {
+    /// List the MCP servers behind the node
+    List,
+    /// Start one anew; calls in flight on it end with an error
+    Restart {
+        /// Name of the upstream
+        name: String,
+    },
+}
+
+/// What `toolmesh token` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Create a token and show it, once
+    Create {
+        /// Name to remember it by
+        name: String,
+        /// What its holder may do
+        #[arg(long, value_enum, default_value_t = Role::Client)]
+        role: Role,
+    },
+    /// List the tokens; what they are is not stored
+    List,
+    /// Revoke a token at once
+    Revoke {
+        /// Its id, as `token list` shows it
+        id: String,
+    },
+}
+
+/// What the holder of a token may do.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Role {
+    /// Call tools.
+    Client,
+    /// Call tools and manage the node.
+    Operator,
+}
+
+/// What `toolmesh config` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the configuration and say what is wrong
+    Check(ConfigFile),
+    /// Show the configuration in force and where each value comes from
+    Show(ConfigFile),
+    /// Print the JSON Schema of the configuration file
+    Schema,
+}

@@ -1,0 +1,88 @@
+//! What a command says when it ends: text for people, one JSON document for programs.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+/// Exit code of a command that failed.
+const FAILED: u8 = 1;
+/// Exit code of a wrong command line, and of a node that is not there.
+const USAGE: u8 = 2;
+
+/// The result of a command that did what it was asked.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// For people; ends without a line feed. Empty prints nothing.
+    pub(crate) text: String,
+    /// For programs.
+    pub(crate) value: Value,
+    /// Whether what was asked about is well; `false` exits with 1.
+    pub(crate) well: bool,
+}
+
+impl Report {
+    /// Returns a report that exits with 0.
+    pub(crate) fn new(text: impl Into<String>, value: Value) -> Self {
+        Self { text: text.into(), value, well: true }
+    }
+}
+
+/// Why a command could not do what it was asked, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    /// What happened.
+    pub(crate) message: String,
+    /// What to do next.
+    pub(crate) next: String,
+    exit: u8,
+}
+
+impl Failure {
+    /// Returns a failure that exits with 1.
+    pub(crate) fn new(message: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { message: message.into(), next: next.into(), exit: FAILED }
+    }
+
+    /// Returns a failure that exits with 2: the command was wrong, or nothing is there to talk to.
+    pub(crate) fn usage(message: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { message: message.into(), next: next.into(), exit: USAGE }
+    }
+}
+
+/// Prints how a command ended, as JSON if asked, and returns the exit code.
+pub(crate) fn finish(outcome: &Result<Report, Failure>, as_json: bool) -> ExitCode {
+    let (printed, exit) = match outcome {
+        Ok(report) => {
+            let text = if as_json { pretty(&report.value) } else { report.text.clone() };
+            (line(&mut io::stdout().lock(), &text), if report.well { 0 } else { FAILED })
+        }
+        Err(Failure { message, next, exit }) => {
+            let printed = if as_json {
+                let error = json!({"error": {"message": message, "next": next}});
+                line(&mut io::stdout().lock(), &pretty(&error))
+            } else {
+                line(&mut io::stderr().lock(), &format!("error: {message}\n next: {next}"))
+            };
+            (printed, *exit)
+        }
+    };
+    // A reader that went away, such as `head`, has what it wanted.
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(FAILED),
+        _ => ExitCode::from(exit),
+    }
+}
+
+fn line(out: &mut impl Write, text: &str) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}")
+}

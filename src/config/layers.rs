@@ -156,14 +156,10 @@ impl Layer {
 
     fn has(&self, keys: &[&str]) -> bool {
         let Some((first, rest)) = keys.split_first() else { return false };
-        let below = |value: Option<&Value>, key: &&str| match value {
-            Some(Value::Array(_)) => key.parse::<usize>().is_ok(),
-            _ => false,
-        };
         let mut at = self.table.get(*first);
         for key in rest {
-            // A list comes whole from one source, so an index that is asked for is there.
-            if below(at, key) {
+            // A list comes whole from one source, so an element that is asked for is there.
+            if at.is_some_and(Value::is_array) {
                 return true;
             }
             at = at.and_then(Value::as_table).and_then(|table| table.get(*key));
@@ -177,7 +173,7 @@ impl Layer {
 fn path_of_variable(keys: &Keys, name: &str) -> Result<Vec<String>, String> {
     let mut path = Vec::new();
     let mut at = keys;
-    for part in name.trim_start_matches(PREFIX).split("__") {
+    for part in name.strip_prefix(PREFIX).unwrap_or(name).split("__") {
         let key = match at {
             Keys::Map(_) => part.to_owned(),
             _ => part.to_ascii_lowercase(),

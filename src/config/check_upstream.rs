@@ -1,0 +1,251 @@
+//! Checks of one upstream.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::{HeaderName, HeaderValue};
+use toolmesh_core::limits;
+
+use super::check::Checker;
+use super::checked::{Http, Stdio, Tool, Transport, Upstream, is_prefix};
+use super::raw::{RawTool, RawUpstream};
+use super::secret::{EnvReference, FileReference, Secret};
+
+/// Variables that a program needs to find its interpreter, its caches and its language.
+const INHERITED: [&str; 5] = ["PATH", "HOME", "USER", "LANG", "TMPDIR"];
+
+/// Headers that HTTP or MCP sets for itself.
+const RESERVED: [&str; 12] = [
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "transfer-encoding",
+];
+
+/// Characters of a category.
+const CATEGORY_CHARS_MAX: usize = 64;
+
+/// Returns the upstream `name`, or `None` where it has no usable transport; every problem is
+/// noted in `checker`.
+pub(super) fn check_upstream(
+    checker: &mut Checker<'_>,
+    name: &str,
+    raw: RawUpstream,
+    tool_time: Duration,
+) -> Option<Upstream> {
+    let key = |last: &'static str| ["upstream", name, last];
+    let transport = transport(checker, name, &raw);
+    let timeout = checker.seconds(
+        &key("timeout_s"),
+        raw.timeout_s,
+        tool_time,
+        1..=limits::TOOL_TIME_MAX.as_secs(),
+    );
+    let start_timeout = checker.seconds(
+        &key("start_timeout_s"),
+        raw.start_timeout_s,
+        limits::START_TIME,
+        1..=limits::START_TIME_MAX.as_secs(),
+    );
+    let max_in_flight = checker.count(
+        &key("max_in_flight"),
+        raw.max_in_flight,
+        limits::UPSTREAM_IN_FLIGHT,
+        1..=limits::UPSTREAM_IN_FLIGHT_MAX,
+    );
+    let prefix = raw.prefix.unwrap_or_else(|| name.to_owned());
+    if !is_prefix(&prefix) {
+        let message = "must be at most 32 of A-Z, a-z, 0-9, _ and -, without __";
+        checker.wrong(&key("prefix"), message);
+    }
+    let category = category(checker, &key("category"), raw.category);
+    let tools = raw
+        .tools
+        .into_iter()
+        .map(|(tool_name, raw)| {
+            let tool = tool(checker, name, &tool_name, raw);
+            (tool_name, tool)
+        })
+        .collect();
+    Some(Upstream {
+        transport: transport?,
+        protocol: raw.protocol.unwrap_or_default(),
+        start_timeout,
+        timeout,
+        max_in_flight,
+        prefix,
+        share: raw.share.unwrap_or(false),
+        enabled: raw.enabled.unwrap_or(true),
+        category,
+        tools,
+    })
+}
+
+fn tool(checker: &mut Checker<'_>, upstream: &str, name: &str, raw: RawTool) -> Tool {
+    let key = |last: &'static str| ["upstream", upstream, "tools", name, last];
+    let most = limits::TOOL_TIME_MAX.as_secs();
+    let timeout = raw.timeout_s.map(|_| {
+        checker.seconds(&key("timeout_s"), raw.timeout_s, limits::TOOL_TIME, 1..=most)
+    });
+    Tool {
+        read_only: raw.read_only,
+        idempotent: raw.idempotent,
+        timeout,
+        hide: raw.hide.unwrap_or(false),
+        category: category(checker, &key("category"), raw.category),
+    }
+}
+
+fn category(checker: &mut Checker<'_>, keys: &[&str], given: Option<String>) -> Option<String> {
+    let given = given?;
+    if given.trim().is_empty() || given.chars().count() > CATEGORY_CHARS_MAX {
+        checker.wrong(keys, format!("must be 1 to {CATEGORY_CHARS_MAX} characters"));
+    }
+    Some(given)
+}
+
+fn transport(checker: &mut Checker<'_>, name: &str, raw: &RawUpstream) -> Option<Transport> {
+    let given = [
+        ("args", raw.args.is_some(), "url"),
+        ("env", !raw.env.is_empty(), "url"),
+        ("inherit_env", raw.inherit_env.is_some(), "url"),
+        ("cwd", raw.cwd.is_some(), "url"),
+        ("headers", !raw.headers.is_empty(), "command"),
+    ];
+    let kind = match (&raw.command, &raw.url) {
+        (Some(command), None) => {
+            (stdio(checker, name, command, raw).map(Transport::Stdio), "command")
+        }
+        (None, Some(url)) => (http(checker, name, url, raw).map(Transport::Http), "url"),
+        (Some(_), Some(_)) => {
+            let message = "has both command and url; keep the one that reaches it";
+            checker.wrong(&["upstream", name, "url"], message);
+            return None;
+        }
+        (None, None) => {
+            let message = "needs a command (a program to start) or a url (a server that runs)";
+            checker.wrong(&["upstream", name], message);
+            return None;
+        }
+    };
+    let (transport, kind) = kind;
+    for (key, given, excluded_by) in given {
+        if given && kind == excluded_by {
+            checker.wrong(&["upstream", name, key], format!("means nothing beside {kind}"));
+        }
+    }
+    transport
+}
+
+fn stdio(
+    checker: &mut Checker<'_>,
+    name: &str,
+    command: &str,
+    raw: &RawUpstream,
+) -> Option<Stdio> {
+    let key = |last: &'static str| ["upstream", name, last];
+    if command.is_empty() || command.contains('\0') {
+        checker.wrong(&key("command"), "must be the name or path of a program");
+        return None;
+    }
+    if raw.args.iter().flatten().any(|arg| arg.contains('\0')) {
+        checker.wrong(&key("args"), "must not hold a zero character");
+    }
+    let inherit_env = raw
+        .inherit_env
+        .clone()
+        .unwrap_or_else(|| INHERITED.map(str::to_owned).to_vec());
+    if !inherit_env.iter().all(|variable| is_variable(variable)) {
+        checker.wrong(&key("inherit_env"), "must be names of variables");
+    }
+    let mut env = BTreeMap::new();
+    for (variable, value) in &raw.env {
+        let keys = ["upstream", name, "env", variable];
+        if !is_variable(variable) {
+            checker.wrong(&keys, "is not the name of a variable");
+        }
+        if matches!(value, Secret::Plain(text) if text.contains('\0')) {
+            checker.wrong(&keys, "must not hold a zero character");
+        }
+        env.insert(variable.clone(), secret(checker, &keys, value));
+    }
+    Some(Stdio {
+        command: program(checker, command),
+        args: raw.args.clone().unwrap_or_default(),
+        env,
+        inherit_env,
+        cwd: raw.cwd.as_deref().map(|path| checker.path(path)),
+    })
+}
+
+/// Returns a bare name as it is, for PATH, and a path as seen from the configuration file.
+fn program(checker: &Checker<'_>, command: &str) -> PathBuf {
+    let path = Path::new(command);
+    if path.components().count() > 1 { checker.path(path) } else { path.to_owned() }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+fn http(checker: &mut Checker<'_>, name: &str, url: &str, raw: &RawUpstream) -> Option<Http> {
+    let key = ["upstream", name, "url"];
+    let mut headers: Vec<(HeaderName, Secret)> = Vec::new();
+    for (header, value) in &raw.headers {
+        let keys = ["upstream", name, "headers", header];
+        let Ok(header) = header.parse::<HeaderName>() else {
+            checker.wrong(&keys, "is not the name of a header");
+            continue;
+        };
+        if RESERVED.contains(&header.as_str()) {
+            checker.wrong(&keys, "is set by toolmesh itself; remove it");
+        }
+        if headers.iter().any(|(other, _)| *other == header) {
+            checker.wrong(&keys, "is given twice; the names of headers have no case");
+        }
+        if matches!(value, Secret::Plain(text) if HeaderValue::from_str(text).is_err()) {
+            checker.wrong(&keys, "has a character that a header cannot carry");
+        }
+        headers.push((header, secret(checker, &keys, value)));
+    }
+    let url = match Url::parse(url) {
+        Ok(url) => url,
+        Err(error) => {
+            checker.wrong(&key, format!("{error}; write it like https://tools.example/mcp"));
+            return None;
+        }
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        checker.wrong(&key, format!("must start with http: or https:, not {}:", url.scheme()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        let message = "must not hold a user or password, which would be logged; put them in headers";
+        checker.wrong(&key, message);
+    }
+    Some(Http { url, headers })
+}
+
+fn secret(checker: &mut Checker<'_>, keys: &[&str], value: &Secret) -> Secret {
+    match value {
+        Secret::Plain(_) => value.clone(),
+        Secret::Env(EnvReference { env }) => {
+            if !is_variable(env) {
+                checker.wrong(keys, "does not name a variable");
+            }
+            value.clone()
+        }
+        Secret::File(FileReference { file }) => {
+            Secret::File(FileReference { file: checker.path(file) })
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `toolmesh config check|show|schema`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::checked::{Config, Transport};
+use super::problem::Errors;
+use super::{Loaded, Sources, keys, load, show};
+
+/// Looks at the configuration without starting a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub(crate) enum Command {
+    /// Checks the configuration and says what a node would do with it.
+    Check,
+    /// Prints the effective configuration and where each value came from; no secret is printed.
+    Show,
+    /// Prints the JSON Schema of the configuration file.
+    Schema,
+}
+
+/// Runs `command` on what `sources` make; results go to `out`, problems to `err`.
+///
+/// With `json` results and problems are JSON on `out`. The exit code is 1 where the configuration
+/// is wrong.
+///
+/// # Errors
+///
+/// When `out` or `err` cannot be written.
+pub(crate) fn run(
+    command: Command,
+    sources: &Sources,
+    json: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitCode> {
+    if command == Command::Schema {
+        writeln!(out, "{:#}", keys::schema().as_value())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let loaded = match load(sources) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            refuse(&errors, json, out, err)?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    match (command, json) {
+        (Command::Show, false) => {
+            let text = show::to_toml(&loaded.config, &loaded.layers).map_err(io::Error::other)?;
+            write!(out, "{text}")?;
+        }
+        (Command::Show, true) => {
+            let table = show::table(&loaded.config).map_err(io::Error::other)?;
+            let origins = show::origins(&table, &loaded.layers);
+            let shown = json!({
+                "file": loaded.file, "data": loaded.data, "config": table, "origins": origins,
+            });
+            writeln!(out, "{shown:#}")?;
+        }
+        (_, false) => summarise(&loaded, out)?,
+        (_, true) => {
+            let config = &loaded.config;
+            let checked = json!({
+                "ok": true,
+                "file": loaded.file,
+                "data": loaded.data,
+                "http": config.gateway.http,
+                "upstreams": config.upstreams.keys().map(ToString::to_string).collect::<Vec<_>>(),
+            });
+            writeln!(out, "{checked:#}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse(
+    errors: &Errors,
+    json: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{:#}", json!({ "ok": false, "errors": errors.problems() }));
+    }
+    writeln!(err, "{errors}")
+}
+
+fn summarise(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let Loaded { config, file, data, .. } = loaded;
+    match file {
+        Some(file) => writeln!(out, "ok: {}", file.display())?,
+        None => writeln!(out, "ok: no configuration file, defaults only")?,
+    }
+    writeln!(out, "data in {}", data.display())?;
+    writeln!(out, "would listen on http://{}/mcp{}", config.gateway.http, access(config))?;
+    for (name, upstream) in &config.upstreams {
+        let state = if upstream.enabled { "" } else { " (not enabled)" };
+        match &upstream.transport {
+            Transport::Stdio(stdio) => {
+                let command = stdio.command.display();
+                writeln!(out, "would start upstream {name}: {command}{state}")?;
+            }
+            Transport::Http(http) => {
+                writeln!(out, "would connect to upstream {name}: {}{state}", http.url)?;
+            }
+        }
+    }
+    if config.upstreams.is_empty() {
+        writeln!(out, "no upstreams yet; add [upstream.NAME] with a command or a url")?;
+    }
+    Ok(())
+}
+
+/// Says who may call a node that is configured like this.
+fn access(config: &Config) -> &'static str {
+    let gateway = &config.gateway;
+    match (gateway.http.ip().is_loopback(), gateway.require_token, gateway.allow_unauthenticated) {
+        (true, false, _) => ", for this machine without a token",
+        (false, false, true) => ", for the whole network without a token",
+        _ => ", with a token (`toolmesh token create`)",
+    }
+}

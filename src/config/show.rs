@@ -1,0 +1,224 @@
+//! The effective configuration, as a file with the origin of every value.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use toml::{Table, Value};
+
+use super::checked::{Config, Limits, Route, Runtime, Tool, Transport, Upstream};
+use super::layers::Layers;
+use super::problem::Origin;
+use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawRoute, RawStore, RawTool, RawUpstream};
+use super::secret::Secret;
+
+/// Stands for a confidential value that was written in the clear.
+const REDACTED: &str = "(redacted)";
+
+/// Returns `config` as TOML, every key with a comment that says where its value came from.
+pub(super) fn to_toml(config: &Config, layers: &Layers) -> Result<String, toml::ser::Error> {
+    let table = table(config)?;
+    let mut text = String::new();
+    write_table(&mut text, &table, &mut Vec::new(), layers);
+    Ok(text)
+}
+
+/// Returns the keys of `config` as a table in which no confidential value is.
+pub(super) fn table(config: &Config) -> Result<Table, toml::ser::Error> {
+    Table::try_from(raw(config))
+}
+
+/// Returns where each key of `table` came from, by its dotted name.
+pub(super) fn origins(table: &Table, layers: &Layers) -> BTreeMap<String, Origin> {
+    let mut origins = BTreeMap::new();
+    collect_origins(table, &mut Vec::new(), layers, &mut origins);
+    origins
+}
+
+fn collect_origins<'a>(
+    table: &'a Table,
+    path: &mut Vec<&'a str>,
+    layers: &Layers,
+    origins: &mut BTreeMap<String, Origin>,
+) {
+    for (key, value) in table {
+        path.push(key);
+        match value {
+            Value::Table(below) if !is_inline(path) => {
+                collect_origins(below, path, layers, origins);
+            }
+            _ => {
+                origins.insert(path.join("."), layers.origin(path));
+            }
+        }
+        path.pop();
+    }
+}
+
+fn write_table<'a>(text: &mut String, table: &'a Table, path: &mut Vec<&'a str>, layers: &Layers) {
+    let mut below = Vec::new();
+    for (key, value) in table {
+        path.push(key);
+        match value {
+            Value::Table(table) if !is_inline(path) => below.push((key, table)),
+            _ => {
+                let origin = layers.origin(path);
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{} = {} # {origin}", quoted(key), inline(value));
+            }
+        }
+        path.pop();
+    }
+    for (key, table) in below {
+        path.push(key);
+        if table.values().any(|value| !value.is_table()) || table.is_empty() {
+            let header: Vec<_> = path.iter().map(|key| quoted(key)).collect();
+            let _ = writeln!(text, "\n[{}]", header.join("."));
+        }
+        write_table(text, table, path, layers);
+        path.pop();
+    }
+}
+
+/// Tells whether the table at `path` is a value, such as `{ env = "VAR" }`, or holds only such.
+fn is_inline(path: &[&str]) -> bool {
+    matches!(path, ["upstream", _, "env" | "headers"])
+}
+
+fn inline(value: &Value) -> String {
+    match value {
+        Value::Table(table) if table.is_empty() => "{}".to_owned(),
+        Value::Table(table) => {
+            let pairs: Vec<_> = table
+                .iter()
+                .map(|(key, value)| format!("{} = {}", quoted(key), inline(value)))
+                .collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        Value::Array(values) => {
+            let values: Vec<_> = values.iter().map(inline).collect();
+            format!("[{}]", values.join(", "))
+        }
+        Value::String(text) => one_line(text),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(key: &str) -> String {
+    let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if !key.is_empty() && key.bytes().all(bare) { key.to_owned() } else { one_line(key) }
+}
+
+/// Returns `text` as a basic TOML string on one line; a comment follows it.
+fn one_line(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn raw(config: &Config) -> Raw {
+    let gateway = &config.gateway;
+    Raw {
+        name: config.name.as_ref().map(ToString::to_string),
+        gateway: RawGateway {
+            http: Some(gateway.http.to_string()),
+            allowed_hosts: Some(gateway.allowed_hosts.clone()),
+            allowed_origins: Some(gateway.allowed_origins.clone()),
+            require_token: Some(gateway.require_token),
+            allow_unauthenticated: Some(gateway.allow_unauthenticated),
+            exposure: Some(gateway.exposure),
+            page_size: Some(gateway.page_size as u64),
+        },
+        limits: raw_limits(&config.limits),
+        store: RawStore { durability: Some(config.durability) },
+        log: RawLog { format: Some(config.log.format), level: Some(config.log.level.clone()) },
+        upstream: config
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| (name.to_string(), raw_upstream(upstream)))
+            .collect(),
+        route: config.routes.iter().map(raw_route).collect(),
+    }
+}
+
+fn raw_limits(limits: &Limits) -> RawLimits {
+    let rate = limits.rate;
+    RawLimits {
+        body_bytes: Some(limits.body_bytes as u64),
+        json_depth: Some(limits.json_depth as u64),
+        body_time_s: Some(limits.body_time.as_secs()),
+        head_time_s: Some(limits.head_time.as_secs()),
+        sessions: Some(limits.sessions as u64),
+        sessions_per_principal: Some(limits.sessions_per_principal as u64),
+        in_flight: Some(limits.in_flight as u64),
+        in_flight_per_principal: Some(limits.in_flight_per_principal as u64),
+        rate_per_second: Some(rate.map_or(0, |rate| rate.per_second.get().into())),
+        rate_burst: rate.map(|rate| rate.burst.get().into()),
+        tool_time_s: Some(limits.tool_time.as_secs()),
+        session_idle_s: Some(limits.session_idle.as_secs()),
+    }
+}
+
+fn raw_upstream(upstream: &Upstream) -> RawUpstream {
+    let mut raw = RawUpstream {
+        protocol: Some(upstream.protocol),
+        start_timeout_s: Some(upstream.start_timeout.as_secs()),
+        timeout_s: Some(upstream.timeout.as_secs()),
+        max_in_flight: Some(upstream.max_in_flight as u64),
+        prefix: Some(upstream.prefix.clone()),
+        share: Some(upstream.share),
+        enabled: Some(upstream.enabled),
+        category: upstream.category.clone(),
+        tools: upstream.tools.iter().map(|(name, tool)| (name.clone(), raw_tool(tool))).collect(),
+        ..RawUpstream::default()
+    };
+    match &upstream.transport {
+        Transport::Stdio(stdio) => {
+            raw.command = Some(stdio.command.display().to_string());
+            raw.args = Some(stdio.args.clone());
+            raw.env = stdio.env.iter().map(|(name, value)| (name.clone(), shown(value))).collect();
+            raw.inherit_env = Some(stdio.inherit_env.clone());
+            raw.cwd = stdio.cwd.clone();
+        }
+        Transport::Http(http) => {
+            raw.url = Some(http.url.to_string());
+            let headers = http.headers.iter();
+            raw.headers =
+                headers.map(|(name, value)| (name.to_string(), shown(value))).collect();
+        }
+    }
+    raw
+}
+
+fn raw_tool(tool: &Tool) -> RawTool {
+    RawTool {
+        read_only: tool.read_only,
+        idempotent: tool.idempotent,
+        timeout_s: tool.timeout.map(|timeout| timeout.as_secs()),
+        hide: Some(tool.hide),
+        category: tool.category.clone(),
+    }
+}
+
+fn raw_route(route: &Route) -> RawRoute {
+    let runtime = match &route.runtime {
+        Runtime::Local => "local".to_owned(),
+        Runtime::Upstream(name) => format!("upstream:{name}"),
+    };
+    RawRoute { tools: route.tools.glob().to_owned(), runtime }
+}
+
+fn shown(secret: &Secret) -> Secret {
+    match secret {
+        Secret::Plain(_) => Secret::Plain(REDACTED.to_owned()),
+        reference => reference.clone(),
+    }
+}

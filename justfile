@@ -1,0 +1,68 @@
+# `just` lists what there is. A fresh machine has no `just`: ./.ci/check installs it under
+# target/tools and runs everything below that CI runs.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+export PATH := justfile_directory() / "target/tools/bin" + ":" + env("PATH")
+
+# CI builds exactly what Cargo.lock says.
+locked := if env("CI", "") == "" { "" } else { "--locked" }
+
+# Lists the recipes
+default:
+    @just --list --unsorted
+
+# Does what CI does and counts the tests
+check:
+    ./.ci/check
+
+# Formats the code
+fmt:
+    cargo fmt --all
+
+# Fails where `just fmt` would change something
+fmt-check:
+    cargo fmt --all --check
+
+# Runs clippy on everything, with and without the features
+lint:
+    cargo clippy {{locked}} --workspace --all-targets -- -D warnings
+    cargo clippy {{locked}} --workspace --all-targets --features bench-tools -- -D warnings
+
+# The binaries first: cargo builds those of another package only when asked to.
+# Runs the tests, or those whose name contains FILTER
+test *FILTER: fetch
+    cargo build {{locked}} --workspace --bins
+    cargo test {{locked}} --workspace --no-fail-fast {{FILTER}}
+
+# Builds the documentation; a broken link fails
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc {{locked}} --workspace --no-deps
+
+# Checks licences, banned crates and sources of all dependencies; needs no internet
+deny:
+    . .ci/tools cargo-deny; cargo deny --locked --workspace check --hide-inclusion-graph bans licenses sources
+
+# Checks the dependencies against the advisory database; needs the internet
+advisories:
+    . .ci/tools cargo-deny; cargo deny --locked --workspace check advisories
+
+# Measures test coverage; fails below FLOOR percent of the lines
+coverage FLOOR="75":
+    COVERAGE_FLOOR={{FLOOR}} ./.ci/coverage
+
+# Measures calls a second, latency and memory against their floors
+bench *ARGS:
+    cargo run {{locked}} --release --package toolmesh-benches --bin toolmesh-benches -- {{ARGS}}
+
+# Runs the guided tour
+demo:
+    cargo run {{locked}} --release -- demo
+
+# Runs the official MCP conformance suite against a node
+conformance: fetch
+    tests/conformance/run
+
+# Fetches the pinned test packages from npm and PyPI under target/
+fetch:
+    tests/fetch.sh

@@ -22,7 +22,8 @@ impl Journal {
         Self { path: std::env::var_os(VARIABLE).map(PathBuf::from) }
     }
 
-    /// Appends `<event> <id>` and a line break in one write, so that lines of several processes do not mix.
+    /// Appends `<event> <id>` and a line break in one write, so that lines of several processes do
+    /// not mix.
     ///
     /// # Errors
     /// Returns the error of opening or writing the file.

@@ -44,7 +44,8 @@ impl Server {
         Self { options: options.clone(), tools, journal }
     }
 
-    /// Returns the response to a line, or `None` for a notification, a response, or a request left without an answer.
+    /// Returns the response to a line, or `None` for a notification, a response, or a request left
+    /// without an answer.
     ///
     /// # Errors
     /// Returns the error of writing the side file.
@@ -208,8 +209,8 @@ fn unsupported(requested: &Value, supported: &[&str]) -> Refusal {
 mod tests {
     use super::*;
 
-    fn server(options: Options) -> Server {
-        Server::new(&Options { categories: 47, ..options }, Journal::default())
+    fn server(options: &Options) -> Server {
+        Server::new(options, Journal::default())
     }
 
     fn ask(server: &Server, method: &str, params: &Value) -> io::Result<Value> {
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn by_default_both_lifecycles_are_served() -> io::Result<()> {
-        let server = server(Options::default());
+        let server = server(&Options::default());
         let initialized = ask(&server, "initialize", &json!({ "protocolVersion": "2025-06-18" }))?;
         assert_eq!(initialized["result"]["protocolVersion"], "2025-06-18");
         let discovered = ask(&server, "server/discover", &modern(&json!({})))?;
@@ -240,12 +241,12 @@ mod tests {
 
     #[test]
     fn a_server_of_one_lifecycle_refuses_the_other() -> io::Result<()> {
-        let old = server(Options { legacy_only: true, ..Options::default() });
+        let old = server(&Options { legacy_only: true, ..Options::default() });
         assert_eq!(
             ask(&old, "server/discover", &modern(&json!({})))?["error"]["code"],
             METHOD_NOT_FOUND
         );
-        let new = server(Options { modern_only: true, ..Options::default() });
+        let new = server(&Options { modern_only: true, ..Options::default() });
         let refused = ask(&new, "initialize", &json!({ "protocolVersion": "2025-11-25" }))?;
         assert_eq!(refused["error"]["code"], UNSUPPORTED_PROTOCOL_VERSION);
         assert_eq!(refused["error"]["data"]["supported"], json!([MODERN]));
@@ -254,8 +255,8 @@ mod tests {
 
     #[test]
     fn pages_join_to_the_whole_list() -> io::Result<()> {
-        let whole = server(Options { many_tools: 400, ..Options::default() });
-        let paged = server(Options { many_tools: 400, page_size: Some(37), ..Options::default() });
+        let whole = server(&Options { many_tools: 400, ..Options::default() });
+        let paged = server(&Options { many_tools: 400, page_size: Some(37), ..Options::default() });
         let wanted = ask(&whole, "tools/list", &json!({}))?["result"]["tools"].clone();
         let (mut joined, mut params) = (Vec::new(), json!({}));
         loop {
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn silence_can_be_kept_to_calls() -> io::Result<()> {
-        let server = server(Options { never_answer: Some(Silence::Calls), ..Options::default() });
+        let server = server(&Options { never_answer: Some(Silence::Calls), ..Options::default() });
         assert!(ask(&server, "tools/list", &json!({}))?["result"].is_object());
         assert_eq!(ask(&server, "tools/call", &json!({ "name": "echo" }))?, Value::Null);
         Ok(())

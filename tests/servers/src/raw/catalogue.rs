@@ -95,7 +95,8 @@ const VERBS: [Verb; 8] = [
     },
 ];
 
-/// Makes `count` tools, dealt in turn to the first `categories` categories; the same arguments make the same bytes.
+/// Makes `count` tools, dealt in turn to the first `categories` categories; the same arguments make
+/// the same bytes.
 #[must_use]
 pub fn many_tools(count: usize, categories: usize) -> Vec<Value> {
     let categories = CATEGORIES.get(..categories.max(1)).unwrap_or(&CATEGORIES);
@@ -104,7 +105,8 @@ pub fn many_tools(count: usize, categories: usize) -> Vec<Value> {
         .collect()
 }
 
-/// Makes the tool at this place of its category: every verb for the first object, then for the next one.
+/// Makes the tool at this place of its category: every verb for the first object, then for the next
+/// one.
 fn tool((category, objects): &Category, place: usize) -> Value {
     let verb = &VERBS[place % VERBS.len()];
     let object = objects[place / VERBS.len() % objects.len()];

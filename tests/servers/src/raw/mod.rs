@@ -1,8 +1,8 @@
 //! An MCP server over stdio, written by hand, that can be told to misbehave.
 //!
-//! One thread reads lines and answers them in order. By default it is a correct server with one tool, `echo`, in both
-//! lifecycles; [`Options`] says what it may do wrong. [`answers`] knows the protocol, [`catalogue`] the long list of
-//! tools, [`wire`] writes (or breaks) the lines.
+//! One thread reads lines and answers them in order. By default it is a correct server with one
+//! tool, `echo`, in both lifecycles; [`Options`] says what it may do wrong. [`answers`] knows the
+//! protocol, [`catalogue`] the long list of tools, [`wire`] writes (or breaks) the lines.
 
 mod answers;
 mod catalogue;
@@ -91,6 +91,7 @@ pub enum Silence {
 ///
 /// # Errors
 /// Returns the error of reading stdin, or of writing stdout or the side file.
+#[expect(clippy::disallowed_methods, reason = "one thread, no runtime: it may sleep")]
 pub fn run(options: &Options) -> io::Result<ExitCode> {
     for line in 1..=options.stderr_lines {
         eprintln!("raw-server: line {line} of {}", options.stderr_lines);

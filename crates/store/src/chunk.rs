@@ -8,6 +8,10 @@ use crate::record::RecordsError;
 
 const RECORD: u8 = 0;
 const CHUNK: u8 = 1;
+/// The key of the record that says how all this is laid out; neither a record's nor a chunk's.
+pub(crate) const LAYOUT_KEY: [u8; 1] = [2];
+/// Its value today: the version of this module's layout.
+pub(crate) const LAYOUT: [u8; 4] = 1_u32.to_be_bytes();
 const INLINE: u8 = 0;
 const CHUNKED: u8 = 1;
 
@@ -73,7 +77,8 @@ pub(crate) fn parse(head: &[u8]) -> Result<Stored<'_>, RecordsError> {
     match head.split_first() {
         Some((&INLINE, value)) => Ok(Stored::Inline(value)),
         Some((&CHUNKED, &[a, b, c, d, e, f, g, h])) => {
-            let (total, piece) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+            let (total, piece) =
+                (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
             if piece == 0 {
                 return Err(RecordsError::Damaged("a manifest has chunks of no bytes".to_owned()));
             }

@@ -52,7 +52,8 @@ pub enum CodecError {
 
 /// Returns `record` in its frame. Fails only if the body is larger than a value may be.
 pub(crate) fn encode<R: Record>(record: &R) -> Result<Vec<u8>, CodecError> {
-    let body = bincode::encode_to_vec(record, config()).map_err(|e| CodecError::Body(e.to_string()))?;
+    let body =
+        bincode::encode_to_vec(record, config()).map_err(|e| CodecError::Body(e.to_string()))?;
     let length = u32::try_from(body.len())
         .ok()
         .filter(|_| body.len() <= VALUE_BYTES - HEADER)
@@ -90,7 +91,9 @@ pub(crate) fn decode<R: Record>(frame: &[u8]) -> Result<R, CodecError> {
     }
     match bincode::decode_from_slice(body, config()) {
         Ok((record, used)) if used == body.len() => Ok(record),
-        Ok((_, used)) => Err(CodecError::Body(format!("{} bytes are left over", body.len() - used))),
+        Ok((_, used)) => {
+            Err(CodecError::Body(format!("{} bytes are left over", body.len() - used)))
+        }
         Err(error) => Err(CodecError::Body(error.to_string())),
     }
 }
@@ -105,4 +108,91 @@ fn checksum(header: &[u8], body: &[u8]) -> u32 {
     hasher.update(header);
     hasher.update(body);
     hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{CodecError, Decode, Encode, Record, checksum, decode, encode};
+
+    #[derive(Debug, Clone, PartialEq, Encode, Decode)]
+    struct Sample {
+        text: String,
+        list: Vec<u64>,
+    }
+
+    impl Record for Sample {
+        const MAGIC: [u8; 4] = *b"TEST";
+        const VERSION: u16 = 2;
+    }
+
+    fn sample() -> Sample {
+        Sample { text: "hello".to_owned(), list: vec![1, 300, u64::MAX] }
+    }
+
+    /// Puts a body in a frame whose checksum is right.
+    fn frame(version: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let head = [&b"TEST"[..], &version.to_be_bytes(), &length.to_be_bytes()].concat();
+        let checksum = checksum(&head, body).to_be_bytes();
+        [&head[..], &checksum, body].concat()
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_went() -> Result<(), CodecError> {
+        assert_eq!(decode::<Sample>(&encode(&sample())?)?, sample());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_the_record_is_refused() -> Result<(), CodecError> {
+        let whole = encode(&sample())?;
+        let mut other = whole.clone();
+        other[0] = b'X';
+        assert_eq!(decode::<Sample>(&other), Err(CodecError::Magic(*b"XEST")));
+        assert_eq!(decode::<Sample>(&frame(1, &whole[14..])), Err(CodecError::Version(1)));
+        assert_eq!(decode::<Sample>(&frame(3, &whole[14..])), Err(CodecError::Version(3)));
+        let longer = [&whole[..], &[0]].concat();
+        assert!(matches!(decode::<Sample>(&longer), Err(CodecError::Length { .. })));
+        let left_over = frame(2, &[&whole[14..], &[0]].concat());
+        assert!(matches!(decode::<Sample>(&left_over), Err(CodecError::Body(_))));
+        let huge_claim = frame(2, &[0xfd, 255, 255, 255, 255, 255, 255, 255, 255]);
+        assert!(matches!(decode::<Sample>(&huge_claim), Err(CodecError::Body(_))));
+        for length in 0..whole.len() {
+            assert!(matches!(decode::<Sample>(&whole[..length]), Err(CodecError::Length { .. })));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() -> Result<(), CodecError> {
+        let whole = encode(&sample())?;
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode::<Sample>(&damaged).is_err(), "bit {bit}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_record_larger_than_a_value_is_refused() {
+        let large = Sample { text: "x".repeat(crate::limits::VALUE_BYTES), list: vec![] };
+        assert!(matches!(encode(&large), Err(CodecError::Body(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert!(decode::<Sample>(&bytes).is_err());
+        }
+
+        #[test]
+        fn random_bodies_never_panic(body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(record) = decode::<Sample>(&frame(2, &body)) {
+                prop_assert_eq!(encode(&record).and_then(|bytes| decode(&bytes)), Ok(record));
+            }
+        }
+    }
 }

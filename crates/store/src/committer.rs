@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::disk::DiskGuard;
 use crate::lane::{Job, Lane, LaneLimits};
 use crate::limits::STALL;
@@ -242,7 +243,11 @@ fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result
 }
 
 /// Commits one batch; a panic inside the backend is an error like any other.
-fn commit(records: &dyn Records, writes: &[Write], durability: Durability) -> Result<(), RecordsError> {
+fn commit(
+    records: &dyn Records,
+    writes: &[Write],
+    durability: Durability,
+) -> Result<(), RecordsError> {
     if writes.is_empty() {
         return Ok(());
     }
@@ -256,7 +261,7 @@ struct Progress(Mutex<Option<Instant>>);
 
 impl Progress {
     fn begin(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
     }
 
     fn end(&self) {
@@ -267,3 +272,6 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|began| began.elapsed())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::clock;
 use crate::limits::FREE_SPACE_TTL;
 
 /// Under which free space new work is refused; either limit suffices.
@@ -57,7 +58,7 @@ impl DiskGuard {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.at.is_none_or(|at| at.elapsed() >= FREE_SPACE_TTL) {
             let low = self.read(last.low);
-            *last = Reading { at: Some(Instant::now()), low };
+            *last = Reading { at: Some(clock::now()), low };
         }
         last.low
     }

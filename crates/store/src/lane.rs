@@ -58,7 +58,8 @@ impl Lane {
         if let Some(why) = state.shut {
             return Err(why);
         }
-        if state.jobs.len() + state.reserved >= self.limits.jobs || state.bytes >= self.limits.bytes {
+        if state.jobs.len() + state.reserved >= self.limits.jobs || state.bytes >= self.limits.bytes
+        {
             return Err(CommitError::Busy);
         }
         state.reserved += 1;
@@ -96,7 +97,8 @@ impl Lane {
         }
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         while let Some(next) = state.jobs.front().map(Job::bytes) {
-            if !batch.is_empty() && (batch.len() == BATCH_JOBS || batch_bytes + next > BATCH_BYTES) {
+            if !batch.is_empty() && (batch.len() == BATCH_JOBS || batch_bytes + next > BATCH_BYTES)
+            {
                 break;
             }
             batch_bytes += next;

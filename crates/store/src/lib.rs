@@ -10,15 +10,18 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let opened = Store::open(Options::new("data/store"), |error| eprintln!("stopping: {error}"))?;
 //! let state = State::load(opened.store.records())?;
-//! let committer = opened.store.committer();
-//! committer.submit(Work::New, vec![records::put_node_name("ada")?], |outcome| {
-//!     println!("{} is durable: {outcome:?}", state.node_name.is_none());
+//! println!("the node was called {:?}", state.node_name);
+//! let rename = records::put_node_name("ada")?;
+//! opened.store.committer().submit(Work::New, vec![rename], |outcome| match outcome {
+//!     Ok(()) => println!("the new name is on disk"),
+//!     Err(why) => eprintln!("{why}"),
 //! });
 //! opened.store.close();
 //! # Ok(()) }
 //! ```
 
 mod chunk;
+mod clock;
 mod codec;
 mod committer;
 mod disk;

@@ -53,7 +53,8 @@ impl Records for MemoryRecords {
 
     fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), RecordsError> {
         let state = self.state();
-        let found = state.live.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        let found =
+            state.live.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
         for (key, value) in found {
             if let ControlFlow::Break(()) = each(key, value) {
                 break;
@@ -79,7 +80,8 @@ impl Records for MemoryRecords {
     }
 
     fn size_bytes(&self) -> Result<u64, RecordsError> {
-        let bytes: usize = self.state().live.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let bytes: usize =
+            self.state().live.iter().map(|(key, value)| key.len() + value.len()).sum();
         Ok(bytes as u64)
     }
 }

@@ -6,10 +6,15 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use crate::clock;
 use crate::record::{Records, RecordsError};
-use crate::sled::{SledRecords, from_sled};
+use crate::sled::SledRecords;
+
+/// How often, and how far apart, sled's own lock is tried: 5 seconds in all.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +41,7 @@ pub enum OpenError {
         /// User id of this process.
         user: u32,
     },
-    /// The operating system refused, or sled does not know the directory's format. Nothing was
-    /// moved or deleted.
+    /// The operating system refused. Nothing was moved or deleted.
     #[error("the data directory {} cannot be opened: {source}", .directory.display())]
     Io {
         /// The directory asked for.
@@ -71,7 +75,10 @@ pub(crate) struct Lock {
 }
 
 /// Opens the records in `directory`, making it if needed.
-pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<(Lock, SledRecords, Recovery), OpenError> {
+pub(crate) fn open(
+    directory: &Path,
+    cache_bytes: u64,
+) -> Result<(Lock, SledRecords, Recovery), OpenError> {
     let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
     prepare(directory).map_err(fail)?;
     check_owner(directory)?;
@@ -90,7 +97,8 @@ pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<(Lock, SledReco
         "stored data is damaged: it was moved aside and the node starts with nothing"
     );
     prepare(directory).map_err(fail)?;
-    let records = open_guarded(directory, cache_bytes).map_err(|error| fail(io::Error::other(error)))?;
+    let records =
+        open_guarded(directory, cache_bytes).map_err(|error| fail(io::Error::other(error)))?;
     Ok((lock, records, Recovery::MovedAside { to, reason }))
 }
 
@@ -115,11 +123,28 @@ fn check_owner(directory: &Path) -> Result<(), OpenError> {
 }
 
 fn lock(directory: &Path) -> Result<Lock, OpenError> {
+    let file = take_lock(directory, &beside(directory, "lock"))?;
+    // sled's threads may hold its own lock for a moment after the store of this process closed.
+    let log = directory.join("db");
+    let mut attempts = 1;
+    while log.exists() {
+        match take_lock(directory, &log) {
+            Err(OpenError::InUse { .. }) if attempts < LOCK_ATTEMPTS => {
+                attempts += 1;
+                clock::pause(LOCK_PAUSE);
+            }
+            Err(error) => return Err(error),
+            Ok(_) => break,
+        }
+    }
+    Ok(Lock { _file: file })
+}
+
+fn take_lock(directory: &Path, path: &Path) -> Result<File, OpenError> {
     let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
-    let path = beside(directory, "lock");
     let file = File::options().create(true).append(true).open(path).map_err(fail)?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
+        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { directory: directory.to_owned() }),
         Err(TryLockError::Error(source)) => Err(fail(source)),
     }
@@ -151,7 +176,7 @@ fn remove_torn_files(directory: &Path) -> io::Result<()> {
 fn open_guarded(directory: &Path, cache_bytes: u64) -> Result<SledRecords, RecordsError> {
     let directory = directory.to_owned();
     let opening = std::thread::Builder::new().name("store-open".to_owned()).spawn(move || {
-        let records = SledRecords::open(&directory, cache_bytes).map_err(from_sled)?;
+        let records = SledRecords::open(&directory, cache_bytes)?;
         records.scan(&[], &mut |_, _| ControlFlow::Continue(()))?;
         Ok(records)
     })?;
@@ -164,7 +189,7 @@ fn open_guarded(directory: &Path, cache_bytes: u64) -> Result<SledRecords, Recor
 
 /// Renames the directory to one that names the second, never over another.
 fn move_aside(directory: &Path) -> io::Result<PathBuf> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = clock::unix_seconds();
     let mut to = beside(directory, &format!("corrupt-{now}"));
     let mut copy = 1;
     while to.try_exists()? {

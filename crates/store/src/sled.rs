@@ -25,13 +25,40 @@ impl SledRecords {
     /// Opens `directory`, which must exist, and syncs the names of the files made in it.
     ///
     /// Without the guards of [`Store::open`](crate::Store::open): sled may panic here.
-    pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, ::sled::Error> {
-        let db = ::sled::Config::new().path(directory).cache_capacity(cache_bytes).open()?;
+    pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, RecordsError> {
+        let config = ::sled::Config::new().path(directory).cache_capacity(cache_bytes);
+        let db = config.open().map_err(from_sled)?;
         let file = File::open(directory.join("db"))?;
-        file.sync_all()?;
-        File::open(directory.join("conf"))?.sync_all()?;
-        File::open(directory)?.sync_all()?;
-        Ok(Self { db, file, view: RwLock::new(()) })
+        let records = Self { db, file, view: RwLock::new(()) };
+        records.check_layout(&directory.join("layout"))?;
+        for path in [&directory.join("conf"), directory] {
+            File::open(path)?.sync_all()?;
+        }
+        Ok(records)
+    }
+
+    /// Checks the one record that every store has, and makes it in a new store.
+    ///
+    /// sled opens a file of noise as an empty one. The file `marker` says that the record was
+    /// made, so that records which are all gone are noticed.
+    fn check_layout(&self, marker: &Path) -> Result<(), RecordsError> {
+        let found = self.db.get(chunk::LAYOUT_KEY).map_err(from_sled)?;
+        match (found.as_deref(), marker.try_exists()?) {
+            (Some(found), true) if *found == chunk::LAYOUT => return Ok(()),
+            (Some(found), false) if *found == chunk::LAYOUT => {}
+            (Some(found), _) => {
+                let why = format!("it has layout {found:02x?}, made by a newer toolmesh: use that");
+                return Err(std::io::Error::other(why).into());
+            }
+            (None, false) if self.db.is_empty() => {
+                self.db.insert(chunk::LAYOUT_KEY, &chunk::LAYOUT).map_err(from_sled)?;
+                self.db.flush().map_err(from_sled)?;
+            }
+            (None, _) => return Err(damaged("the records that were there are gone")),
+        }
+        self.file.sync_all()?;
+        File::create(marker)?.sync_all()?;
+        Ok(())
     }
 
     /// Puts the value whose head is `head` together, in `buffer` if it is chunked.
@@ -136,15 +163,14 @@ fn damaged(what: &str) -> RecordsError {
 }
 
 /// Sorts sled's errors by what can be done: a system that refused, or data that is damaged.
-pub(crate) fn from_sled(error: ::sled::Error) -> RecordsError {
+fn from_sled(error: ::sled::Error) -> RecordsError {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
     match error {
         ::sled::Error::Io(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => {
             RecordsError::Damaged(error.to_string())
         }
         ::sled::Error::Io(error) => RecordsError::Io(Arc::new(error)),
-        // A directory of another version of sled is not damaged and must not be moved aside.
-        ::sled::Error::Unsupported(why) => std::io::Error::other(why).into(),
+        // `Unsupported` too: only one version of sled ever wrote here, and it says this of noise.
         other => RecordsError::Damaged(other.to_string()),
     }
 }

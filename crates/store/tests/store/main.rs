@@ -1,0 +1,7 @@
+//! The store as a node uses it: through its public door, on a real disk.
+
+mod golden;
+mod guards;
+mod kill;
+mod support;
+mod twin;

@@ -1,0 +1,117 @@
+//! sled and its twin in memory give the same answers, whatever is written.
+
+use std::sync::Arc;
+
+use crate::support::{TestResult, commit, put, scan};
+use proptest::prelude::*;
+use toolmesh_store::limits::{KEY_BYTES, PIECE_BYTES, VALUE_BYTES};
+use toolmesh_store::{
+    CommitError, Durability, MemoryRecords, Options, Records, Store, Work, Write,
+};
+
+/// Few keys, some of them a prefix of others, so that writes meet.
+fn any_key() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        3 => proptest::collection::vec(0..3_u8, 0..3),
+        1 => (0..3_u8).prop_map(|last| [&[1; KEY_BYTES - 1][..], &[last]].concat()),
+    ]
+}
+
+/// Values around each border of a chunk.
+fn any_value() -> impl Strategy<Value = Vec<u8>> {
+    let near = |length: usize| length.saturating_sub(1)..=length + 1;
+    let length = prop_oneof![
+        4 => 0..40_usize,
+        1 => near(PIECE_BYTES),
+        1 => near(2 * PIECE_BYTES),
+        1 => near(9 * PIECE_BYTES),
+    ];
+    (length, any::<u8>()).prop_map(|(length, start)| {
+        (0..length).map(|index| start.wrapping_add((index / 7) as u8)).collect()
+    })
+}
+
+fn any_write() -> impl Strategy<Value = Write> {
+    prop_oneof![
+        2 => (any_key(), any_value()).prop_map(|(key, value)| Write::Put { key, value }),
+        1 => any_key().prop_map(|key| Write::Delete { key }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn sled_and_memory_agree(
+        batches in proptest::collection::vec(proptest::collection::vec(any_write(), 0..12), 1..12),
+        prefix in any_key(),
+    ) {
+        let directory = tempfile::tempdir()?;
+        let options = Options::new(directory.path().join("store"));
+        let twin = MemoryRecords::default();
+        for restart in batches.chunks(6) {
+            let opened = Store::open(options.clone(), |_| {})?;
+            for batch in restart {
+                twin.commit(batch, Durability::Disk)?;
+                prop_assert_eq!(commit(&opened.store, Work::New, batch.clone()), Ok(()));
+            }
+            let records = opened.store.records();
+            prop_assert!(scan(records, &[])? == scan(&twin, &[])?);
+            prop_assert!(scan(records, &prefix)? == scan(&twin, &prefix)?);
+            prop_assert!(records.get(&prefix)? == twin.get(&prefix)?);
+        }
+        let opened = Store::open(options, |_| {})?;
+        prop_assert!(scan(opened.store.records(), &[])? == scan(&twin, &[])?);
+    }
+}
+
+#[test]
+fn the_largest_key_and_value_are_stored_and_larger_ones_refused() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let sled = Store::open(Options::new(directory.path().join("store")), |_| {})?.store;
+    let memory = Store::in_memory(Arc::default(), |_| {})?;
+    for store in [&sled, &memory] {
+        let (key, value) = (vec![7; KEY_BYTES], vec![9; VALUE_BYTES]);
+        assert_eq!(commit(store, Work::New, vec![put(&key, &value)]), Ok(()));
+        assert!(store.records().get(&key)?.is_some_and(|found| found == value));
+        for too_large in [put(&[7; KEY_BYTES + 1], b""), put(b"k", &[9; VALUE_BYTES + 1])] {
+            let outcome = commit(store, Work::New, vec![put(b"with", b""), too_large]);
+            assert_eq!(outcome, Err(CommitError::TooLarge));
+        }
+        assert_eq!(store.records().get(b"with")?, None, "a refused submission stores nothing");
+        assert_eq!(commit(store, Work::New, vec![Write::Delete { key }]), Ok(()));
+        assert_eq!(scan(store.records(), &[])?.len(), 0);
+    }
+    Ok(())
+}
+
+/// sled would write a page over 128 KiB to a file that it never syncs.
+#[test]
+fn no_page_becomes_a_file_of_its_own() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let store = Store::open(Options::new(directory.path().join("store")), |_| {})?.store;
+    for round in 0..40_u8 {
+        let key = |number| [&[number; KEY_BYTES - 1][..], &[round % 20]].concat();
+        let near_a_piece = put(&key(1), &vec![round; PIECE_BYTES - 1]);
+        let chunked = put(&key(2), &vec![round; 40 * PIECE_BYTES]);
+        assert_eq!(commit(&store, Work::New, vec![near_a_piece, chunked]), Ok(()));
+    }
+    let blobs = std::fs::read_dir(directory.path().join("store/blobs"))?.count();
+    assert_eq!(blobs, 0, "files outside the log");
+    Ok(())
+}
+
+#[test]
+fn losing_power_takes_back_what_was_not_synced() -> TestResult {
+    let records = MemoryRecords::default();
+    records.commit(&[put(b"a", b"1"), put(b"b", b"1")], Durability::Disk)?;
+    records
+        .commit(&[put(b"a", b"2"), Write::Delete { key: b"b".to_vec() }], Durability::Process)?;
+    records.commit(&[put(b"a", b"3"), put(b"c", b"3")], Durability::Process)?;
+    records.lose_power();
+    assert_eq!(
+        scan(&records, b"")?,
+        [(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), b"1".to_vec())]
+    );
+    assert_eq!(records.size_bytes()?, 4);
+    Ok(())
+}

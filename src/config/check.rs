@@ -11,6 +11,7 @@ use globset::Glob;
 use reqwest::Url;
 use toolmesh_core::limits;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::check_upstream::check_upstream;
 use super::checked::{
@@ -18,7 +19,7 @@ use super::checked::{
 };
 use super::keys::nearest;
 use super::layers::Layers;
-use super::problem::{Errors, Problem};
+use super::problem::{Errors, PROBLEMS_MAX, Problem};
 use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawRoute, RawUpstream};
 
 /// Port of the HTTP endpoint where none is configured.
@@ -48,7 +49,7 @@ pub(super) fn check(raw: Raw, layers: &Layers, base: &Path) -> Result<Config, Er
     let limits = checker.limits(&raw.limits, gateway.http.ip().is_loopback());
     let log = checker.log(raw.log);
     let upstreams = checker.upstreams(raw.upstream, limits.tool_time);
-    let routes = checker.routes(raw.route, &upstreams);
+    let routes = checker.routes(&raw.route, &upstreams);
     Errors::none(checker.problems)?;
     let durability = raw.store.durability.unwrap_or_default();
     Ok(Config { name, gateway, limits, durability, log, upstreams, routes })
@@ -65,6 +66,9 @@ pub(super) struct Checker<'a> {
 impl Checker<'_> {
     /// Notes that the value at `keys` is wrong.
     pub(super) fn wrong(&mut self, keys: &[&str], message: impl Into<String>) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         self.problems.push(Problem {
             origin: self.layers.blamed(keys),
             key: keys.join("."),
@@ -169,8 +173,7 @@ impl Checker<'_> {
     fn limits(&mut self, raw: &RawLimits, loopback: bool) -> Limits {
         let key = |name: &'static str| ["limits", name];
         let sessions = self.count(&key("sessions"), raw.sessions, limits::SESSIONS, 1..=100_000);
-        let in_flight =
-            self.count(&key("in_flight"), raw.in_flight, limits::IN_FLIGHT, 1..=65_536);
+        let in_flight = self.count(&key("in_flight"), raw.in_flight, limits::IN_FLIGHT, 1..=65_536);
         Limits {
             body_bytes: self.count(
                 &key("body_bytes"),
@@ -179,12 +182,7 @@ impl Checker<'_> {
                 1_024..=limits::UPSTREAM_MESSAGE_BYTES,
             ),
             // serde_json, which reads the request after the guard, gives up at 128.
-            json_depth: self.count(
-                &key("json_depth"),
-                raw.json_depth,
-                limits::JSON_DEPTH,
-                8..=128,
-            ),
+            json_depth: self.count(&key("json_depth"), raw.json_depth, limits::JSON_DEPTH, 8..=128),
             body_time: self.seconds(
                 &key("body_time_s"),
                 raw.body_time_s,
@@ -247,8 +245,8 @@ impl Checker<'_> {
 
     fn log(&mut self, raw: RawLog) -> Log {
         let level = raw.level.unwrap_or_else(|| LOG_LEVEL.to_owned());
-        if let Err(error) = EnvFilter::builder().parse(&level) {
-            let message = format!("{error}; write a level such as debug, or `{LOG_LEVEL}`");
+        if !is_level(&level) {
+            let message = format!("must be a level such as debug, or levels such as {LOG_LEVEL}");
             self.wrong(&["log", "level"], message);
         }
         Log { format: raw.format.unwrap_or_default(), level }
@@ -276,7 +274,8 @@ impl Checker<'_> {
                 && let Some(owner) = owners.insert(upstream.prefix.clone(), name.clone())
             {
                 let prefix = &upstream.prefix;
-                let message = format!("upstream {owner} has the prefix {prefix:?} too; set another");
+                let message =
+                    format!("upstream {owner} has the prefix {prefix:?} too; set another");
                 self.wrong(&["upstream", &name, "prefix"], message);
             }
             upstreams.insert(key, upstream);
@@ -286,7 +285,7 @@ impl Checker<'_> {
 
     fn routes(
         &mut self,
-        raw: Vec<RawRoute>,
+        raw: &[RawRoute],
         upstreams: &BTreeMap<UpstreamName, Upstream>,
     ) -> Vec<Route> {
         if raw.len() > ENTRIES_MAX {
@@ -307,6 +306,14 @@ impl Checker<'_> {
         }
         routes
     }
+}
+
+/// Tells whether `text` is a filter in which every bare word is a level: `EnvFilter` takes a
+/// misspelt one for the name of a module and logs everything of it.
+fn is_level(text: &str) -> bool {
+    let bare = |directive: &&str| !directive.contains(['=', '[']);
+    EnvFilter::builder().parse(text).is_ok()
+        && text.split(',').filter(bare).all(|word| word.trim().parse::<LevelFilter>().is_ok())
 }
 
 fn runtime_of(text: &str, upstreams: &BTreeMap<UpstreamName, Upstream>) -> Result<Runtime, String> {

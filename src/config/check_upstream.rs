@@ -94,9 +94,9 @@ pub(super) fn check_upstream(
 fn tool(checker: &mut Checker<'_>, upstream: &str, name: &str, raw: RawTool) -> Tool {
     let key = |last: &'static str| ["upstream", upstream, "tools", name, last];
     let most = limits::TOOL_TIME_MAX.as_secs();
-    let timeout = raw.timeout_s.map(|_| {
-        checker.seconds(&key("timeout_s"), raw.timeout_s, limits::TOOL_TIME, 1..=most)
-    });
+    let timeout = raw
+        .timeout_s
+        .map(|_| checker.seconds(&key("timeout_s"), raw.timeout_s, limits::TOOL_TIME, 1..=most));
     Tool {
         read_only: raw.read_only,
         idempotent: raw.idempotent,
@@ -147,12 +147,7 @@ fn transport(checker: &mut Checker<'_>, name: &str, raw: &RawUpstream) -> Option
     transport
 }
 
-fn stdio(
-    checker: &mut Checker<'_>,
-    name: &str,
-    command: &str,
-    raw: &RawUpstream,
-) -> Option<Stdio> {
+fn stdio(checker: &mut Checker<'_>, name: &str, command: &str, raw: &RawUpstream) -> Option<Stdio> {
     let key = |last: &'static str| ["upstream", name, last];
     if command.is_empty() || command.contains('\0') {
         checker.wrong(&key("command"), "must be the name or path of a program");
@@ -161,10 +156,8 @@ fn stdio(
     if raw.args.iter().flatten().any(|arg| arg.contains('\0')) {
         checker.wrong(&key("args"), "must not hold a zero character");
     }
-    let inherit_env = raw
-        .inherit_env
-        .clone()
-        .unwrap_or_else(|| INHERITED.map(str::to_owned).to_vec());
+    let inherit_env =
+        raw.inherit_env.clone().unwrap_or_else(|| INHERITED.map(str::to_owned).to_vec());
     if !inherit_env.iter().all(|variable| is_variable(variable)) {
         checker.wrong(&key("inherit_env"), "must be names of variables");
     }
@@ -229,7 +222,8 @@ fn http(checker: &mut Checker<'_>, name: &str, url: &str, raw: &RawUpstream) -> 
         checker.wrong(&key, format!("must start with http: or https:, not {}:", url.scheme()));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        let message = "must not hold a user or password, which would be logged; put them in headers";
+        let message =
+            "must not hold a user or password, which would be logged; put them in headers";
         checker.wrong(&key, message);
     }
     Some(Http { url, headers })

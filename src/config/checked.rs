@@ -150,12 +150,30 @@ pub(crate) struct Stdio {
 }
 
 /// Describes a Streamable HTTP endpoint.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Http {
     /// An `http` or `https` address without user or password.
     pub(crate) url: Url,
     /// Headers sent with every request; none twice, none that the protocol sets itself.
     pub(crate) headers: Vec<(HeaderName, Secret)>,
+}
+
+impl Http {
+    /// Returns the address for people and logs: without its query, where servers take keys.
+    pub(crate) fn shown(&self) -> String {
+        let mut url = self.url.clone();
+        if url.query().is_some() {
+            url.set_query(Some("redacted"));
+        }
+        url.into()
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut http = f.debug_struct("Http");
+        http.field("url", &self.shown()).field("headers", &self.headers).finish()
+    }
 }
 
 /// Says what is different for one tool; `None` is as the tool or its upstream says.

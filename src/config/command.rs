@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Subcommand;
 use serde_json::json;
 
 use super::checked::{Config, Transport};
@@ -11,7 +10,7 @@ use super::problem::Errors;
 use super::{Loaded, Sources, keys, load, show};
 
 /// Looks at the configuration without starting a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Checks the configuration and says what a node would do with it.
     Check,
@@ -76,12 +75,7 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn refuse(
-    errors: &Errors,
-    json: bool,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<()> {
+fn refuse(errors: &Errors, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
     if json {
         return writeln!(out, "{:#}", json!({ "ok": false, "errors": errors.problems() }));
     }
@@ -104,7 +98,7 @@ fn summarise(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
                 writeln!(out, "would start upstream {name}: {command}{state}")?;
             }
             Transport::Http(http) => {
-                writeln!(out, "would connect to upstream {name}: {}{state}", http.url)?;
+                writeln!(out, "would connect to upstream {name}: {}{state}", http.shown())?;
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Reading a TOML file so that every error has a line and a column.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -48,13 +49,16 @@ pub(super) fn read(path: &Path) -> Result<String, Problem> {
 /// # Errors
 ///
 /// The first place that is not TOML; else every unknown key; else the first wrong type.
-pub(super) fn parse(path: &Path, text: &str) -> Result<toml::Table, Errors> {
+pub(super) fn parse(path: &Path, text: &str) -> Result<(toml::Table, Places), Errors> {
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(text.len(), |span| span.start);
         Problem {
             origin: origin(path, text, offset),
             key: String::new(),
-            message: format!("not TOML: {}", error.message()),
+            message: format!(
+                "not TOML: {}",
+                error.message().trim_end_matches(", expected nothing")
+            ),
         }
     })?;
     let mut problems = Vec::new();
@@ -78,14 +82,65 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<toml::Table, Errors> {
         })
     };
     toml::from_str::<Raw>(text).map_err(wrong_type)?;
-    toml::from_str(text).map_err(wrong_type)
+    let values = toml::from_str(text).map_err(wrong_type)?;
+    Ok((values, Places::of(path, text, table.get_ref())))
 }
 
-/// Returns where in `text` the key at `keys` is; list elements are named by their index.
-pub(super) fn locate(path: &Path, text: &str, keys: &[&str]) -> Option<Origin> {
-    let table = DeTable::parse(text).ok()?;
-    let span = span_of(table.get_ref(), keys)?;
-    Some(origin(path, text, span.start))
+/// Knows where every key of a parsed file is.
+pub(super) struct Places {
+    path: PathBuf,
+    text: String,
+    /// Offsets of keys and list elements in `text`; the index is the path, joined by a character
+    /// that TOML refuses.
+    offsets: BTreeMap<String, usize>,
+}
+
+impl Places {
+    const SEPARATOR: &str = "\0";
+
+    fn of(path: &Path, text: &str, table: &DeTable<'_>) -> Self {
+        let mut offsets = BTreeMap::new();
+        note_table(table, "", &mut offsets);
+        Self { path: path.to_owned(), text: text.to_owned(), offsets }
+    }
+
+    /// Returns the file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns where the key at `keys` is; list elements are named by their index.
+    pub(super) fn find(&self, keys: &[&str]) -> Option<Origin> {
+        let offset = self.offsets.get(&keys.join(Self::SEPARATOR))?;
+        Some(origin(&self.path, &self.text, *offset))
+    }
+}
+
+fn note_table(table: &DeTable<'_>, above: &str, offsets: &mut BTreeMap<String, usize>) {
+    for (key, value) in table {
+        note(key.get_ref(), key.span().start, value, above, offsets);
+    }
+}
+
+fn note(
+    key: &str,
+    offset: usize,
+    value: &Spanned<DeValue<'_>>,
+    above: &str,
+    offsets: &mut BTreeMap<String, usize>,
+) {
+    let separator = if above.is_empty() { "" } else { Places::SEPARATOR };
+    let path = format!("{above}{separator}{key}");
+    match value.get_ref() {
+        DeValue::Table(table) => note_table(table, &path, offsets),
+        DeValue::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                note(&index.to_string(), value.span().start, value, &path, offsets);
+            }
+        }
+        _ => {}
+    }
+    offsets.insert(path, offset);
 }
 
 fn origin(path: &Path, text: &str, offset: usize) -> Origin {
@@ -155,36 +210,13 @@ fn path_at_value(value: &Spanned<DeValue<'_>>, offset: usize, path: &mut Vec<Str
 
 /// Tells whether something inside `value` holds `offset`: the span of a `[table]` is its header.
 fn holds_below(value: &Spanned<DeValue<'_>>, offset: usize) -> bool {
-    let holds = |value: &Spanned<DeValue<'_>>| {
-        value.span().contains(&offset) || holds_below(value, offset)
-    };
+    let holds =
+        |value: &Spanned<DeValue<'_>>| value.span().contains(&offset) || holds_below(value, offset);
     match value.get_ref() {
         DeValue::Table(table) => {
             table.iter().any(|(key, value)| key.span().contains(&offset) || holds(value))
         }
         DeValue::Array(values) => values.iter().any(holds),
         _ => false,
-    }
-}
-
-/// Returns the span of the key at `keys`, or of the element where the last is an index.
-fn span_of(table: &DeTable<'_>, keys: &[&str]) -> Option<Range<usize>> {
-    let (first, rest) = keys.split_first()?;
-    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == first)?;
-    if rest.is_empty() {
-        return Some(key.span());
-    }
-    span_in(value, rest)
-}
-
-fn span_in(value: &Spanned<DeValue<'_>>, keys: &[&str]) -> Option<Range<usize>> {
-    match value.get_ref() {
-        DeValue::Table(table) => span_of(table, keys),
-        DeValue::Array(values) => {
-            let (first, rest) = keys.split_first()?;
-            let value = values.get(first.parse::<usize>().ok()?)?;
-            if rest.is_empty() { Some(value.span()) } else { span_in(value, rest) }
-        }
-        _ => None,
     }
 }

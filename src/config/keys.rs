@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
-use schemars::Schema;
 use serde_json::Value;
 
 use super::raw::Raw;
@@ -83,15 +83,22 @@ impl Keys {
         }
     }
 
-    /// Visits the path of every key that the user does not choose the name of.
+    /// Visits the path of every value; `NAME` stands for keys that the user chooses.
     pub(super) fn visit(&self, path: &mut Vec<String>, visitor: &mut impl FnMut(&[String])) {
-        if let Self::Table(keys) = self {
-            for (key, below) in keys {
-                path.push(key.clone());
-                visitor(path);
+        match self {
+            Self::Table(keys) => {
+                for (key, below) in keys {
+                    path.push(key.clone());
+                    below.visit(path, visitor);
+                    path.pop();
+                }
+            }
+            Self::Map(below) => {
+                path.push("NAME".to_owned());
                 below.visit(path, visitor);
                 path.pop();
             }
+            Self::List(_) | Self::Value => visitor(path),
         }
     }
 
@@ -119,11 +126,14 @@ pub(super) fn nearest<S: AsRef<str>>(word: &str, known: impl Iterator<Item = S>)
 
 /// Makes the words of a serde error those of a user, and keeps confidential values out of it.
 pub(super) fn explained(path: &[String], message: &str) -> String {
-    if let [upstream, _, table, ..] = path
+    if let [upstream, _, table, names @ ..] = path
         && upstream == "upstream"
         && (table == "env" || table == "headers")
     {
-        return "expected a string, { env = \"VARIABLE\" } or { file = \"PATH\" }".to_owned();
+        let expected = if names.is_empty() { "a table whose values are each " } else { "" };
+        return format!(
+            "expected {expected}a string, {{ env = \"VARIABLE\" }} or {{ file = \"PATH\" }}"
+        );
     }
     message
         .replace("expected u64", "expected a whole number from 0")

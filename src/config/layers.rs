@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::Path;
 
 use figment::Figment;
 use figment::providers::Serialized;
 use toml::Value;
 
 use super::Flag;
-use super::file;
+use super::file::{self, Places};
 use super::keys::{Keys, explained, nearest};
 use super::problem::{Errors, Origin, Problem};
 use super::raw::Raw;
@@ -27,16 +28,14 @@ const NOT_KEYS: [&str; 6] = [
 /// Start of the name of every variable of toolmesh.
 const PREFIX: &str = "TOOLMESH_";
 
-/// Holds what one source says.
-#[derive(Debug)]
+/// Holds what one source says; secrets in the clear may be among it.
 struct Layer {
     source: Source,
     table: toml::Table,
 }
 
-#[derive(Debug)]
 enum Source {
-    File { path: PathBuf, text: String },
+    File(Places),
     Variable(String),
     Flag(String),
 }
@@ -53,8 +52,8 @@ impl Layers {
     /// When it cannot be read or is wrong by itself.
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), Errors> {
         let text = file::read(path)?;
-        let table = file::parse(path, &text)?;
-        self.0.push(Layer { source: Source::File { path: path.to_owned(), text }, table });
+        let (table, places) = file::parse(path, &text)?;
+        self.0.push(Layer { source: Source::File(places), table });
         Ok(())
     }
 
@@ -113,9 +112,10 @@ impl Layers {
     ///
     /// When sources that are each right contradict each other.
     pub(super) fn merged(&self) -> Result<Raw, Errors> {
-        let all = self.0.iter().fold(Figment::new(), |all, layer| {
-            all.merge(Serialized::defaults(&layer.table))
-        });
+        let all = self
+            .0
+            .iter()
+            .fold(Figment::new(), |all, layer| all.merge(Serialized::defaults(&layer.table)));
         all.extract().map_err(|error| {
             let path = error.path.clone();
             let keys: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -143,10 +143,19 @@ impl Layers {
     }
 }
 
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::File(places) => places.path().fmt(f),
+            Source::Variable(name) | Source::Flag(name) => name.fmt(f),
+        }
+    }
+}
+
 impl Layer {
     fn origin(&self, keys: &[&str]) -> Option<Origin> {
         match &self.source {
-            Source::File { path, text } => file::locate(path, text, keys),
+            Source::File(places) => places.find(keys),
             Source::Variable(name) => {
                 self.has(keys).then(|| Origin::Variable { name: name.clone() })
             }
@@ -187,12 +196,14 @@ fn path_of_variable(keys: &Keys, name: &str) -> Result<Vec<String>, String> {
 fn unknown_variable(keys: &Keys, name: &str) -> String {
     let mut known = Vec::new();
     keys.visit(&mut Vec::new(), &mut |path| {
-        known.push(format!("{PREFIX}{}", path.join("__").to_ascii_uppercase()));
+        known.push(path.join("__").to_ascii_uppercase());
     });
-    match nearest(name, known.into_iter()) {
-        Some(near) => format!("no such key of the configuration; did you mean {near}?"),
-        None => "no such key of the configuration; unset it, or see `toolmesh config schema`"
-            .to_owned(),
+    // Without the prefix, which makes every two variables alike.
+    match nearest(name.strip_prefix(PREFIX).unwrap_or(name), known.into_iter()) {
+        Some(near) => format!("no such key of the configuration; did you mean {PREFIX}{near}?"),
+        None => {
+            "no such key of the configuration; unset it, or see `toolmesh config schema`".to_owned()
+        }
     }
 }
 

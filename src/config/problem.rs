@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 /// Problems reported at once; more would not be read.
-const PROBLEMS_MAX: usize = 50;
+pub(super) const PROBLEMS_MAX: usize = 50;
 
 /// Says where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

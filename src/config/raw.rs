@@ -14,6 +14,7 @@ use super::value::{Durability, Exposure, LogFormat, Protocol};
 /// Configuration of a toolmesh node. Every key is optional.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "toolmesh configuration")]
 pub(super) struct Raw {
     /// Short name of this node: `[a-z0-9][a-z0-9-]{0,31}`. Default: made from the host name at
     /// the first start and kept.

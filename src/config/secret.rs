@@ -16,10 +16,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// A reference is resolved each time its upstream starts, so a rotated secret needs a restart of
 /// the upstream only. Never prints the value.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "expected a string, { env = \"VARIABLE\" } or { file = \"PATH\" }"
-)]
+#[serde(untagged, expecting = "expected a string, { env = \"VARIABLE\" } or { file = \"PATH\" }")]
 pub(crate) enum Secret {
     /// The value as it is sent.
     Plain(String),

@@ -55,6 +55,7 @@ fn collect_origins<'a>(
 }
 
 fn write_table<'a>(text: &mut String, table: &'a Table, path: &mut Vec<&'a str>, layers: &Layers) {
+    let mut values = String::new();
     let mut below = Vec::new();
     for (key, value) in table {
         path.push(key);
@@ -63,25 +64,26 @@ fn write_table<'a>(text: &mut String, table: &'a Table, path: &mut Vec<&'a str>,
             _ => {
                 let origin = layers.origin(path);
                 // Writing to a string cannot fail.
-                let _ = writeln!(text, "{} = {} # {origin}", quoted(key), inline(value));
+                let _ = writeln!(values, "{} = {} # {origin}", quoted(key), inline(value));
             }
         }
         path.pop();
     }
+    if !path.is_empty() && (!values.is_empty() || below.is_empty()) {
+        let header: Vec<_> = path.iter().map(|key| quoted(key)).collect();
+        let _ = writeln!(text, "\n[{}]", header.join("."));
+    }
+    text.push_str(&values);
     for (key, table) in below {
         path.push(key);
-        if table.values().any(|value| !value.is_table()) || table.is_empty() {
-            let header: Vec<_> = path.iter().map(|key| quoted(key)).collect();
-            let _ = writeln!(text, "\n[{}]", header.join("."));
-        }
         write_table(text, table, path, layers);
         path.pop();
     }
 }
 
-/// Tells whether the table at `path` is a value, such as `{ env = "VAR" }`, or holds only such.
+/// Tells whether a table at `path` is a value: `{ env = "VAR" }`.
 fn is_inline(path: &[&str]) -> bool {
-    matches!(path, ["upstream", _, "env" | "headers"])
+    matches!(path, ["upstream", _, "env" | "headers", _])
 }
 
 fn inline(value: &Value) -> String {
@@ -189,10 +191,9 @@ fn raw_upstream(upstream: &Upstream) -> RawUpstream {
             raw.cwd = stdio.cwd.clone();
         }
         Transport::Http(http) => {
-            raw.url = Some(http.url.to_string());
+            raw.url = Some(http.shown());
             let headers = http.headers.iter();
-            raw.headers =
-                headers.map(|(name, value)| (name.to_string(), shown(value))).collect();
+            raw.headers = headers.map(|(name, value)| (name.to_string(), shown(value))).collect();
         }
     }
     raw

@@ -12,8 +12,8 @@ use crate::clock;
 use crate::record::{Records, RecordsError};
 use crate::sled::SledRecords;
 
-/// How often, and how far apart, sled's own lock is tried: 5 seconds in all.
-const LOCK_ATTEMPTS: u32 = 100;
+/// How often, and how far apart, sled's own lock is tried: 20 seconds in all.
+const LOCK_ATTEMPTS: u32 = 400;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a store could not be opened.
@@ -124,7 +124,8 @@ fn check_owner(directory: &Path) -> Result<(), OpenError> {
 
 fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let file = take_lock(directory, &beside(directory, "lock"))?;
-    // sled's threads may hold its own lock for a moment after the store of this process closed.
+    // Threads of sled may hold its lock after a store of this process closed, until the disk is
+    // done with what they asked.
     let log = directory.join("db");
     let mut attempts = 1;
     while log.exists() {

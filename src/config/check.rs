@@ -123,7 +123,8 @@ impl Checker<'_> {
 
     /// Returns `path`, where it is relative as seen from the configuration file.
     pub(super) fn path(&self, path: &Path) -> PathBuf {
-        self.base.join(path)
+        // Collected, so that `./x` does not leave a dot in the middle.
+        self.base.join(path).components().collect()
     }
 
     fn gateway(&mut self, raw: RawGateway) -> Gateway {

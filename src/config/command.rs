@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::Subcommand;
 use serde_json::json;
 
 use super::checked::{Config, Transport};
@@ -10,13 +11,13 @@ use super::problem::Errors;
 use super::{Loaded, Sources, keys, load, show};
 
 /// Looks at the configuration without starting a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub(crate) enum Command {
-    /// Checks the configuration and says what a node would do with it.
+    /// Check the configuration and say what a node would do with it, or what is wrong
     Check,
-    /// Prints the effective configuration and where each value came from; no secret is printed.
+    /// Show the configuration in force and where each value comes from; no secret is shown
     Show,
-    /// Prints the JSON Schema of the configuration file.
+    /// Print the JSON Schema of the configuration file
     Schema,
 }
 

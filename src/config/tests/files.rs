@@ -201,12 +201,12 @@ fn an_upstream_is_filled_with_defaults() {
 #[test]
 fn relative_paths_start_at_the_file() {
     let home = Home::with(
-        "[upstream.a]\ncommand = \"bin/server\"\ncwd = \"work\"\nenv.KEY.file = \"key\"",
+        "[upstream.a]\ncommand = \"./bin/server\"\ncwd = \"work\"\nenv.KEY.file = \"key\"",
     );
     let config = load(&home.sources()).unwrap().config;
     let upstream = config.upstreams.into_values().next().unwrap();
     let Transport::Stdio(stdio) = upstream.transport else { unreachable!() };
-    assert_eq!(stdio.command, home.0.path().join("bin/server"));
+    assert_eq!(stdio.command.as_os_str(), home.0.path().join("bin/server"));
     assert_eq!(stdio.cwd, Some(home.0.path().join("work")));
     let file = home.0.path().join("key");
     assert_eq!(stdio.env.get("KEY"), Some(&Secret::File(FileReference { file })));

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Subcommand;
 use serde_json::json;
 
 use super::checked::{Config, Transport};
@@ -11,13 +10,13 @@ use super::problem::Errors;
 use super::{Loaded, Sources, keys, load, show};
 
 /// Looks at the configuration without starting a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Check the configuration and say what a node would do with it, or what is wrong
+    /// Says what a node would do with the configuration, or what is wrong with it.
     Check,
-    /// Show the configuration in force and where each value comes from; no secret is shown
+    /// Prints the effective configuration and where each value came from, but no secret.
     Show,
-    /// Print the JSON Schema of the configuration file
+    /// Prints the JSON Schema of the configuration file.
     Schema,
 }
 

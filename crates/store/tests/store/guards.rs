@@ -117,9 +117,10 @@ fn a_first_start_killed_before_there_was_data_starts_again() -> TestResult {
     Ok(())
 }
 
+/// A log that only lost its tail is not among these: sled takes it for one that a crash cut.
 #[test]
 fn damaged_data_is_moved_aside_and_never_deleted() -> TestResult {
-    let damages: [(&str, Damage); 5] = [
+    let damages: [(&str, Damage); 4] = [
         ("a torn configuration", |store| fs::write(store.join("conf"), [255; 40])),
         ("a damaged snapshot", |store| fs::write(store.join("snap.FFFFFFFFFFFFFFFF"), [7; 100])),
         ("a log of noise", |store| {
@@ -127,9 +128,6 @@ fn damaged_data_is_moved_aside_and_never_deleted() -> TestResult {
             fs::write(store.join("db"), vec![7; length])
         }),
         ("an empty log", |store| fs::write(store.join("db"), "")),
-        ("a log cut short", |store| {
-            fs::File::options().write(true).open(store.join("db"))?.set_len(1_000)
-        }),
     ];
     for (name, damage) in damages {
         let directory = tempfile::tempdir()?;

@@ -134,7 +134,7 @@ fn tool((category, objects): &Category, place: usize) -> Value {
 
 fn page(subject: &str) -> Value {
     object(
-        json!({
+        &json!({
             "filter": { "type": "string", "description": format!("Keeps only a {subject} whose name contains this") },
             "limit": { "type": "integer", "minimum": 1, "maximum": 200, "default": 50 },
             "cursor": { "type": "string", "description": "Where the last page ended" },
@@ -145,14 +145,14 @@ fn page(subject: &str) -> Value {
 
 fn by_id(subject: &str) -> Value {
     object(
-        json!({ "id": { "type": "string", "description": format!("Which {subject}") } }),
+        &json!({ "id": { "type": "string", "description": format!("Which {subject}") } }),
         &["id"],
     )
 }
 
 fn query(subject: &str) -> Value {
     object(
-        json!({
+        &json!({
             "query": { "type": "string", "description": format!("Words that describe the {subject}") },
             "sort": { "type": "string", "enum": ["relevance", "newest", "oldest"], "default": "relevance" },
             "limit": { "type": "integer", "minimum": 1, "maximum": 100, "default": 10 },
@@ -163,7 +163,7 @@ fn query(subject: &str) -> Value {
 
 fn create(subject: &str) -> Value {
     object(
-        json!({
+        &json!({
             "name": { "type": "string", "description": format!("What to call the {subject}") },
             "labels": { "type": "array", "items": { "type": "string" } },
             "properties": { "type": "object", "additionalProperties": { "type": "string" } },
@@ -174,7 +174,7 @@ fn create(subject: &str) -> Value {
 
 fn update(subject: &str) -> Value {
     object(
-        json!({
+        &json!({
             "id": { "type": "string", "description": format!("Which {subject}") },
             "set": { "type": "object", "description": "Fields and their new values", "additionalProperties": true },
             "if_version": { "type": "integer", "description": "Refuses when the version has moved on" },
@@ -185,7 +185,7 @@ fn update(subject: &str) -> Value {
 
 fn export(_subject: &str) -> Value {
     object(
-        json!({
+        &json!({
             "format": { "type": "string", "enum": ["csv", "json", "parquet"] },
             "filter": { "type": "string" },
         }),
@@ -194,10 +194,10 @@ fn export(_subject: &str) -> Value {
 }
 
 fn since(_subject: &str) -> Value {
-    object(json!({ "since": { "type": "string", "format": "date-time" } }), &["since"])
+    object(&json!({ "since": { "type": "string", "format": "date-time" } }), &["since"])
 }
 
-fn object(properties: Value, required: &[&str]) -> Value {
+fn object(properties: &Value, required: &[&str]) -> Value {
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 

@@ -12,8 +12,11 @@ use crate::clock;
 use crate::record::{Records, RecordsError};
 use crate::sled::SledRecords;
 
-/// How often, and how far apart, sled's own lock is tried: 20 seconds in all.
-const LOCK_ATTEMPTS: u32 = 400;
+/// Time to wait for a lock: a node that is just ending has it still, and so for a moment has any
+/// child between fork and exec.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Time between two attempts at a lock that another has.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a store could not be opened.
@@ -124,30 +127,31 @@ fn check_owner(directory: &Path) -> Result<(), OpenError> {
 
 fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let file = take_lock(directory, &beside(directory, "lock"))?;
-    // Threads of sled may hold its lock after a store of this process closed, until the disk is
-    // done with what they asked.
     let log = directory.join("db");
-    let mut attempts = 1;
-    while log.exists() {
-        match take_lock(directory, &log) {
-            Err(OpenError::InUse { .. }) if attempts < LOCK_ATTEMPTS => {
-                attempts += 1;
-                clock::pause(LOCK_PAUSE);
-            }
-            Err(error) => return Err(error),
-            Ok(_) => break,
-        }
+    if log.exists() {
+        // Given back at once: sled takes it itself, and its own error would not say who has it.
+        take_lock(directory, &log)?;
     }
     Ok(Lock { _file: file })
 }
 
+/// Locks the file at `path`, trying for [`LOCK_PATIENCE`] while another has it.
 fn take_lock(directory: &Path, path: &Path) -> Result<File, OpenError> {
     let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
     let file = File::options().create(true).append(true).open(path).map_err(fail)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { directory: directory.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(fail(source)),
+    let mut patience = LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if patience.is_zero() => {
+                return Err(OpenError::InUse { directory: directory.to_owned() });
+            }
+            Err(TryLockError::WouldBlock) => {
+                clock::pause(LOCK_PAUSE);
+                patience = patience.saturating_sub(LOCK_PAUSE);
+            }
+            Err(TryLockError::Error(source)) => return Err(fail(source)),
+        }
     }
 }
 

@@ -31,7 +31,13 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "URL", env = "TOOLMESH_URL")]
     pub(crate) url: Option<String>,
     /// Bearer token for the node [default: the operator token in the data directory]
-    #[arg(long, global = true, value_name = "TOKEN", env = "TOOLMESH_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        env = "TOOLMESH_TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) token: Option<String>,
 }
 
@@ -56,8 +62,14 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
     /// Check and explain the configuration
-    #[command(subcommand)]
-    Config(ConfigCommand),
+    Config {
+        /// Where the configuration is.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Print the completion script of a shell
     Completions {
         /// Which shell
@@ -76,7 +88,7 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConfigFile {
     /// Configuration file [default: config.toml in the data directory, if there is one]
-    #[arg(long, value_name = "FILE", env = "TOOLMESH_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "TOOLMESH_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -189,12 +201,12 @@ pub(crate) enum Role {
 }
 
 /// What `toolmesh config` can do.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check the configuration and say what is wrong
-    Check(ConfigFile),
+    Check,
     /// Show the configuration in force and where each value comes from
-    Show(ConfigFile),
+    Show,
     /// Print the JSON Schema of the configuration file
     Schema,
 }

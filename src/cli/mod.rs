@@ -1,27 +1,85 @@
 //! The command line of `toolmesh`: reads it, runs one command, prints how it ended.
 //!
-//! A command returns a [`Report`](output::Report) or a [`Failure`](output::Failure) and prints
-//! nothing itself, so that `--json` holds for all of them.
+//! A command returns a [`Report`] or a [`Failure`] and prints nothing itself, so that `--json`
+//! holds for all of them. What runs for long (a node, a bridge, a server) prints as it goes.
 
 pub(crate) mod args;
-pub(crate) mod output;
+mod client;
+mod headers;
+mod locate;
+mod message;
+mod output;
+mod status;
+mod stdio;
+mod text;
+mod token;
+mod tools;
+mod wire;
 
+use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 use serde_json::json;
 
-use args::{Cli, Command};
+use crate::config::{self, Sources};
+use args::{Cli, Command, Common, ConfigCommand, ConfigFile};
 use output::{Failure, Report, finish};
 
-/// Runs `cli` and returns the exit code of the process.
-pub(crate) fn run(cli: Cli) -> ExitCode {
-    let as_json = cli.common.json;
-    let outcome = match cli.command {
+/// Runs what the command line says and returns the exit code of the process: 0 when it was done,
+/// 1 when it failed, 2 when the command line is wrong or no node is there.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, std::env::args_os()),
+    };
+    let Cli { common, command } = cli;
+    match command {
+        Command::Config { file, command } => config(common, file, command),
+        command => {
+            // The stdout of a bridge belongs to MCP, whatever happens.
+            let as_json = common.json && !matches!(command, Command::Stdio(_));
+            finish(&blocking(answer(&common, command)), as_json)
+        }
+    }
+}
+
+/// Runs a command that ends with a report.
+async fn answer(common: &Common, command: Command) -> Result<Report, Failure> {
+    match command {
+        Command::Stdio(args) => stdio::run(common, &args).await,
+        Command::Status => status::status(common).await,
+        Command::Token(command) => token::run(common, &command).await,
+        Command::Tools(command) => tools::run(common, &command).await,
+        Command::Upstream(command) => status::upstream(common, &command).await,
+
         Command::Completions { shell } => Ok(completions(shell)),
         _ => Err(Failure::new("this command is not built yet", "use a later version")),
+    }
+}
+
+/// Runs `command` to its end on a small runtime of its own.
+fn blocking(command: impl Future<Output = Result<Report, Failure>>) -> Result<Report, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        Failure::new(format!("the system gives no resources to run: {error}"), "see: ulimit -a")
+    })?;
+    let outcome = runtime.block_on(command);
+    // A read of stdin that waits for ever must not hold the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn config(common: Common, file: ConfigFile, command: ConfigCommand) -> ExitCode {
+    let command = match command {
+        ConfigCommand::Check => config::Command::Check,
+        ConfigCommand::Show => config::Command::Show,
+        ConfigCommand::Schema => config::Command::Schema,
     };
-    finish(&outcome, as_json)
+    let sources = Sources::of_process(file.config, common.data, Vec::new());
+    let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+    config::run(command, &sources, common.json, out, err).unwrap_or(ExitCode::FAILURE)
 }
 
 fn completions(shell: clap_complete::Shell) -> Report {
@@ -30,4 +88,17 @@ fn completions(shell: clap_complete::Shell) -> Report {
     let script = String::from_utf8_lossy(&script).trim_end().to_owned();
     let value = json!({"shell": shell.to_string(), "script": script});
     Report::new(script, value)
+}
+
+/// Explains a wrong command line, or prints the help that was asked for.
+fn refuse(error: &clap::Error, mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    if !error.use_stderr() || !arguments.any(|argument| argument == "--json") {
+        // Nobody is left to tell when this cannot be printed.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let failure = Failure::usage(message, "see: toolmesh --help");
+    finish(&Err(failure), true)
 }

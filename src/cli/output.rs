@@ -36,18 +36,35 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do next.
     pub(crate) next: String,
+    /// More for programs: fields beside `message` and `next`.
+    details: Value,
     exit: u8,
 }
 
 impl Failure {
     /// Returns a failure that exits with 1.
     pub(crate) fn new(message: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { message: message.into(), next: next.into(), exit: FAILED }
+        let (message, next) = (message.into(), next.into());
+        Self { message, next, details: json!({}), exit: FAILED }
     }
 
     /// Returns a failure that exits with 2: the command was wrong, or nothing is there to talk to.
     pub(crate) fn usage(message: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { message: message.into(), next: next.into(), exit: USAGE }
+        Self { exit: USAGE, ..Self::new(message, next) }
+    }
+
+    /// Adds the fields of `details` to what programs see.
+    pub(crate) fn with_details(self, details: Value) -> Self {
+        Self { details, ..self }
+    }
+
+    /// Returns what programs see.
+    pub(crate) fn document(&self) -> Value {
+        let mut error = json!({"message": self.message, "next": self.next});
+        for (name, value) in self.details.as_object().into_iter().flatten() {
+            error[name] = value.clone();
+        }
+        json!({"error": error})
     }
 }
 
@@ -58,10 +75,10 @@ pub(crate) fn finish(outcome: &Result<Report, Failure>, as_json: bool) -> ExitCo
             let text = if as_json { pretty(&report.value) } else { report.text.clone() };
             (line(&mut io::stdout().lock(), &text), if report.well { 0 } else { FAILED })
         }
-        Err(Failure { message, next, exit }) => {
+        Err(failure) => {
+            let Failure { message, next, exit, .. } = failure;
             let printed = if as_json {
-                let error = json!({"error": {"message": message, "next": next}});
-                line(&mut io::stdout().lock(), &pretty(&error))
+                line(&mut io::stdout().lock(), &pretty(&failure.document()))
             } else {
                 line(&mut io::stderr().lock(), &format!("error: {message}\n next: {next}"))
             };

@@ -1,0 +1,254 @@
+//! The MCP client of the commands: stateless requests of 2026-07-28, results as they came.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use reqwest::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::args::Common;
+use super::headers;
+use super::locate::{Locator, Node};
+use super::message::{Envelope, HEADER_MISMATCH, STATELESS_REVISION};
+use super::output::Failure;
+use super::wire::{Wire, WireError};
+
+/// Time that the node has to answer a question about itself.
+const QUESTION_TIME: Duration = Duration::from_secs(30);
+/// Pages of `tools/list` that are read, so that a cursor loop ends.
+const PAGES_MAX: usize = toolmesh_core::limits::LIST_PAGES;
+
+/// Why a request has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// No answer came.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The node answered with an error.
+    #[error("{message} ({code})")]
+    Answered {
+        /// HTTP status it came with.
+        status: StatusCode,
+        /// JSON-RPC code.
+        code: i64,
+        /// What the node says.
+        message: String,
+        /// More about it.
+        data: Value,
+    },
+}
+
+/// A client of one running node.
+#[derive(Debug)]
+pub(crate) struct Client {
+    wire: Wire,
+    locator: Locator,
+    node: Node,
+}
+
+impl Client {
+    /// Finds the node that `common` means. Whether it answers is seen at the first request.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub(crate) fn connect(common: &Common) -> Result<Self, Failure> {
+        let locator = Locator::as_operator(common);
+        let node = locator.find()?;
+        let wire = Wire::new().map_err(no_http)?;
+        Ok(Self { wire, locator, node })
+    }
+
+    /// Returns where the node is.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Reads a plain page of the node, such as `/readyz`.
+    ///
+    /// # Errors
+    ///
+    /// The node did not answer in time.
+    pub(crate) async fn page(&self, path: &str) -> Result<(StatusCode, String), Failure> {
+        let page = self.wire.page(&self.node, path);
+        match tokio::time::timeout(QUESTION_TIME, page).await {
+            Ok(page) => page.map_err(|error| self.failure(&error.into())),
+            Err(_) => Err(self.too_slow()),
+        }
+    }
+
+    /// Asks a tool of the node itself and returns its structured content.
+    ///
+    /// # Errors
+    ///
+    /// The node did not answer, or said no.
+    pub(crate) async fn ask(&self, tool: &str, arguments: Value) -> Result<Value, Failure> {
+        let call = self.call(tool, &arguments, |_| {});
+        let result = match tokio::time::timeout(QUESTION_TIME, call).await {
+            Ok(result) => result.map_err(|error| self.failure(&error))?,
+            Err(_) => return Err(self.too_slow()),
+        };
+        if result["isError"] == true {
+            let message = result["content"][0]["text"].as_str().unwrap_or("no reason given");
+            return Err(Failure::new(message, format!("see: toolmesh tools show {tool}")));
+        }
+        match result.get("structuredContent") {
+            Some(content) => Ok(content.clone()),
+            None => Err(Failure::new(
+                format!("the node answered {tool} without structured content"),
+                "use the version of toolmesh that the node has; see: toolmesh doctor",
+            )),
+        }
+    }
+
+    /// Calls a tool and returns the whole result; `progress` sees each notification meanwhile.
+    pub(crate) async fn call(
+        &self,
+        tool: &str,
+        arguments: &Value,
+        mut progress: impl FnMut(&Value),
+    ) -> Result<Value, RequestError> {
+        let params = json!({
+            "name": tool, "arguments": arguments, "_meta": {"progressToken": "progress"},
+        });
+        let first = self.send(params.clone(), None, &mut progress).await;
+        // The node refuses before it starts anything, so the call may be repeated with the headers
+        // that few tools want. Asking for the schema first would cost all others a round trip.
+        match first {
+            Err(RequestError::Answered { code: HEADER_MISMATCH, .. }) => {
+                let schema = tools(&self.wire, &self.node)
+                    .await?
+                    .into_iter()
+                    .find(|found| found["name"] == tool);
+                let schema = schema.map(|found| found["inputSchema"].clone());
+                self.send(params, schema.as_ref(), &mut progress).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Returns `error` as the failure of a command.
+    pub(crate) fn failure(&self, error: &RequestError) -> Failure {
+        match error {
+            RequestError::Wire(WireError::Unreachable) => self.locator.not_answering(&self.node),
+            RequestError::Wire(WireError::Lost(_)) => Failure::new(
+                error.to_string(),
+                "whether the request had an effect is unknown; look before you repeat it",
+            ),
+            RequestError::Wire(WireError::Refused { status, retry_after, .. }) => {
+                Failure::new(error.to_string(), advice(*status, *retry_after))
+            }
+            RequestError::Answered { status, message, data, .. } => {
+                let next =
+                    if status.is_success() { advice_of(data) } else { advice(*status, None) };
+                Failure::new(message, next)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        params: Value,
+        schema: Option<&Value>,
+        progress: &mut impl FnMut(&Value),
+    ) -> Result<Value, RequestError> {
+        request(&self.wire, &self.node, "tools/call", params, schema, progress).await
+    }
+
+    fn too_slow(&self) -> Failure {
+        Failure::new(
+            format!("the node at {} did not answer within 30 s", self.node.http),
+            "it may be overloaded or stopped by a debugger; look at its log, then repeat",
+        )
+    }
+}
+
+/// Sends one stateless request and returns its result; `progress` sees the notifications before.
+async fn request(
+    wire: &Wire,
+    node: &Node,
+    method: &str,
+    mut params: Value,
+    schema: Option<&Value>,
+    progress: &mut impl FnMut(&Value),
+) -> Result<Value, RequestError> {
+    // The only request on its connection, so any id will do.
+    let id = json!(1);
+    add_meta(&mut params);
+    let headers = headers::stateless(STATELESS_REVISION, method, &params, schema);
+    let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+    let mut answer = wire.post(node, headers, body.to_string()).await?;
+    while let Some(event) = answer.events.next().await {
+        let event = event?;
+        let Ok(message) = Envelope::parse(&event.text) else { continue };
+        if !message.answers(&id) {
+            progress(&message.params());
+            continue;
+        }
+        return match message.error() {
+            None => Ok(message.result()),
+            Some(error) => Err(RequestError::Answered {
+                status: answer.status,
+                code: error.code,
+                message: error.message,
+                data: error.data,
+            }),
+        };
+    }
+    Err(WireError::Lost("it ended without an answer".to_owned()).into())
+}
+
+/// Lists all tools, page by page.
+pub(crate) async fn tools(wire: &Wire, node: &Node) -> Result<Vec<Value>, RequestError> {
+    let mut tools = Vec::new();
+    let mut params = json!({});
+    for _ in 0..PAGES_MAX {
+        let mut page = request(wire, node, "tools/list", params, None, &mut |_| {}).await?;
+        if let Value::Array(listed) = page["tools"].take() {
+            tools.extend(listed);
+        }
+        match page["nextCursor"].take() {
+            Value::Null => break,
+            cursor => params = json!({"cursor": cursor}),
+        }
+    }
+    Ok(tools)
+}
+
+/// Adds what a stateless request must say about its sender.
+fn add_meta(params: &mut Value) {
+    let Value::Object(params) = params else { return };
+    let meta = params.entry("_meta").or_insert_with(|| Value::Object(Map::new()));
+    meta["io.modelcontextprotocol/protocolVersion"] = json!(STATELESS_REVISION);
+    meta["io.modelcontextprotocol/clientInfo"] =
+        json!({"name": "toolmesh", "version": env!("CARGO_PKG_VERSION")});
+    meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+}
+
+fn advice(status: StatusCode, retry_after: Option<u64>) -> String {
+    match (status, retry_after) {
+        (StatusCode::UNAUTHORIZED, _) => {
+            "pass a token of this node with --token, or name its data directory with --data".into()
+        }
+        (StatusCode::FORBIDDEN, _) => "add the host to gateway.allowed_hosts of the node".into(),
+        (_, Some(seconds)) => format!("nothing was started; repeat after {seconds} s"),
+        _ => "nothing was started; see: toolmesh doctor".into(),
+    }
+}
+
+/// Returns what the data of an error says about repeating.
+fn advice_of(data: &Value) -> String {
+    match (data["kind"].as_str(), data["safe_to_retry"].as_bool()) {
+        (Some("outcome_unknown"), Some(true)) => {
+            "the call may have run; repeating it is safe".into()
+        }
+        (Some("outcome_unknown"), _) => "the call may have run; look before you repeat it".into(),
+        (Some("not_started"), _) => "nothing was started; see: toolmesh upstream list".into(),
+        _ => "see what exists: toolmesh tools list".into(),
+    }
+}
+
+/// Says that the HTTP client cannot work.
+pub(crate) fn no_http(error: reqwest::Error) -> Failure {
+    Failure::new(format!("cannot make an HTTP client: {error}"), "see: toolmesh doctor")
+}

@@ -1,0 +1,225 @@
+//! Finding the running node: by its data directory, or by an address.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+use rustix::process::{Pid, test_kill_process};
+use serde::{Deserialize, Serialize};
+
+use super::args::Common;
+use super::output::Failure;
+use crate::config::Sources;
+
+/// File in the data directory that a running node keeps about itself.
+const NODE_FILE: &str = "node.json";
+/// File in the data directory with the token of the operator.
+const OPERATOR_TOKEN_FILE: &str = "operator.token";
+
+/// What a running node says about itself in its data directory.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct NodeFile {
+    /// Name of the node.
+    pub(crate) name: String,
+    /// Address of its HTTP server, such as `http://127.0.0.1:7332`.
+    pub(crate) http: String,
+    /// Its process.
+    pub(crate) pid: i32,
+}
+
+/// Where a node is, and who we are to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Address of its HTTP server, without a slash at the end.
+    pub(crate) http: String,
+    /// Bearer token to send.
+    pub(crate) token: Option<String>,
+}
+
+/// Finds the node that the options of a command mean. Looks anew each time, because a node that
+/// was restarted may be at another address with another token.
+#[derive(Clone, Debug)]
+pub(crate) struct Locator {
+    data: Option<PathBuf>,
+    url: Option<String>,
+    token: Option<String>,
+    as_operator: bool,
+}
+
+impl Locator {
+    /// Returns a locator whose node is spoken to as its operator, unless `--token` says otherwise.
+    pub(crate) fn as_operator(common: &Common) -> Self {
+        let Common { data, url, token, .. } = common.clone();
+        Self { data, url, token, as_operator: true }
+    }
+
+    /// Returns a locator whose node is spoken to with `--token` or without a token: what a
+    /// program that acts for a model should be.
+    pub(crate) fn as_client(common: &Common) -> Self {
+        Self { as_operator: false, ..Self::as_operator(common) }
+    }
+
+    /// Finds the node. It may still refuse connections.
+    ///
+    /// # Errors
+    ///
+    /// No node runs there, or what it left about itself cannot be read.
+    pub(crate) fn find(&self) -> Result<Node, Failure> {
+        if let Some(url) = &self.url {
+            return Ok(Node { http: base_of(url)?, token: self.token.clone() });
+        }
+        let data = self.data_directory()?;
+        let file = self.node_file(&data)?;
+        let token = match &self.token {
+            None if self.as_operator => Some(operator_token(&data)?),
+            given => given.clone(),
+        };
+        Ok(Node { http: file.http.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// Tells whether a node is meant that runs, or that only its address can tell about.
+    pub(crate) fn runs(&self) -> bool {
+        self.url.is_some() || self.data_directory().is_ok_and(|data| self.node_file(&data).is_ok())
+    }
+
+    /// Returns the data directory that is meant.
+    ///
+    /// # Errors
+    ///
+    /// None was named and the platform has none.
+    pub(crate) fn data_directory(&self) -> Result<PathBuf, Failure> {
+        Sources::of_process(None, self.data.clone(), Vec::new())
+            .data_directory()
+            .map_err(|error| Failure::usage(error.to_string(), "pass --data DIR"))
+    }
+
+    /// Returns the command that starts the node that is meant.
+    pub(crate) fn start_command(&self) -> String {
+        match &self.data {
+            Some(data) => format!("toolmesh up --data {}", quoted(&data.to_string_lossy())),
+            None => "toolmesh up".to_owned(),
+        }
+    }
+
+    /// Says that nothing answers at `node`, and what to do.
+    pub(crate) fn not_answering(&self, node: &Node) -> Failure {
+        let http = &node.http;
+        if self.url.is_some() {
+            let next =
+                format!("check the address, or start a node there: {}", self.start_command());
+            return Failure::usage(format!("no node answers at {http}"), next);
+        }
+        Failure::usage(
+            format!("no node answers at {http}, though its data directory says it is there"),
+            format!("start it again: {}", self.start_command()),
+        )
+    }
+
+    fn node_file(&self, data: &Path) -> Result<NodeFile, Failure> {
+        let path = data.join(NODE_FILE);
+        let start = format!("start one: {}", self.start_command());
+        let text = fs::read_to_string(&path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return Failure::usage(format!("no node is running in {}", data.display()), &start);
+            }
+            Failure::new(
+                format!("cannot read {}: {error}", path.display()),
+                "run this command as the user who runs the node",
+            )
+        })?;
+        let file: NodeFile = serde_json::from_str(&text).map_err(|error| {
+            Failure::new(
+                format!("{} is not what a node writes: {error}", path.display()),
+                "restart the node; it writes the file anew",
+            )
+        })?;
+        if is_alive(file.pid) {
+            return Ok(file);
+        }
+        Err(Failure::usage(
+            format!(
+                "no node is running in {}: process {} is gone and could not say goodbye",
+                data.display(),
+                file.pid
+            ),
+            start,
+        ))
+    }
+}
+
+/// Tells whether the process `pid` exists, whoever owns it.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    Pid::from_raw(pid)
+        .is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+}
+
+fn operator_token(data: &Path) -> Result<String, Failure> {
+    let path = data.join(OPERATOR_TOKEN_FILE);
+    let token = fs::read_to_string(&path).map_err(|error| {
+        Failure::new(
+            format!("cannot read the operator token {}: {error}", path.display()),
+            "run this command as the user who runs the node, or pass --token",
+        )
+    })?;
+    Ok(token.trim().to_owned())
+}
+
+/// Returns the address before any `/mcp` of what the user gave.
+fn base_of(given: &str) -> Result<String, Failure> {
+    let next = "write it like http://127.0.0.1:7332";
+    let wrong = |why: String| Failure::usage(format!("--url {given}: {why}"), next);
+    let url = Url::parse(given).map_err(|error| wrong(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(wrong("not an HTTP address".to_owned()));
+    }
+    let base = given.trim_end_matches('/');
+    Ok(base.strip_suffix("/mcp").unwrap_or(base).to_owned())
+}
+
+/// Returns `text` as one word of a shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+    use super::*;
+
+    #[test]
+    fn an_address_may_end_in_the_endpoint() {
+        for given in ["http://h:1", "http://h:1/", "http://h:1/mcp", "http://h:1/mcp/"] {
+            assert_eq!(base_of(given).unwrap(), "http://h:1");
+        }
+        for wrong in ["h:1", "127.0.0.1:7332", "ftp://h", ""] {
+            assert!(base_of(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_to_start_survives_a_shell() {
+        assert_eq!(quoted("/srv/mesh-1"), "/srv/mesh-1");
+        assert_eq!(quoted("it's here"), r"'it'\''s here'");
+    }
+
+    #[test]
+    fn a_node_that_crashed_is_told_from_one_that_never_ran() {
+        let data = tempfile::tempdir().unwrap();
+        let common =
+            Common { json: false, data: Some(data.path().to_owned()), url: None, token: None };
+        let locator = Locator::as_client(&common);
+        assert!(locator.find().unwrap_err().message.starts_with("no node is running"));
+        // Process numbers end far below this on every system we run on.
+        let file = NodeFile { name: "a".into(), http: "http://127.0.0.1:1".into(), pid: i32::MAX };
+        fs::write(data.path().join(NODE_FILE), serde_json::to_string(&file).unwrap()).unwrap();
+        assert!(locator.find().unwrap_err().message.contains("is gone"));
+        fs::write(data.path().join(NODE_FILE), "{").unwrap();
+        assert!(locator.find().unwrap_err().message.contains("not what a node writes"));
+    }
+}

@@ -1,0 +1,75 @@
+//! `toolmesh stdio`: a bridge between an MCP client on stdin and stdout and the running node.
+//!
+//! Messages pass as the text they are, so nothing is lost on the way. Requests run concurrently;
+//! notifications and responses pass in order, before whatever follows them. Either lifecycle works,
+//! told apart message by message: with a session (`session`) up to 2025-11-25, without one from
+//! 2026-07-28 (`bridge`). Nothing but MCP goes to stdout; what the bridge has to say goes to stderr.
+//!
+//! Limits: 64 requests under way and 1,024 in all, beyond which one is refused as not started;
+//! 4 MiB a line; 5 s for replies once stdin ended.
+
+mod bridge;
+mod exchange;
+mod lines;
+mod session;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Common, StdioArgs};
+use super::client::no_http;
+use super::locate::Locator;
+use super::output::{Failure, Report};
+use super::wire::Wire;
+use bridge::Bridge;
+use lines::{Line, Lines, Out};
+
+/// Runs the bridge until stdin ends, the client stops reading, or the process is told to stop.
+///
+/// # Errors
+///
+/// No node runs at the start, or stdin cannot be read.
+pub(crate) async fn run(common: &Common, args: &StdioArgs) -> Result<Report, Failure> {
+    let locator =
+        if args.operator { Locator::as_operator(common) } else { Locator::as_client(common) };
+    let node = locator.find()?;
+    let wire = Wire::new().map_err(no_http)?;
+    if wire.page(&node, "/healthz").await.is_err() {
+        return Err(locator.not_answering(&node));
+    }
+    let mut terminated = signal(SignalKind::terminate())
+        .map_err(|error| Failure::new(format!("cannot watch for SIGTERM: {error}"), "repeat"))?;
+
+    let closing = CancellationToken::new();
+    let (out, writer) = Out::new(tokio::io::stdout(), closing.clone());
+    let mut writer = tokio::spawn(writer);
+    let bridge = Arc::new(Bridge::new(locator, node, wire, out));
+    let mut lines = Lines::new(tokio::io::stdin());
+    let ended = loop {
+        let line = tokio::select! {
+            line = lines.next() => line,
+            _ = terminated.recv() => Ok(Line::End),
+            _ = &mut writer => return Ok(silent()),
+        };
+        match line {
+            Ok(Line::End) => break Ok(silent()),
+            Ok(line) => bridge.take(line).await,
+            Err(error) => {
+                break Err(Failure::new(format!("cannot read stdin: {error}"), "start it again"));
+            }
+        }
+    };
+    bridge.finish().await;
+    closing.cancel();
+    // It fails only where the client stopped reading.
+    let _ = writer.await;
+    ended
+}
+
+/// Returns the report of a bridge: its stdout belongs to MCP.
+fn silent() -> Report {
+    Report::new("", Value::Null)
+}

@@ -1,1 +1,13 @@
-//! placeholder
+//! The actors of a toolmesh node: the only home of `actix::Actor`.
+//!
+//! One folder an actor, always the same files: `mod.rs` says what it is for, who calls it, what a
+//! crash loses and its limits; `handle.rs` is the only door; `actor.rs` is the thin shell around a
+//! pure machine of `toolmesh_core`. Handles point downward only, so no two actors wait on each
+//! other: gateway -> router -> {tool groups, links} -> store.
+
+pub mod gateway;
+pub mod kit;
+pub mod link;
+pub mod router;
+pub mod store;
+pub mod tools;

@@ -52,6 +52,8 @@ pub struct Tool {
     pub idempotent: bool,
     /// Its own time limit in seconds, if the operator set one.
     pub timeout_s: Option<u64>,
+    /// Whether its schema asks for arguments in HTTP headers (SEP-2243).
+    pub has_header_parameters: bool,
 }
 
 impl Tool {
@@ -207,6 +209,16 @@ impl Catalogue {
         Self { tools, by_name, by_bare_name, index: OnceLock::new() }
     }
 
+    /// How many tools there are, for whomever.
+    pub fn len(&self) -> usize {
+        self.tools.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tools.is_empty()
+    }
+
     /// All tools that `role` may see, in order of their names.
     pub fn visible(&self, role: Role) -> impl Iterator<Item = &Arc<Tool>> {
         self.tools.iter().filter(move |tool| role >= tool.audience)
@@ -289,6 +301,16 @@ fn hint(definition: &Map<String, Value>, key: &str) -> bool {
         .unwrap_or(false)
 }
 
+fn mentions(schema: Option<&Value>, key: &str) -> bool {
+    match schema {
+        Some(Value::Object(object)) => {
+            object.contains_key(key) || object.values().any(|value| mentions(Some(value), key))
+        }
+        Some(Value::Array(items)) => items.iter().any(|item| mentions(Some(item), key)),
+        _ => false,
+    }
+}
+
 fn local_tool(tool: &LocalTool) -> Tool {
     Tool {
         name: tool.definition.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
@@ -298,6 +320,7 @@ fn local_tool(tool: &LocalTool) -> Tool {
         read_only: hint(&tool.definition, "readOnlyHint"),
         idempotent: hint(&tool.definition, "idempotentHint"),
         timeout_s: None,
+        has_header_parameters: false,
         definition: tool.definition.clone(),
     }
 }
@@ -328,6 +351,7 @@ fn upstream_tool(
         read_only: overrides.read_only.unwrap_or_else(|| hint(definition, "readOnlyHint")),
         idempotent: overrides.idempotent.unwrap_or_else(|| hint(definition, "idempotentHint")),
         timeout_s: overrides.timeout_s,
+        has_header_parameters: mentions(definition.get("inputSchema"), "x-mcp-header"),
         definition: definition.clone(),
     };
     Some(named(tool, listed_name(&offer.prefix, bare)))

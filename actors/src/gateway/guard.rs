@@ -1,0 +1,291 @@
+//! The one guard in front of everything: Host and Origin, who asks, how much, and is it a message.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpMessage, HttpResponse, HttpResponseBuilder,
+    body::{BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::{
+        Method, StatusCode,
+        header::{
+            AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+        },
+    },
+    middleware::Next,
+    web,
+};
+use rmcp::{
+    model::{
+        CancelledNotification, CancelledNotificationParam, ClientJsonRpcMessage,
+        ClientNotification, RequestId,
+    },
+    transport::streamable_http_server::session::{SessionId, SessionManager},
+};
+use serde_json::{Value, json};
+use toolmesh_core::principal::Principal;
+
+use super::{
+    Config, Limits,
+    admission::{Admission, Place, Refused},
+    body::{self, BadBody, Held},
+    health::{self, HealthSource},
+    hosts::Hosts,
+    raw,
+    sessions::{Promise, Sessions},
+};
+use crate::store::StoreHandle;
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// After a client of an older revision went away, it may come back for its answer; then its call
+/// goes on.
+const RESUME_GRACE: Duration = Duration::from_millis(500);
+
+/// What the guard decides by. One a node, shared by all workers.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) hosts: Hosts,
+    pub(super) store: StoreHandle,
+    pub(super) admission: Admission,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) limits: Limits,
+    pub(super) health: HealthSource,
+    /// Whether a request without a token is the local principal's.
+    pub(super) open: bool,
+}
+
+impl Guard {
+    /// Whether requests without a token come in: on loopback unless told otherwise, elsewhere only
+    /// if told so.
+    pub(super) fn is_open(config: &Config) -> bool {
+        if config.http.ip().is_loopback() {
+            !config.require_token
+        } else {
+            config.allow_unauthenticated
+        }
+    }
+
+    fn principal(&self, request: &ServiceRequest) -> Result<Principal, Refusal> {
+        let mut given = request.headers().get_all(AUTHORIZATION);
+        let Some(header) = given.next() else {
+            return if self.open {
+                Ok(Principal::local())
+            } else {
+                Err(Refusal::unauthorized("a bearer token is needed"))
+            };
+        };
+        if given.next().is_some() {
+            return Err(Refusal::plain(StatusCode::BAD_REQUEST, "two Authorization headers"));
+        }
+        let token = header.to_str().ok().and_then(|text| {
+            let (scheme, token) = text.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+        });
+        token.and_then(|token| self.store.authenticate(token)).ok_or_else(|| {
+            Refusal::unauthorized("the bearer token is not valid; it may have been revoked")
+        })
+    }
+}
+
+/// Why a request goes no further.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    code: i32,
+    message: String,
+    retry_after: Option<Duration>,
+    close: bool,
+}
+
+impl Refusal {
+    fn plain(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, code: -32600, message: message.into(), retry_after: None, close: false }
+    }
+
+    fn unauthorized(message: &str) -> Self {
+        Self::plain(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// JSON-RPC shaped, so that MCP clients show the text; the id is unknown at this point.
+    fn into_response(self) -> HttpResponse {
+        metrics::counter!("toolmesh_http_refused_total", "status" => self.status.as_str().to_owned()).increment(1);
+        let mut response: HttpResponseBuilder = HttpResponse::build(self.status);
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response.insert_header((RETRY_AFTER, seconds.max(1).to_string()));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"toolmesh\""));
+        }
+        if self.close {
+            response.force_close();
+        }
+        let error = json!({"code": self.code, "message": self.message});
+        response.json(json!({"jsonrpc": "2.0", "id": null, "error": error}))
+    }
+}
+
+impl From<BadBody> for Refusal {
+    fn from(bad: BadBody) -> Self {
+        let BadBody { status, code, message, close } = bad;
+        Self { status, code, message, retry_after: None, close }
+    }
+}
+
+impl Refusal {
+    fn refused(status: StatusCode, refused: Refused) -> Self {
+        let retry_after = Some(refused.retry_after);
+        let message = format!("{}; nothing was done, try again later", refused.reason);
+        Self { retry_after, code: -32603, ..Self::plain(status, message) }
+    }
+}
+
+/// Held while a request is under way.
+struct Ticket {
+    _place: Option<Place>,
+}
+
+/// What the guard learned of a request that goes on.
+struct Passed {
+    ticket: Ticket,
+    promise: Option<Promise>,
+    /// The session and request to cancel if its client goes away.
+    call: Option<(SessionId, RequestId)>,
+}
+
+/// The middleware: refuses, or passes on with the principal attached.
+pub(super) async fn guard(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let Some(guard) = request.app_data::<web::Data<Guard>>().map(|data| data.clone().into_inner())
+    else {
+        return Ok(request.into_response(HttpResponse::InternalServerError().finish()));
+    };
+    match check(&guard, &mut request).await {
+        Err(refusal) => Ok(request.into_response(refusal.into_response())),
+        Ok(Passed { ticket, promise, call }) => {
+            let response = next.call(request).await?.map_into_boxed_body();
+            if let (Some(promise), Some(id)) = (promise, response.headers().get(&SESSION))
+                && let Ok(id) = id.to_str()
+            {
+                promise.keep(id);
+            }
+            let on_abort = call.map(|(session, id)| cancel_later(guard, session, id));
+            Ok(response.map_body(|_, body| BoxBody::new(Held::new(body, ticket, on_abort))))
+        }
+    }
+}
+
+async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Refusal> {
+    let text = |name: HeaderName| -> Vec<&str> {
+        request.headers().get_all(name).map(|value| value.to_str().unwrap_or("\u{0}")).collect()
+    };
+    if !guard.hosts.allows_host(&text(HOST)) {
+        return Err(Refusal::plain(
+            StatusCode::FORBIDDEN,
+            "this Host is not served; add it to gateway.allowed_hosts if it is yours",
+        ));
+    }
+    if !guard.hosts.allows_origin(&text(ORIGIN)) {
+        return Err(Refusal::plain(
+            StatusCode::FORBIDDEN,
+            "this Origin is not served; add it to gateway.allowed_origins if it is yours",
+        ));
+    }
+    if health::is_open_path(request.path()) {
+        return Ok(Passed { ticket: Ticket { _place: None }, promise: None, call: None });
+    }
+    let principal = guard.principal(request)?;
+    if guard.health.is_stopping() {
+        let after = Refused { reason: "the node is stopping", retry_after: Duration::from_secs(5) };
+        return Err(Refusal::refused(StatusCode::SERVICE_UNAVAILABLE, after));
+    }
+    let place = guard
+        .admission
+        .admit(&principal.id)
+        .map_err(|refused| Refusal::refused(StatusCode::TOO_MANY_REQUESTS, refused))?;
+    let session = session_of(guard, request, &principal)?;
+    let message =
+        if request.method() == Method::POST { Some(message(guard, request).await?) } else { None };
+    let starts_session = session.is_none()
+        && message.as_ref().and_then(|message| message.get("method"))
+            == Some(&Value::from("initialize"));
+    let promise = if starts_session {
+        let promised = guard.sessions.promise(&principal).await;
+        Some(
+            promised
+                .map_err(|refused| Refusal::refused(StatusCode::SERVICE_UNAVAILABLE, refused))?,
+        )
+    } else {
+        None
+    };
+    let call = session.zip(message.as_ref().and_then(request_id));
+    // A stream that only listens is bounded with its session, not with requests under way.
+    let listens = request.method() == Method::GET;
+    request.extensions_mut().insert(principal);
+    Ok(Passed { ticket: Ticket { _place: Some(place).filter(|_| !listens) }, promise, call })
+}
+
+/// The request's session, if it names one, after checking whose it is.
+fn session_of(
+    guard: &Guard,
+    request: &ServiceRequest,
+    principal: &Principal,
+) -> Result<Option<SessionId>, Refusal> {
+    let mut given = request.headers().get_all(&SESSION);
+    let Some(id) = given.next() else { return Ok(None) };
+    let id = id.to_str().unwrap_or_default();
+    if given.next().is_some() || !guard.sessions.touch(id, principal) {
+        let message =
+            "this session does not exist, or not any more: start a new one with initialize";
+        return Err(Refusal { code: -32001, ..Refusal::plain(StatusCode::NOT_FOUND, message) });
+    }
+    Ok(Some(id.into()))
+}
+
+/// Reads the body as one JSON-RPC message and puts it back for rmcp.
+async fn message(guard: &Guard, request: &mut ServiceRequest) -> Result<Value, Refusal> {
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse().ok());
+    let limits = &guard.limits;
+    let mut payload = request.take_payload();
+    let body = body::read(&mut payload, announced, limits.body_bytes, limits.body_time).await?;
+    let mut message = body::parse(&body, limits.json_depth)?;
+    let wrapped = message.as_object_mut().is_some_and(raw::wrap);
+    let body = if wrapped { message.to_string().into() } else { body };
+    request.set_payload(Payload::from(body));
+    Ok(message)
+}
+
+fn request_id(message: &Value) -> Option<RequestId> {
+    message.get("method")?;
+    serde_json::from_value(message.get("id")?.clone()).ok()
+}
+
+/// In a session rmcp lets a call go on when its client went away, because it may resume. One that
+/// does not come back soon has given up.
+fn cancel_later(guard: Arc<Guard>, session: SessionId, id: RequestId) -> Box<dyn FnOnce()> {
+    Box::new(move || {
+        let seen = guard.sessions.last_used(&session);
+        actix_web::rt::spawn(async move {
+            tokio::time::sleep(RESUME_GRACE).await;
+            if seen.is_none() || guard.sessions.last_used(&session) != seen {
+                return;
+            }
+            let params =
+                CancelledNotificationParam::new(Some(id), Some("the client went away".into()));
+            let cancelled = CancelledNotification::new(params);
+            let message = ClientJsonRpcMessage::notification(
+                ClientNotification::CancelledNotification(cancelled),
+            );
+            if let Err(error) = guard.sessions.accept_message(&session, message).await {
+                tracing::debug!(%error, "the session had ended");
+            }
+        });
+    })
+}

@@ -1,0 +1,122 @@
+//! The only door to the gateway.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use toolmesh_core::limits;
+
+pub use super::health::{Health, Ready};
+use super::{
+    Config, SessionCount,
+    actor::{Gateway, Stop, serve},
+    admission::Admission,
+    guard::Guard,
+    health::HealthSource,
+    hosts::Hosts,
+    sessions::Sessions,
+};
+use crate::{
+    kit::{Clock, Door, Supervisor, row},
+    router::RouterHandle,
+    store::StoreHandle,
+};
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Somebody else has the address, or it is not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Anybody who reaches the address could call every tool.
+    #[error(
+        "{address} is not loopback and there is no token: anybody who reaches it could call every tool"
+    )]
+    Unprotected {
+        /// The address.
+        address: SocketAddr,
+    },
+}
+
+/// The gateway's door. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct GatewayHandle {
+    door: Door<Gateway>,
+    health: HealthSource,
+    address: SocketAddr,
+}
+
+impl GatewayHandle {
+    /// Binds the listener and starts the gateway on the current arbiter.
+    ///
+    /// # Errors
+    /// The address cannot be had, or must not be served without a token.
+    pub async fn start(
+        config: Config,
+        router: RouterHandle,
+        store: StoreHandle,
+        sessions: SessionCount,
+        metrics: Option<PrometheusHandle>,
+        clock: Clock,
+        supervisor: &Supervisor,
+    ) -> Result<Self, StartError> {
+        let address = config.http;
+        if !address.ip().is_loopback() && !config.allow_unauthenticated && !store.has_tokens() {
+            return Err(StartError::Unprotected { address });
+        }
+        let health = HealthSource::new(router.clone(), store.clone(), metrics);
+        let guard = Arc::new(Guard {
+            hosts: Hosts::new(address, &config.allowed_hosts, &config.allowed_origins),
+            store,
+            admission: Admission::new(&config.limits),
+            sessions: Sessions::new(&config.limits, clock, sessions),
+            limits: config.limits.clone(),
+            health: health.clone(),
+            open: Guard::is_open(&config),
+        });
+        let streams = CancellationToken::new();
+        let (server, address) = serve(&config, guard.clone(), router, streams.clone())
+            .map_err(|source| StartError::Bind { address, source })?;
+        let door = Door::new(limits::DOOR);
+        let (handle, running) = (server.handle(), health.clone());
+        actix::spawn(server);
+        supervisor
+            .supervise(row("gateway"), "gateway".into(), door.clone(), move |obituary| {
+                Gateway::new(
+                    handle.clone(),
+                    guard.admission.clone(),
+                    running.clone(),
+                    streams.clone(),
+                    obituary,
+                )
+            })
+            .await;
+        Ok(Self { door, health, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the node is fit for.
+    pub fn health(&self) -> Health {
+        self.health.read()
+    }
+
+    /// Says in `/readyz` what is not as it should be, in place of what was said before.
+    pub fn note(&self, notes: Vec<String>) {
+        self.health.note(notes);
+    }
+
+    /// Takes nothing new, lets requests under way finish, then ends streams and the listener.
+    pub async fn stop(&self) {
+        let _already_gone = self.door.ask(Stop).await;
+        self.door.close();
+    }
+}

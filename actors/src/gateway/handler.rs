@@ -1,0 +1,253 @@
+//! What a client is served: the router's list and calls, in rmcp's lifecycles.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use http::request::Parts;
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CustomRequest, CustomResult, ErrorCode, Extensions, Implementation, ProgressNotification,
+        ProgressNotificationParam, ProtocolVersion, ServerCapabilities, ServerConfig,
+        ServerNotification, SubscriptionFilter, Tool,
+    },
+    service::{NotificationContext, RequestContext, SubscriptionContext},
+};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use toolmesh_core::{
+    call::RpcError,
+    limits,
+    principal::{Principal, Role},
+};
+
+use super::raw;
+use crate::router::{Request, RouterHandle};
+
+/// How long a 2026-07-28 client may keep the list before it asks again; changes are told at once
+/// to who subscribes.
+const LIST_TTL_MS: u64 = 5_000;
+
+/// How often a session's notifier looks whether its session is still there.
+const SESSION_CHECK: Duration = Duration::from_secs(30);
+
+/// Serves one session or one stateless request.
+#[derive(Debug, Clone)]
+pub(super) struct Handler {
+    router: RouterHandle,
+}
+
+impl Handler {
+    pub(super) fn new(router: RouterHandle) -> Self {
+        Self { router }
+    }
+
+    async fn call(
+        &self,
+        mut params: Map<String, Value>,
+        context: &RequestContext<RoleServer>,
+        modern: bool,
+    ) -> Result<Map<String, Value>, RpcError> {
+        // rmcp took the metadata out of the parameters; the call gets it back.
+        if !context.meta.0.0.is_empty() {
+            params.insert("_meta".into(), context.meta.0.0.clone().into());
+        }
+        let token = context.meta.get_progress_token();
+        let (sender, mut progress) = mpsc::channel(limits::PROGRESS_WAITING);
+        let request = Request {
+            principal: principal(context),
+            params,
+            cancel: context.ct.clone(),
+            progress: token.is_some().then_some(sender),
+        };
+        let call = self.router.call(request);
+        let mut call = std::pin::pin!(call);
+        let result = loop {
+            tokio::select! {
+                biased;
+                Some(news) = progress.recv() => notify(context, news).await,
+                result = &mut call => break result,
+            }
+        };
+        while let Ok(news) = progress.try_recv() {
+            notify(context, news).await;
+        }
+        let mut result = result.map_err(toolmesh_core::call::CallError::into_rpc)?;
+        let needs_input =
+            result.get("resultType").and_then(Value::as_str) == Some("input_required");
+        match (modern, needs_input) {
+            (true, _) => {
+                result.entry("resultType").or_insert_with(|| "complete".into());
+            }
+            (false, true) => {
+                return Err(RpcError {
+                    code: ErrorCode::INVALID_REQUEST.0,
+                    message: "the tool needs input from its user, which protocol revision 2026-07-28 can ask for".into(),
+                    data: None,
+                });
+            }
+            (false, false) => {
+                result.shift_remove("resultType");
+            }
+        }
+        Ok(result)
+    }
+
+    fn list(
+        &self,
+        params: &Map<String, Value>,
+        role: Role,
+        modern: bool,
+    ) -> Result<Map<String, Value>, RpcError> {
+        let cursor = match params.get("cursor") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(cursor)) => Some(cursor.as_str()),
+            Some(_) => return Err(RpcError::invalid_params("params.cursor: a string is expected")),
+        };
+        let view = self.router.view();
+        let settings = view.settings();
+        let catalogue = view.catalogue();
+        let page = catalogue.page(role, settings.exposure, cursor, settings.page_size.max(1))?;
+        let tools = page.tools.iter().map(|tool| Value::Object(tool.definition.clone())).collect();
+        let mut result = Map::from_iter([("tools".to_owned(), Value::Array(tools))]);
+        if let Some(next) = page.next {
+            result.insert("nextCursor".into(), next.into());
+        }
+        if modern {
+            result.insert("resultType".into(), "complete".into());
+            result.insert("ttlMs".into(), LIST_TTL_MS.into());
+            result.insert("cacheScope".into(), "private".into()); // What is listed depends on the role.
+        }
+        Ok(result)
+    }
+}
+
+impl ServerHandler for Handler {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities =
+            ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build();
+        let mut name = Implementation::new("toolmesh", env!("CARGO_PKG_VERSION"));
+        name.title = Some("toolmesh".into());
+        let mut info = ServerConfig::new(capabilities)
+            .with_protocol_version(ProtocolVersion::V_2025_11_25)
+            .with_server_info(name);
+        info.instructions = Some(
+            "Tools of several MCP servers behind one endpoint; names start with the server's. \
+             Use tools_search to find a tool and tools_dispatch to call any by name."
+                .into(),
+        );
+        info
+    }
+
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        Cow::Borrowed(ProtocolVersion::KNOWN_VERSIONS)
+    }
+
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let CustomRequest { method, params, .. } = request;
+        let Some(params) = raw::unwrap(&method, params) else {
+            return Err(ErrorData::new(
+                ErrorCode::METHOD_NOT_FOUND,
+                format!("unknown method: {method}"),
+                None,
+            ));
+        };
+        let modern = context
+            .protocol_version()
+            .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
+        let result = if method == "tools/call" {
+            self.call(params, &context, modern).await
+        } else {
+            self.list(&params, principal(&context).role, modern)
+        };
+        result.map(|result| CustomResult(result.into())).map_err(error_data)
+    }
+
+    /// rmcp checks `Mcp-Param-*` headers against the schema; tools that ask for none need no look.
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        let catalogue = self.router.view().catalogue();
+        let tool = catalogue.get(Role::Operator, name).filter(|tool| tool.has_header_parameters)?;
+        serde_json::from_value(tool.definition.clone().into()).ok()
+    }
+
+    /// Tells a session of an older revision when the list really changed.
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let mut catalogues = self.router.view().catalogues();
+        let peer = context.peer;
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    changed = catalogues.changed() => {
+                        if changed.is_err() || peer.notify_tool_list_changed().await.is_err() {
+                            return;
+                        }
+                    }
+                    () = tokio::time::sleep(SESSION_CHECK) => {
+                        if peer.is_transport_closed() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    fn accepted_subscription_filter(
+        &self,
+        requested: &SubscriptionFilter,
+    ) -> Option<SubscriptionFilter> {
+        let ours = SubscriptionFilter::builder().tools_list_changed().build();
+        Some(requested.intersection(&ours))
+    }
+
+    async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
+        let mut catalogues = self.router.view().catalogues();
+        if subscription.accepted().tools_list_changed != Some(true) {
+            subscription.cancelled().await;
+            return Ok(());
+        }
+        loop {
+            tokio::select! {
+                () = subscription.cancelled() => return Ok(()),
+                changed = catalogues.changed() => {
+                    if changed.is_err() || subscription.sink().notify_tool_list_changed().await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Who asks: the guard put it into the HTTP request that rmcp hands on. Without one, nobody.
+fn principal(context: &RequestContext<RoleServer>) -> Principal {
+    context
+        .extensions
+        .get::<Parts>()
+        .and_then(|parts| parts.extensions.get::<Extensions>())
+        .and_then(|extensions| extensions.get::<Principal>())
+        .cloned()
+        .unwrap_or_else(|| Principal { id: Arc::from("nobody"), role: Role::Peer })
+}
+
+async fn notify(context: &RequestContext<RoleServer>, mut news: Map<String, Value>) {
+    let Some(token) = context.meta.get_progress_token() else { return };
+    if let Ok(token) = serde_json::to_value(token) {
+        news.insert("progressToken".into(), token);
+    }
+    let Ok(params) = serde_json::from_value::<ProgressNotificationParam>(news.into()) else {
+        tracing::debug!("an upstream's progress has no number");
+        return;
+    };
+    let news = ServerNotification::ProgressNotification(ProgressNotification::new(params));
+    if context.peer.send_notification(news).await.is_err() {
+        tracing::debug!("the client is gone before its progress");
+    }
+}
+
+fn error_data(error: RpcError) -> ErrorData {
+    ErrorData::new(ErrorCode(error.code), error.message, error.data)
+}

@@ -1,0 +1,160 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use actix_web::{HttpResponse, web};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use toolmesh_core::link::State;
+
+use crate::{router::RouterHandle, store::StoreHandle};
+
+/// Paths that answer without a token: for orchestrators.
+pub(super) fn is_open_path(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
+/// What the node is fit for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// `ready`, `degraded`, `starting` or `stopping`.
+    pub status: Ready,
+    /// What is not as it should be.
+    pub reasons: Vec<String>,
+}
+
+/// How fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ready {
+    /// Everything works.
+    Ready,
+    /// The node works; some of what is behind it does not.
+    Degraded,
+    /// No upstream had the time to start yet.
+    Starting,
+    /// On its way out.
+    Stopping,
+}
+
+/// Where health is read from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct HealthSource {
+    router: RouterHandle,
+    store: StoreHandle,
+    stopping: Arc<AtomicBool>,
+    metrics: Option<PrometheusHandle>,
+    /// What was said at start or reload and still holds, such as a bad configuration file.
+    notes: Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+impl HealthSource {
+    pub(super) fn new(
+        router: RouterHandle,
+        store: StoreHandle,
+        metrics: Option<PrometheusHandle>,
+    ) -> Self {
+        Self { router, store, stopping: Arc::default(), metrics, notes: Arc::default() }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn note(&self, notes: Vec<String>) {
+        *self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = notes;
+    }
+
+    pub(super) fn read(&self) -> Health {
+        if self.is_stopping() {
+            return Health {
+                status: Ready::Stopping,
+                reasons: vec!["the node is stopping".into()],
+            };
+        }
+        let mut reasons =
+            self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if !self.store.is_healthy() {
+            reasons.push("the store makes no progress; see the log".into());
+        }
+        let mut starting = 0;
+        let links = self.router.links();
+        for link in &links {
+            let status = link.status().borrow().clone();
+            let name = &link.config().name;
+            match &status.state {
+                State::Ready { .. } | State::Stopped => {}
+                State::Starting => {
+                    starting += 1;
+                    reasons.push(format!("upstream {name} is starting"));
+                }
+                State::BackingOff { reason, .. } => {
+                    reasons.push(format!("upstream {name} is being restarted: {reason}"))
+                }
+                State::Parked { reason, .. } => {
+                    reasons.push(format!("upstream {name} is parked: {reason}"))
+                }
+            }
+        }
+        let status = if reasons.is_empty() {
+            Ready::Ready
+        } else if starting == links.len() && reasons.len() == starting {
+            Ready::Starting
+        } else {
+            Ready::Degraded
+        };
+        Health { status, reasons }
+    }
+}
+
+/// The routes.
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/healthz", web::get().to(healthz))
+        .route("/readyz", web::get().to(readyz))
+        .route("/metrics", web::get().to(metrics));
+}
+
+async fn healthz(source: web::Data<HealthSource>) -> HttpResponse {
+    if source.store.is_healthy() {
+        HttpResponse::Ok().content_type("text/plain").body("ok\n")
+    } else {
+        HttpResponse::ServiceUnavailable()
+            .content_type("text/plain")
+            .body("the store makes no progress\n")
+    }
+}
+
+async fn readyz(source: web::Data<HealthSource>) -> HttpResponse {
+    let health = source.read();
+    match health.status {
+        Ready::Ready | Ready::Degraded => HttpResponse::Ok().json(health),
+        Ready::Starting | Ready::Stopping => HttpResponse::ServiceUnavailable().json(health),
+    }
+}
+
+async fn metrics(source: web::Data<HealthSource>) -> HttpResponse {
+    let Some(recorder) = &source.metrics else {
+        return HttpResponse::NotFound().body("metrics are not recorded in this process\n");
+    };
+    for link in source.router.links() {
+        let (name, status) = (link.config().name.to_string(), link.status().borrow().clone());
+        for state in State::NAMES {
+            let is = if status.state.name() == state { 1.0 } else { 0.0 };
+            metrics::gauge!("toolmesh_link_state", "upstream" => name.clone(), "state" => state)
+                .set(is);
+        }
+        metrics::gauge!("toolmesh_link_in_flight", "upstream" => name.clone())
+            .set(u32::try_from(link.in_flight()).unwrap_or(u32::MAX));
+        metrics::counter!("toolmesh_link_restarts_total", "upstream" => name)
+            .absolute(status.restarts);
+    }
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(recorder.render())
+}

@@ -1,0 +1,224 @@
+//! The shell of a link: time and chance in, effects out.
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use tokio::task::AbortHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use toolmesh_core::link::{Effect, Input, Machine};
+
+use super::{
+    Guard, Memory,
+    attempt::{Attempt, Report},
+    handle::Shared,
+    session::Session,
+};
+use crate::kit::{Obituary, Permit};
+
+/// Ends the session and makes a fresh one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Restart(
+    #[expect(dead_code, reason = "held until the work is done")] pub(super) Permit,
+);
+
+/// Ends the link.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Stop(
+    #[expect(dead_code, reason = "held until the work is done")] pub(super) Permit,
+);
+
+/// Time may have passed.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+/// News of an attempt.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct News {
+    attempt: u64,
+    report: Report,
+}
+
+/// The attempt that runs, and how to end it. Dropping it ends it too.
+#[derive(Debug)]
+struct Running {
+    attempt: u64,
+    close: CancellationToken,
+    done: CancellationToken,
+    _close_on_drop: DropGuard,
+}
+
+/// The actor of one link.
+#[derive(Debug)]
+pub(super) struct Link {
+    machine: Machine,
+    shared: Arc<Shared>,
+    guard: Arc<Guard>,
+    memory: Arc<dyn Memory>,
+    running: Option<Running>,
+    session: Option<Arc<Session>>,
+    wake: Option<AbortHandle>,
+    _obituary: Obituary,
+}
+
+impl std::fmt::Debug for dyn Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Memory")
+    }
+}
+
+impl Link {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        guard: Arc<Guard>,
+        memory: Arc<dyn Memory>,
+        obituary: Obituary,
+    ) -> Self {
+        let machine = Machine::new(shared.config.policy.clone());
+        Self {
+            machine,
+            shared,
+            guard,
+            memory,
+            running: None,
+            session: None,
+            wake: None,
+            _obituary: obituary,
+        }
+    }
+
+    fn apply(&mut self, input: Input, ctx: &Context<Self>) {
+        let before = self.machine.state().clone();
+        let effects = self.machine.apply(self.shared.clock.now_ms(), rand::random(), input);
+        for effect in effects {
+            self.run(effect, ctx);
+        }
+        let state = self.machine.state();
+        if *state != before {
+            tracing::info!(
+                upstream = %self.shared.config.name, state = state.name(),
+                reason = state.reason().unwrap_or_default(), "link"
+            );
+        }
+        let server = self.session.as_ref().map(|session| &session.server);
+        self.shared.session.store(self.session.clone());
+        self.shared.publish(state.clone(), self.machine.restarts(), server);
+    }
+
+    fn run(&mut self, effect: Effect, ctx: &Context<Self>) {
+        match effect {
+            Effect::Connect { attempt } => self.connect(attempt, ctx.address()),
+            Effect::Close { attempt } => {
+                self.session = None;
+                if let Some(running) = self.running.as_ref().filter(|r| r.attempt == attempt) {
+                    running.close.cancel();
+                }
+            }
+            Effect::WakeAt(at) => {
+                let (address, at) = (ctx.address(), self.shared.clock.instant(at));
+                let wake = tokio::spawn(async move {
+                    tokio::time::sleep_until(at).await;
+                    tell(&address, Tick);
+                });
+                if let Some(earlier) = self.wake.replace(wake.abort_handle()) {
+                    earlier.abort();
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, attempt: u64, address: Addr<Self>) {
+        let (close, done) = (CancellationToken::new(), CancellationToken::new());
+        let work = Attempt {
+            shared: self.shared.clone(),
+            guard: self.guard.clone(),
+            memory: self.memory.clone(),
+            close: close.clone(),
+        };
+        let finished = done.clone().drop_guard();
+        tokio::spawn(async move {
+            let _finished = finished;
+            work.run(|report| tell(&address, News { attempt, report })).await;
+        });
+        let close_on_drop = close.clone().drop_guard();
+        self.running = Some(Running { attempt, close, done, _close_on_drop: close_on_drop });
+    }
+}
+
+/// Sends a link's own news: a tick at a time, and two reports an attempt.
+fn tell<M>(address: &Addr<Link>, message: M)
+where
+    Link: Handler<M>,
+    M: Message<Result = ()> + Send + 'static,
+{
+    #[expect(clippy::disallowed_methods, reason = "bounded by what sends it")]
+    address.do_send(message);
+}
+
+impl Actor for Link {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.apply(Input::Tick, ctx);
+    }
+}
+
+impl Handler<Tick> for Link {
+    type Result = ();
+
+    fn handle(&mut self, _: Tick, ctx: &mut Self::Context) {
+        self.apply(Input::Tick, ctx);
+    }
+}
+
+impl Handler<News> for Link {
+    type Result = ();
+
+    fn handle(&mut self, News { attempt, report }: News, ctx: &mut Self::Context) {
+        let current = attempt == self.machine.attempt();
+        let input = match report {
+            Report::Up(session) => {
+                if current {
+                    self.session = Some(session);
+                }
+                Input::Connected { attempt }
+            }
+            Report::Ended { reason, answered } => {
+                if current {
+                    self.session = None;
+                }
+                Input::Ended { attempt, reason, answered }
+            }
+        };
+        self.apply(input, ctx);
+    }
+}
+
+impl Handler<Restart> for Link {
+    type Result = ();
+
+    fn handle(&mut self, _: Restart, ctx: &mut Self::Context) {
+        self.apply(Input::Restart, ctx);
+    }
+}
+
+impl Handler<Stop> for Link {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) -> Self::Result {
+        self.apply(Input::Stop, ctx);
+        if let Some(wake) = self.wake.take() {
+            wake.abort();
+        }
+        let done = self.running.as_ref().map(|running| running.done.clone());
+        Box::pin(async move {
+            if let Some(done) = done {
+                done.cancelled().await;
+            }
+            drop(stop);
+        })
+    }
+}

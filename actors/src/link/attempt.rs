@@ -1,0 +1,155 @@
+//! One attempt of a link: connect, list, follow changes, until the session ends or is closed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Guard, Memory, Protocol,
+    connect::{self, Connected},
+    handle::Shared,
+    list::list,
+    session::Session,
+    stdio::StderrTail,
+};
+
+/// Changes that come close together are one.
+const CHANGES_TOGETHER: Duration = Duration::from_millis(50);
+
+/// How long a session may take to close by itself.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
+
+/// What an attempt has to tell.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// The session answers calls; its tools are published.
+    Up(Arc<Session>),
+    /// There is no session, or not any more.
+    Ended {
+        /// Why, for people.
+        reason: String,
+        /// Whether it answered a call.
+        answered: bool,
+    },
+}
+
+pub(super) struct Attempt {
+    pub(super) shared: Arc<Shared>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) memory: Arc<dyn Memory>,
+    pub(super) close: CancellationToken,
+}
+
+impl Attempt {
+    /// Runs the attempt to its end.
+    pub(super) async fn run(self, tell: impl Fn(Report)) {
+        let stderr = StderrTail::default();
+        // The token of what the connector started; it also ends when this future does.
+        let io = self.close.child_token();
+        let _end_io = io.clone().drop_guard();
+        let started = tokio::select! {
+            started = tokio::time::timeout(self.shared.config.start_timeout, self.start(&stderr, &io)) => started,
+            () = self.close.cancelled() => return tell(ended("the session was closed", &stderr, false)),
+        };
+        let connected = match started {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(reason)) => return tell(ended(&reason, &stderr, false)),
+            Err(_late) => {
+                let seconds = self.shared.config.start_timeout.as_secs();
+                return tell(ended(
+                    &format!("it did not start within {seconds} s"),
+                    &stderr,
+                    false,
+                ));
+            }
+        };
+        let session = connected.session.clone();
+        let before = session.tap.answers();
+        tell(Report::Up(session.clone()));
+        self.follow(connected).await;
+        let answered = session.tap.answers() > before;
+        tell(ended(&session.tap.reason(), &stderr, answered));
+    }
+
+    async fn start(
+        &self,
+        stderr: &StderrTail,
+        io: &CancellationToken,
+    ) -> Result<Connected, String> {
+        let config = &self.shared.config;
+        let remembered = self.memory.recall(&config.name);
+        let connected = connect::connect(config, remembered, &self.guard, stderr, io)
+            .await
+            .map_err(|failed| failed.reason)?;
+        let deadline = Instant::now() + config.start_timeout;
+        let tools = list(&connected.session, deadline).await.map_err(|error| error.to_string())?;
+        self.publish(tools);
+        if remembered != Some(connected.protocol) && config.protocol == Protocol::Auto {
+            let revision = &connected.session.server.protocol;
+            self.memory.remember(&config.name, connected.protocol, revision);
+        }
+        Ok(connected)
+    }
+
+    fn publish(&self, tools: Vec<serde_json::Map<String, serde_json::Value>>) {
+        self.shared.offered.send_if_modified(|offered| {
+            let changed = **offered != tools;
+            if changed {
+                *offered = Arc::new(tools);
+            }
+            changed
+        });
+    }
+
+    /// Keeps the published list true until the session ends.
+    async fn follow(&self, connected: Connected) {
+        let Connected { session, mut changed, changes, protocol, mut running } = connected;
+        if protocol == Protocol::Modern && session.server.tells_changes {
+            tokio::spawn(connect::subscribe(
+                session.clone(),
+                changes.clone(),
+                self.close.child_token(),
+            ));
+        }
+        loop {
+            tokio::select! {
+                () = self.close.cancelled() => break,
+                () = session.tap.ended.cancelled() => break,
+                news = changed.changed() => if news.is_err() { break },
+            }
+            tokio::time::sleep(CHANGES_TOGETHER).await;
+            changed.mark_unchanged();
+            let deadline = Instant::now() + self.shared.config.start_timeout;
+            match list(&session, deadline).await {
+                Ok(tools) => self.publish(tools),
+                Err(error) => {
+                    tracing::warn!(upstream = %self.shared.config.name, %error, "cannot list tools again")
+                }
+            }
+        }
+        // rmcp closes its side: stdin for a child, DELETE for an HTTP session.
+        if !matches!(running.close_with_timeout(CLOSE_TIME).await, Ok(Some(_))) {
+            tracing::debug!(upstream = %self.shared.config.name, "the session did not close in time");
+        }
+        self.close.cancel();
+        // A child is gone, or on its way out, before the next is started.
+        let ended = session.tap.ended.cancelled();
+        if session.server.pid.is_some()
+            && tokio::time::timeout(CLOSE_TIME * 2, ended).await.is_err()
+        {
+            tracing::warn!(upstream = %self.shared.config.name, "the process does not end");
+        }
+        session.tap.end("the session was closed");
+    }
+}
+
+fn ended(reason: &str, stderr: &StderrTail, answered: bool) -> Report {
+    let lines = stderr.lines();
+    let said = if lines.is_empty() {
+        String::new()
+    } else {
+        format!("; stderr ends:\n{}", lines.join("\n"))
+    };
+    Report::Ended { reason: format!("{reason}{said}"), answered }
+}

@@ -1,0 +1,212 @@
+//! The only door to a link.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use serde_json::{Map, Value};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use toolmesh_core::{
+    call::{CallError, Why},
+    limits,
+    link::State,
+};
+
+use super::{
+    Config, Guard, Memory,
+    actor::{Link, Restart, Stop},
+    session::{Server, Session},
+};
+use crate::kit::{Clock, Door, DoorError, Supervisor, row};
+
+/// The tools a link offers, as its server listed them last.
+pub type Offered = Arc<Vec<Map<String, Value>>>;
+
+/// One call to a server.
+#[derive(Debug)]
+pub struct Call {
+    /// The MCP method.
+    pub method: String,
+    /// Its parameters; hop-by-hop `_meta` is taken off.
+    pub params: Map<String, Value>,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+    /// Fires when the caller gives the call up.
+    pub cancel: CancellationToken,
+    /// Where progress goes, in order, if the caller asked for it.
+    pub progress: Option<mpsc::Sender<Map<String, Value>>>,
+}
+
+/// How a link is, for people and for metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// Where it stands.
+    pub state: State,
+    /// Sessions that ended since the link was made.
+    pub restarts: u64,
+    /// Name, version and revision of the server, while it is ready.
+    pub server: Option<(String, String)>,
+    /// The child's process, while there is one.
+    pub pid: Option<u32>,
+}
+
+/// What a link publishes.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) session: ArcSwapOption<Session>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) offered: watch::Sender<Offered>,
+    pub(super) calls: Semaphore,
+    pub(super) clock: Clock,
+}
+
+impl Shared {
+    pub(super) fn publish(&self, state: State, restarts: u64, server: Option<&Server>) {
+        self.status.send_replace(Status {
+            state,
+            restarts,
+            server: server.map(|server| (server.title.clone(), server.protocol.clone())),
+            pid: server.and_then(|server| server.pid),
+        });
+    }
+}
+
+/// A link's door. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LinkHandle {
+    shared: Arc<Shared>,
+    door: Door<Link>,
+}
+
+impl LinkHandle {
+    /// Starts a link on the current arbiter. It connects at once and never delays its caller.
+    pub async fn start(
+        config: Config,
+        clock: Clock,
+        supervisor: &Supervisor,
+        guard: Arc<Guard>,
+        memory: Arc<dyn Memory>,
+    ) -> Self {
+        let status = Status { state: State::Starting, restarts: 0, server: None, pid: None };
+        let shared = Arc::new(Shared {
+            session: ArcSwapOption::empty(),
+            status: watch::Sender::new(status),
+            offered: watch::Sender::new(Offered::default()),
+            calls: Semaphore::new(config.max_in_flight),
+            clock,
+            config,
+        });
+        let door = Door::new(limits::DOOR);
+        let (name, for_actor) = (format!("link {}", shared.config.name), shared.clone());
+        supervisor
+            .supervise(row("link"), name, door.clone(), move |obituary| {
+                Link::new(for_actor.clone(), guard.clone(), memory.clone(), obituary)
+            })
+            .await;
+        Self { shared, door }
+    }
+
+    /// The configuration it was started with.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// What it offers, now and whenever that changes. What was offered last stays while the
+    /// server is away.
+    pub fn offered(&self) -> watch::Receiver<Offered> {
+        self.shared.offered.subscribe()
+    }
+
+    /// How it is, now and whenever that changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+
+    /// Calls under way.
+    pub fn in_flight(&self) -> usize {
+        self.shared.config.max_in_flight - self.shared.calls.available_permits()
+    }
+
+    /// When the link is tried again, in milliseconds from now, if it waits.
+    pub fn retry_in_ms(&self) -> Option<u64> {
+        let until = self.shared.status.borrow().state.until()?;
+        Some(until.saturating_sub(self.shared.clock.now_ms()))
+    }
+
+    /// Makes a call on the present session. Returns at once when there is none.
+    ///
+    /// # Errors
+    /// Says whether the call was started; see [`CallError`].
+    pub async fn forward(&self, call: Call) -> Result<Value, CallError> {
+        let Ok(_permit) = self.shared.calls.try_acquire() else {
+            let max = self.shared.config.max_in_flight;
+            let detail =
+                format!("upstream {} already has {max} calls in flight", self.shared.config.name);
+            return Err(CallError::NotStarted {
+                why: Why::Busy,
+                detail,
+                retry_after_ms: Some(100),
+            });
+        };
+        let Some(session) = self.shared.session.load_full() else { return Err(self.down()) };
+        session.call(call).await.map_err(|error| self.named(error))
+    }
+
+    /// Waits until the link is ready, at most `within`. Returns whether it is.
+    pub async fn ready(&self, within: Duration) -> bool {
+        let mut status = self.status();
+        let ready = status.wait_for(|status| matches!(status.state, State::Ready { .. }));
+        matches!(tokio::time::timeout(within, ready).await, Ok(Ok(_)))
+    }
+
+    /// Ends the session and makes a fresh one.
+    ///
+    /// # Errors
+    /// The link is stopping.
+    pub async fn restart(&self) -> Result<(), DoorError> {
+        self.door.ask(Restart).await
+    }
+
+    /// Ends the link for good and waits until nothing is left of its session.
+    pub async fn stop(&self) {
+        let _already_gone = self.door.ask(Stop).await;
+        self.door.close();
+    }
+
+    fn down(&self) -> CallError {
+        let state = self.shared.status.borrow().state.clone();
+        let name = &self.shared.config.name;
+        let reason = state.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let is = match state {
+            State::Starting => "is starting",
+            State::Ready { .. } | State::BackingOff { .. } => "is being restarted",
+            State::Parked { .. } => "is parked after repeated failures",
+            State::Stopped => "is stopped",
+        };
+        CallError::NotStarted {
+            why: Why::Down,
+            detail: format!("upstream {name} {is}{reason}"),
+            retry_after_ms: self.retry_in_ms().or(Some(1_000)),
+        }
+    }
+
+    /// Puts the upstream's name before the reason.
+    fn named(&self, error: CallError) -> CallError {
+        let name = &self.shared.config.name;
+        match error {
+            CallError::Answered(error) => CallError::Answered(error),
+            CallError::NotStarted { why, detail, retry_after_ms } => CallError::NotStarted {
+                why,
+                detail: format!("upstream {name}: {detail}"),
+                retry_after_ms,
+            },
+            CallError::OutcomeUnknown { why, detail } => {
+                CallError::OutcomeUnknown { why, detail: format!("upstream {name}: {detail}") }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One actor a link: a live MCP client session to a server that offers tools.
+//!
+//! - Called by: the router (forwards calls), the operator tools (status, restart), boot and the
+//!   configuration reload (start, stop).
+//! - Ordering: calls do not pass the mailbox. [`LinkHandle::forward`] works on the published
+//!   session, so a call never waits behind the link's own affairs. Progress of a call arrives in
+//!   wire order and before its result.
+//! - A crash loses: the session, which is made again; calls in flight end with
+//!   `outcome_unknown`. What the link offered stays published.
+//! - Limits: calls in flight, message size, start time, pages and tools (`toolmesh_core::limits`).
+//!
+//! `connect.rs` makes a session with a connector (`stdio.rs`, `http.rs`); both see every message
+//! through one tap (`tap.rs`), which knows what was handed over and carries results untouched.
+
+mod actor;
+mod attempt;
+mod connect;
+mod guard;
+mod handle;
+mod http;
+mod list;
+mod session;
+mod stdio;
+mod tap;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+pub use guard::Guard;
+pub use handle::{Call, LinkHandle, Offered, Status};
+use toolmesh_core::link::Policy;
+
+/// How to reach what a link is for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Endpoint {
+    /// A child process that speaks MCP on its standard streams.
+    Stdio {
+        /// The program.
+        command: String,
+        /// Its arguments.
+        args: Vec<String>,
+        /// Variables of its environment, which is otherwise empty.
+        env: BTreeMap<String, Secret>,
+        /// Variables taken over from this node's environment.
+        inherit_env: Vec<String>,
+        /// Its working directory.
+        cwd: Option<PathBuf>,
+    },
+    /// A Streamable HTTP server.
+    Http {
+        /// Its MCP endpoint.
+        url: String,
+        /// Headers of every request.
+        headers: BTreeMap<String, Secret>,
+    },
+}
+
+impl Endpoint {
+    /// The kind, as it is shown.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Stdio { .. } => "stdio",
+            Self::Http { .. } => "http",
+        }
+    }
+}
+
+/// A value that may be a reference to a secret. It is looked up when the link starts, and neither
+/// shown nor logged.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// The value itself.
+    Value(String),
+    /// The environment variable that holds it.
+    Env(String),
+    /// The file that holds it; one line end at its end is left off.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Value(_) => f.write_str("(hidden)"),
+            Self::Env(name) => write!(f, "env {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}
+
+impl Secret {
+    /// Looks the value up.
+    ///
+    /// # Errors
+    /// A text that names the variable or file that cannot be read.
+    pub fn resolve(&self) -> Result<String, String> {
+        match self {
+            Self::Value(value) => Ok(value.clone()),
+            Self::Env(name) => std::env::var(name)
+                .map_err(|_| format!("environment variable {name} is not set or not UTF-8")),
+            Self::File(path) => std::fs::read_to_string(path)
+                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| format!("cannot read {}: {error}", path.display())),
+        }
+    }
+}
+
+/// Which lifecycle a server is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Find out, and remember what worked.
+    Auto,
+    /// `initialize` (2024-11-05 to 2025-11-25).
+    Legacy,
+    /// `server/discover` (2026-07-28).
+    Modern,
+}
+
+/// A link's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The upstream's name.
+    pub name: Arc<str>,
+    /// How to reach it.
+    pub endpoint: Endpoint,
+    /// Lifecycle to speak.
+    pub protocol: Protocol,
+    /// Time to start and list tools.
+    pub start_timeout: Duration,
+    /// Calls in flight.
+    pub max_in_flight: usize,
+    /// How patient the link is.
+    pub policy: Policy,
+}
+
+/// What a link remembers over restarts of the node: which lifecycle worked.
+pub trait Memory: Send + Sync + 'static {
+    /// What worked last time for `upstream`.
+    fn recall(&self, upstream: &str) -> Option<Protocol>;
+    /// Keeps what worked. Losing it costs a detection, so nobody waits for the disk.
+    fn remember(&self, upstream: &str, protocol: Protocol, revision: &str);
+}

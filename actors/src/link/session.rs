@@ -1,0 +1,163 @@
+//! A live session: one call in, one truthful outcome out.
+
+use std::sync::Arc;
+
+use rmcp::{
+    RoleClient,
+    model::{ClientRequest, CustomRequest, MetaObject, RequestMetaObject},
+    service::{Peer, PeerRequestOptions, RequestHandle, ServiceError},
+};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use toolmesh_core::call::{CallError, Why};
+
+use super::{
+    handle::Call,
+    tap::{Answer, Open, Tap},
+};
+
+/// What is known of the server at the other end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Server {
+    /// Name and version it gives itself.
+    pub(super) title: String,
+    /// The revision that was agreed.
+    pub(super) protocol: String,
+    /// Whether it offers tools at all.
+    pub(super) has_tools: bool,
+    /// Whether it tells of changes of its tool list.
+    pub(super) tells_changes: bool,
+    /// The process, if it is our child.
+    pub(super) pid: Option<u32>,
+}
+
+/// A session that answers calls. Shared by the handle and the link's task.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) peer: Peer<RoleClient>,
+    pub(super) tap: Arc<Tap>,
+    pub(super) server: Server,
+}
+
+/// `_meta` keys that belong to one hop and are never passed on.
+const HOP_KEYS: [&str; 4] = [
+    "progressToken",
+    "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/clientCapabilities",
+];
+
+impl Session {
+    /// Makes one call as a custom request, so that nothing of it is lost in types.
+    pub(super) async fn call(&self, call: Call) -> Result<Value, CallError> {
+        let Call { method, mut params, deadline, cancel, progress } = call;
+        if let Some(Value::Object(meta)) = params.get_mut("_meta") {
+            meta.retain(|key, _| {
+                !HOP_KEYS.contains(&key.as_str()) && !key.starts_with("dev.toolmesh/")
+            });
+        }
+        let request = ClientRequest::CustomRequest(CustomRequest::new(method, Some(params.into())));
+        self.request(request, false, deadline, cancel, progress).await
+    }
+
+    /// Makes any request and returns its raw result. `typed`: rmcp shall see the result too.
+    pub(super) async fn request(
+        &self,
+        request: ClientRequest,
+        typed: bool,
+        deadline: tokio::time::Instant,
+        cancel: CancellationToken,
+        progress: Option<mpsc::Sender<Map<String, Value>>>,
+    ) -> Result<Value, CallError> {
+        let mut open = self.tap.open(progress, typed);
+        let meta = RequestMetaObject(MetaObject(Map::from_iter([open.meta()])));
+        let options = PeerRequestOptions::no_options().with_meta(meta);
+        let sent = tokio::select! {
+            sent = self.peer.send_cancellable_request(request, options) => sent,
+            () = cancel.cancelled() => return Err(given_up(&open, Why::Cancelled)),
+            () = tokio::time::sleep_until(deadline) => return Err(given_up(&open, Why::Timeout)),
+        };
+        let Ok(mut handle) = sent else { return Err(self.lost(&open)) };
+        let why = tokio::select! {
+            biased;
+            answer = &mut open.answer => return self.answered(&open, answer.ok()),
+            ended = &mut handle.rx => return self.finished(&mut open, ended.ok()),
+            () = self.tap.ended.cancelled() => return self.finished(&mut open, None),
+            () = cancel.cancelled() => Why::Cancelled,
+            () = tokio::time::sleep_until(deadline) => Why::Timeout,
+        };
+        let error = given_up(&open, why);
+        withdraw(handle, why);
+        Err(error)
+    }
+
+    fn answered(&self, open: &Open, answer: Option<Answer>) -> Result<Value, CallError> {
+        match answer {
+            Some(answer) => answer.map_err(CallError::Answered),
+            None => Err(self.lost(open)),
+        }
+    }
+
+    /// rmcp is done with the request: the answer is in the slot, or there is none.
+    fn finished(
+        &self,
+        open: &mut Open,
+        ended: Option<Result<rmcp::model::ServerResult, ServiceError>>,
+    ) -> Result<Value, CallError> {
+        if let Ok(answer) = open.answer.try_recv() {
+            return answer.map_err(CallError::Answered);
+        }
+        match ended {
+            Some(Err(ServiceError::McpError(error))) => {
+                let data = error.data;
+                let message = error.message.into_owned();
+                Err(CallError::Answered(toolmesh_core::call::RpcError {
+                    code: error.code.0,
+                    message,
+                    data,
+                }))
+            }
+            Some(Err(ServiceError::TransportSend(error))) if !self.tap.ended.is_cancelled() => {
+                Err(failed(
+                    open,
+                    Why::BadAnswer,
+                    format!("the server did not answer the call ({})", error.error),
+                ))
+            }
+            _ => Err(self.lost(open)),
+        }
+    }
+
+    fn lost(&self, open: &Open) -> CallError {
+        failed(open, Why::Lost, format!("the server went away: {}", self.tap.reason()))
+    }
+}
+
+fn given_up(open: &Open, why: Why) -> CallError {
+    let detail = match why {
+        Why::Timeout => "the time for the call ran out",
+        _ => "the call was cancelled",
+    };
+    failed(open, why, detail.to_owned())
+}
+
+/// The error of a call that got no answer: not started exactly if its first byte was never written.
+fn failed(open: &Open, why: Why, detail: String) -> CallError {
+    if open.slot.abandon() {
+        CallError::NotStarted { why, detail, retry_after_ms: None }
+    } else {
+        CallError::OutcomeUnknown { why, detail }
+    }
+}
+
+/// Tells the server that nobody waits any more; a server that does not read is not waited for.
+fn withdraw(handle: RequestHandle<RoleClient>, why: Why) {
+    let reason = if why == Why::Timeout { "timeout" } else { "cancelled by the caller" };
+    tokio::spawn(async move {
+        let told = handle.cancel(Some(reason.to_owned()));
+        if tokio::time::timeout(std::time::Duration::from_secs(5), told).await.is_err() {
+            tracing::debug!("the server does not take the cancellation");
+        }
+    });
+}

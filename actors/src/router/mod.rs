@@ -1,0 +1,48 @@
+//! The router: one merged catalogue, and where each call runs.
+//!
+//! - Called by: the gateway, for lists and calls; boot and the configuration reload.
+//! - Ordering: a call decides on the published snapshot and never passes the mailbox; the actor
+//!   owns the changes of it, one after the other.
+//! - A crash loses: nothing; links live on, and the snapshot is built again from them.
+//! - Limits: attempts and time of a call, tools with metrics of their own
+//!   (`toolmesh_core::limits`).
+
+mod actor;
+mod call;
+mod handle;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use call::{Request, Routed};
+pub use handle::{RouterHandle, View};
+pub use stats::{RuntimeStats, Stats};
+use toolmesh_core::router::{Exposure, Offer, Pattern};
+
+use crate::link;
+
+/// An upstream as the router needs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// How its link works. When this changes the link is made anew.
+    pub link: link::Config,
+    /// What the operator says of its tools.
+    pub offer: Offer,
+    /// Time of a call unless the tool has its own.
+    pub timeout: Duration,
+}
+
+/// What the router works by; replaced as a whole on a reload.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The upstreams that are enabled.
+    pub upstreams: Vec<Upstream>,
+    /// Routing patterns, in order.
+    pub patterns: Vec<Pattern>,
+    /// How tools are listed.
+    pub exposure: Exposure,
+    /// Tools in a page.
+    pub page_size: usize,
+}

@@ -1,0 +1,153 @@
+//! The keeper: applies changes in order and answers after their commit.
+
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use tokio::sync::oneshot;
+use toolmesh_core::principal::Role;
+use toolmesh_store::{CommitError, Slot, State, Work, Write, records};
+
+use super::handle::{Shared, StoreError, TokenView, new_token};
+use crate::kit::{Clock, Obituary, Permit};
+
+/// Makes a token.
+#[derive(Message)]
+#[rtype(result = "Result<(TokenView, String), StoreError>")]
+pub(super) struct CreateToken {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) permit: Permit,
+}
+
+/// Revokes a token.
+#[derive(Message)]
+#[rtype(result = "Result<bool, StoreError>")]
+pub(super) struct RevokeToken {
+    pub(super) id: String,
+    pub(super) permit: Permit,
+}
+
+/// Keeps what an upstream speaks.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Remember {
+    pub(super) upstream: String,
+    pub(super) protocol: toolmesh_store::Protocol,
+    pub(super) permit: Permit,
+}
+
+/// The actor behind the store's door.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    /// What will be published once it is committed.
+    state: State,
+    shared: Arc<Shared>,
+    _obituary: Obituary,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, obituary: Obituary) -> Self {
+        Self { state: State::clone(&shared.state.load()), shared, _obituary: obituary }
+    }
+
+    fn reserve(&self, work: Work) -> Result<Slot, CommitError> {
+        self.shared.store.committer().reserve(work)
+    }
+
+    /// Commits `write`; then publishes the state it leads to. The committer releases in order, so
+    /// a later state never goes under an earlier one.
+    fn commit(&self, slot: Slot, write: Write) -> oneshot::Receiver<Result<(), CommitError>> {
+        let (release, released) = oneshot::channel();
+        let (shared, state) = (self.shared.clone(), Arc::new(self.state.clone()));
+        slot.submit(vec![write], move |outcome| {
+            if outcome.is_ok() {
+                shared.state.store(state);
+            }
+            let _nobody_waits = release.send(outcome);
+        });
+        released
+    }
+}
+
+async fn committed(released: oneshot::Receiver<Result<(), CommitError>>) -> Result<(), StoreError> {
+    Ok(released.await.unwrap_or(Err(CommitError::Failed))?)
+}
+
+impl Actor for Keeper {
+    type Context = Context<Self>;
+}
+
+impl Handler<CreateToken> for Keeper {
+    type Result = ResponseFuture<Result<(TokenView, String), StoreError>>;
+
+    fn handle(
+        &mut self,
+        CreateToken { name, role, permit }: CreateToken,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let made = new_token(&self.state, name, role, Clock::unix_seconds()).and_then(
+            |(token, secret)| {
+                let write = records::put_token(&token)
+                    .map_err(|error| StoreError::Record(error.to_string()))?;
+                let slot = self.reserve(Work::New)?;
+                let view = TokenView::from(&token);
+                self.state.tokens.insert(token.id.clone(), token);
+                Ok((view, secret, self.commit(slot, write)))
+            },
+        );
+        Box::pin(async move {
+            let _permit = permit;
+            let (view, secret, released) = made?;
+            committed(released).await?;
+            Ok((view, secret))
+        })
+    }
+}
+
+impl Handler<RevokeToken> for Keeper {
+    type Result = ResponseFuture<Result<bool, StoreError>>;
+
+    fn handle(
+        &mut self,
+        RevokeToken { id, permit }: RevokeToken,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let known = self.state.tokens.remove(&id).is_some();
+        // Out at once: a revoked token must not wait for the disk.
+        let mut open = State::clone(&self.shared.state.load());
+        open.tokens.remove(&id);
+        self.shared.state.store(Arc::new(open));
+        let released = self
+            .reserve(Work::Completion)
+            .map(|slot| known.then(|| self.commit(slot, records::delete_token(&id))));
+        Box::pin(async move {
+            let _permit = permit;
+            if let Some(released) = released? {
+                committed(released).await?;
+            }
+            Ok(known)
+        })
+    }
+}
+
+impl Handler<Remember> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, Remember { upstream, protocol, permit }: Remember, _: &mut Self::Context) {
+        let _permit = permit;
+        match (records::put_protocol(&upstream, &protocol), self.reserve(Work::New)) {
+            (Ok(write), Ok(slot)) => {
+                self.state.protocols.insert(upstream, protocol);
+                drop(self.commit(slot, write)); // Nobody waits for it.
+            }
+            (written, reserved) => {
+                tracing::debug!(
+                    upstream,
+                    ?written,
+                    ?reserved,
+                    "the upstream's lifecycle is not kept"
+                );
+            }
+        }
+    }
+}

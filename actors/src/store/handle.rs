@@ -1,0 +1,247 @@
+//! The only door to what the node remembers.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::Mutex;
+use toolmesh_core::{
+    limits,
+    principal::{Principal, Role},
+};
+use toolmesh_store::{CommitError, Lifecycle, State, Store, Token, Work, records};
+
+use super::actor::{CreateToken, Keeper, Remember, RevokeToken};
+use crate::{
+    kit::{Door, DoorError, Supervisor, row},
+    link::{Memory, Protocol},
+};
+
+/// Why something is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Try again.
+    #[error("{0}")]
+    Commit(#[from] CommitError),
+    /// As many tokens as there may be.
+    #[error("there are {} tokens already; revoke one first", limits::TOKENS)]
+    TooManyTokens,
+    /// The record is larger than a record may be, or has a shape that cannot be kept.
+    #[error("cannot be kept: {0}")]
+    Record(String),
+    /// The store is busy or the node is stopping.
+    #[error("the store does not answer: {0}")]
+    Door(#[from] DoorError),
+}
+
+/// A token as it is listed: not what it opens with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct TokenView {
+    /// Its id.
+    pub id: String,
+    /// What its maker called it.
+    pub name: String,
+    /// What its bearer may do: `client` or `operator`.
+    pub role: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+impl From<&Token> for TokenView {
+    fn from(token: &Token) -> Self {
+        let (id, name) = (token.id.clone(), token.name.clone());
+        Self { id, name, role: token.role.to_string(), created: token.created }
+    }
+}
+
+/// What is published for reading.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) state: ArcSwap<State>,
+    pub(super) store: Store,
+}
+
+/// The door to what the node remembers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StoreHandle {
+    shared: Arc<Shared>,
+    door: Door<Keeper>,
+    /// SHA-256 of the operator's own token, which lives in a file and not here.
+    operator: [u8; 32],
+    closing: Arc<Mutex<()>>,
+}
+
+impl StoreHandle {
+    /// Starts the keeper over an opened store on the current arbiter.
+    pub async fn start(
+        store: Store,
+        state: State,
+        operator_token: &str,
+        supervisor: &Supervisor,
+    ) -> Self {
+        let shared = Arc::new(Shared { state: ArcSwap::from_pointee(state), store });
+        let door = Door::new(limits::DOOR);
+        let for_actor = shared.clone();
+        supervisor
+            .supervise(row("store"), "store".into(), door.clone(), move |obituary| {
+                Keeper::new(for_actor.clone(), obituary)
+            })
+            .await;
+        let operator = Sha256::digest(operator_token.as_bytes()).into();
+        Self { shared, door, operator, closing: Arc::default() }
+    }
+
+    /// Who bears `token`, if anybody. Takes the same time whatever the token is.
+    pub fn authenticate(&self, token: &str) -> Option<Principal> {
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let state = self.shared.state.load();
+        let mut found = None;
+        for token in state.tokens.values() {
+            if bool::from(token.sha256.ct_eq(&digest)) {
+                found =
+                    Some(Principal { id: format!("token:{}", token.id).into(), role: token.role });
+            }
+        }
+        if bool::from(self.operator.ct_eq(&digest)) {
+            found = Some(Principal { id: "operator".into(), role: Role::Operator });
+        }
+        found
+    }
+
+    /// The tokens, by id.
+    pub fn tokens(&self) -> Vec<TokenView> {
+        self.shared.state.load().tokens.values().map(TokenView::from).collect()
+    }
+
+    /// Whether anybody but the operator's own token may come in with one.
+    pub fn has_tokens(&self) -> bool {
+        !self.shared.state.load().tokens.is_empty()
+    }
+
+    /// Makes a token and returns it with what opens: it is shown this once.
+    ///
+    /// # Errors
+    /// It is not kept; see [`StoreError`].
+    pub async fn create_token(
+        &self,
+        name: String,
+        role: Role,
+    ) -> Result<(TokenView, String), StoreError> {
+        self.door.ask(|permit| CreateToken { name, role, permit }).await?
+    }
+
+    /// Revokes the token `id`, at once. `false`: there is none.
+    ///
+    /// # Errors
+    /// It is revoked until the node restarts, but that is not kept.
+    pub async fn revoke_token(&self, id: String) -> Result<bool, StoreError> {
+        self.door.ask(|permit| RevokeToken { id, permit }).await?
+    }
+
+    /// Reads and writes the disk once: `false` when the committer has made no progress for long.
+    pub fn is_healthy(&self) -> bool {
+        !self.shared.store.committer().health().is_stalled()
+    }
+
+    /// Waits until everything that was submitted is committed.
+    pub async fn flush(&self) {
+        let _one_at_a_time = self.closing.lock().await;
+        let (release, released) = tokio::sync::oneshot::channel();
+        self.shared.store.committer().ask(move |outcome| {
+            let _nobody_waits = release.send(outcome);
+        });
+        if !matches!(released.await, Ok(Ok(()))) {
+            tracing::error!("the last writes may not be on disk");
+        }
+    }
+
+    /// Flushes and takes no more.
+    pub async fn stop(&self) {
+        self.door.close();
+        self.flush().await;
+    }
+}
+
+impl Memory for StoreHandle {
+    fn recall(&self, upstream: &str) -> Option<Protocol> {
+        self.shared.state.load().protocols.get(upstream).map(|known| match known.lifecycle {
+            Lifecycle::Legacy => Protocol::Legacy,
+            Lifecycle::Modern => Protocol::Modern,
+        })
+    }
+
+    fn remember(&self, upstream: &str, protocol: Protocol, revision: &str) {
+        let lifecycle = match protocol {
+            Protocol::Legacy => Lifecycle::Legacy,
+            Protocol::Modern => Lifecycle::Modern,
+            Protocol::Auto => return,
+        };
+        let protocol = toolmesh_store::Protocol { lifecycle, revision: revision.to_owned() };
+        let told =
+            self.door.tell(|permit| Remember { upstream: upstream.to_owned(), protocol, permit });
+        if let Err(error) = told {
+            tracing::debug!(upstream, %error, "the upstream's lifecycle is not kept");
+        }
+    }
+}
+
+/// A fresh token: 256 random bits, told apart from others by its prefix.
+pub(super) fn fresh_token() -> (String, String) {
+    let id = hex::encode(rand::random::<[u8; 4]>());
+    (id, format!("tm_{}", hex::encode(rand::random::<[u8; 32]>())))
+}
+
+/// Adds a token to a store that no node has open.
+///
+/// # Errors
+/// It is not kept; see [`StoreError`].
+pub fn create_token_offline(
+    store: &Store,
+    state: &State,
+    name: String,
+    role: Role,
+    now: u64,
+) -> Result<(TokenView, String), StoreError> {
+    let (token, secret) = new_token(state, name, role, now)?;
+    commit_blocking(
+        store,
+        records::put_token(&token).map_err(|error| StoreError::Record(error.to_string()))?,
+    )?;
+    Ok((TokenView::from(&token), secret))
+}
+
+/// Revokes a token in a store that no node has open. `false`: there is none.
+///
+/// # Errors
+/// It is not kept; see [`StoreError`].
+pub fn revoke_token_offline(store: &Store, state: &State, id: &str) -> Result<bool, StoreError> {
+    if !state.tokens.contains_key(id) {
+        return Ok(false);
+    }
+    commit_blocking(store, records::delete_token(id))?;
+    Ok(true)
+}
+
+fn commit_blocking(store: &Store, write: toolmesh_store::Write) -> Result<(), StoreError> {
+    let (release, released) = std::sync::mpsc::sync_channel(1);
+    store.committer().submit(Work::New, vec![write], move |outcome| {
+        let _nobody_waits = release.send(outcome);
+    });
+    Ok(released.recv().unwrap_or(Err(CommitError::Failed))?)
+}
+
+pub(super) fn new_token(
+    state: &State,
+    name: String,
+    role: Role,
+    created: u64,
+) -> Result<(Token, String), StoreError> {
+    if state.tokens.len() >= limits::TOKENS {
+        return Err(StoreError::TooManyTokens);
+    }
+    let (id, secret) = fresh_token();
+    let sha256 = Sha256::digest(secret.as_bytes()).into();
+    Ok((Token { id, name, role, sha256, created }, secret))
+}

@@ -222,18 +222,19 @@ impl Drop for Slot {
 fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result<(), RecordsError> {
     while let Some((jobs, batch_bytes)) = shared.lane.take() {
         shared.progress.begin();
-        let (writes, releases): (Vec<_>, Vec<_>) =
-            jobs.into_iter().map(|job| (job.writes, job.release)).unzip();
-        let outcome = commit(records, &writes.concat(), durability);
-        let answer = match &outcome {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                tracing::error!(%error, "commit failed: the node stops acknowledging");
-                Err(CommitError::Failed)
-            }
-        };
+        let (mut writes, mut releases) = (Vec::new(), Vec::new());
+        for job in jobs {
+            writes.extend(job.writes);
+            releases.push(job.release);
+        }
+        let outcome = commit(records, &writes, durability);
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "commit failed: the node stops acknowledging");
+            let waiting = shared.lane.shut(CommitError::Failed);
+            releases.extend(waiting.into_iter().map(|job| job.release));
+        }
         for release in releases {
-            release(answer);
+            release(outcome.as_ref().copied().map_err(|_| CommitError::Failed));
         }
         shared.progress.end();
         shared.lane.done(batch_bytes);

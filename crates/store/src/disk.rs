@@ -89,7 +89,18 @@ impl DiskGuard {
 
 #[cfg(test)]
 mod tests {
-    use super::FreeSpace;
+    use super::{DiskGuard, FreeSpace};
+
+    #[test]
+    fn a_reading_is_believed_for_a_while_and_a_failed_one_changes_nothing() {
+        let limits = FreeSpace { bytes_min: u64::MAX, percent_min: 0 };
+        let guard = DiskGuard::new("/".into(), limits);
+        assert!(guard.is_low());
+        let read_at = guard.last.lock().ok().and_then(|last| last.at);
+        assert!(read_at.is_some() && guard.is_low());
+        assert_eq!(guard.last.lock().ok().and_then(|last| last.at), read_at);
+        assert!(!DiskGuard::new("/nowhere/at/all".into(), limits).is_low());
+    }
 
     #[test]
     fn either_limit_makes_space_low() {

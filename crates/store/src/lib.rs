@@ -42,5 +42,4 @@ pub use memory::MemoryRecords;
 pub use open::{OpenError, Recovery};
 pub use record::{Durability, Records, RecordsError, Visit, Write};
 pub use records::{Lifecycle, LoadError, Protocol, State, Token};
-pub use sled::SledRecords;
 pub use store::{Opened, Options, Store};

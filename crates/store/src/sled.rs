@@ -13,7 +13,7 @@ use crate::record::{Durability, Records, RecordsError, Visit, Write};
 
 /// Records in a directory.
 #[derive(Debug)]
-pub struct SledRecords {
+pub(crate) struct SledRecords {
     db: ::sled::Db,
     /// Our own descriptor of sled's file: `flush` of sled starts the writing and does not sync.
     file: File,

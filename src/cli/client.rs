@@ -15,8 +15,6 @@ use super::wire::{Wire, WireError};
 
 /// Time that the node has to answer a question about itself.
 const QUESTION_TIME: Duration = Duration::from_secs(30);
-/// Pages of `tools/list` that are read, so that a cursor loop ends.
-const PAGES_MAX: usize = toolmesh_core::limits::LIST_PAGES;
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -116,12 +114,8 @@ impl Client {
         // that few tools want. Asking for the schema first would cost all others a round trip.
         match first {
             Err(RequestError::Answered { code: HEADER_MISMATCH, .. }) => {
-                let schema = tools(&self.wire, &self.node)
-                    .await?
-                    .into_iter()
-                    .find(|found| found["name"] == tool);
-                let schema = schema.map(|found| found["inputSchema"].clone());
-                self.send(params, schema.as_ref(), &mut progress).await
+                let schema = schema(&self.wire, &self.node, tool).await?;
+                self.send(params, Some(&schema), &mut progress).await
             }
             outcome => outcome,
         }
@@ -198,21 +192,11 @@ async fn request(
     Err(WireError::Lost("it ended without an answer".to_owned()).into())
 }
 
-/// Lists all tools, page by page.
-pub(crate) async fn tools(wire: &Wire, node: &Node) -> Result<Vec<Value>, RequestError> {
-    let mut tools = Vec::new();
-    let mut params = json!({});
-    for _ in 0..PAGES_MAX {
-        let mut page = request(wire, node, "tools/list", params, None, &mut |_| {}).await?;
-        if let Value::Array(listed) = page["tools"].take() {
-            tools.extend(listed);
-        }
-        match page["nextCursor"].take() {
-            Value::Null => break,
-            cursor => params = json!({"cursor": cursor}),
-        }
-    }
-    Ok(tools)
+/// Returns the input schema of `tool` as the node has it now.
+pub(crate) async fn schema(wire: &Wire, node: &Node, tool: &str) -> Result<Value, RequestError> {
+    let params = json!({"name": "tools_get_schema", "arguments": {"name": tool}});
+    let mut result = request(wire, node, "tools/call", params, None, &mut |_| {}).await?;
+    Ok(result["structuredContent"]["tool"]["inputSchema"].take())
 }
 
 /// Adds what a stateless request must say about its sender.

@@ -40,12 +40,6 @@ pub(crate) fn stateless(
     headers
 }
 
-/// Tells whether a tool with the input schema `schema` asks for headers of its own.
-pub(crate) fn has_parameters(schema: &Value) -> bool {
-    properties(schema)
-        .any(|(_, property)| header_of(property).is_some() || has_parameters(property))
-}
-
 /// Returns the parameter that `Mcp-Name` repeats.
 fn name_key(method: &str) -> Option<&'static str> {
     match method {
@@ -132,7 +126,6 @@ mod tests {
             "place": {"properties": {"zone": {"type": "integer", "x-mcp-header": "Zone"}}},
             "plain": {"type": "string"},
         }});
-        assert!(has_parameters(&schema));
         let params = json!({"name": "t", "arguments":
             {"region": " eu", "place": {"zone": 3}, "plain": "p", "zone": 4}});
         let headers = stateless("2026-07-28", "tools/call", &params, Some(&schema));

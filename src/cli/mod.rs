@@ -37,6 +37,8 @@ pub(crate) fn run() -> ExitCode {
     let Cli { common, command } = cli;
     match command {
         Command::Config { file, command } => config(common, file, command),
+        Command::Up(args) => crate::up::run(&args),
+        Command::Guard => crate::guard::run(),
         command => {
             // The stdout of a bridge belongs to MCP, whatever happens.
             let as_json = common.json && !matches!(command, Command::Stdio(_));

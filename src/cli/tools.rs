@@ -31,8 +31,8 @@ pub(crate) async fn run(common: &Common, command: &ToolsCommand) -> Result<Repor
             Ok(Report::new(text, found))
         }
         ToolsCommand::Show { name } => {
-            let tool = client.ask("tools_get_schema", json!({"name": name})).await?;
-            Ok(Report::new(describe(&tool), tool))
+            let found = client.ask("tools_get_schema", json!({"name": name})).await?;
+            Ok(Report::new(describe(&found["tool"]), found))
         }
         ToolsCommand::Call { name, arguments } => {
             let arguments = arguments_of(arguments.as_deref())?;

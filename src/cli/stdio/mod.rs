@@ -3,7 +3,7 @@
 //! Messages pass as the text they are, so nothing is lost on the way. Requests run concurrently;
 //! notifications and responses pass in order, before whatever follows them. Either lifecycle works,
 //! told apart message by message: with a session (`session`) up to 2025-11-25, without one from
-//! 2026-07-28 (`bridge`). Nothing but MCP goes to stdout; what the bridge has to say goes to stderr.
+//! 2026-07-28 (`request`). Nothing but MCP goes to stdout; what the bridge has to say goes to stderr.
 //!
 //! Limits: 64 requests under way and 1,024 in all, beyond which one is refused as not started;
 //! 4 MiB a line; 5 s for replies once stdin ended.
@@ -11,6 +11,7 @@
 mod bridge;
 mod exchange;
 mod lines;
+mod request;
 mod session;
 
 use std::sync::Arc;

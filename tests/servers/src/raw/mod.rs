@@ -1,8 +1,8 @@
 //! An MCP server over stdio, written by hand, that can be told to misbehave.
 //!
 //! One thread reads lines and answers them in order. By default it is a correct server with one
-//! tool, `echo`, in both lifecycles; [`Options`] says what it may do wrong. [`answers`] knows the
-//! protocol, [`catalogue`] the long list of tools, [`wire`] writes (or breaks) the lines.
+//! tool, `echo`, in both lifecycles; [`Options`] says what it may do wrong. `answers` knows the
+//! protocol, `catalogue` the long list of tools, `wire` writes (or breaks) the lines.
 
 mod answers;
 mod catalogue;

@@ -85,6 +85,9 @@ pub(crate) fn open(
     let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
     prepare(directory).map_err(fail)?;
     check_owner(directory)?;
+    if directory.file_name().is_none() {
+        return Err(fail(io::Error::other("it must end in a name, not in `/` or `..`")));
+    }
     let lock = lock(directory)?;
     remove_torn_files(directory).map_err(fail)?;
     let reason = match open_guarded(directory, cache_bytes) {
@@ -105,13 +108,16 @@ pub(crate) fn open(
     Ok((lock, records, Recovery::MovedAside { to, reason }))
 }
 
-/// Makes the directory, for this user only, and syncs its name.
+/// Makes the directory, for this user only, and syncs the names that were made.
 fn prepare(directory: &Path) -> io::Result<()> {
+    let missing = directory.ancestors().take_while(|path| !path.exists()).count();
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => Ok(()),
+    // At least one: a start that was killed may have made it and not synced.
+    for parent in directory.ancestors().skip(1).take(missing.max(1)) {
+        let is_here = parent.as_os_str().is_empty();
+        File::open(if is_here { Path::new(".") } else { parent })?.sync_all()?;
     }
+    Ok(())
 }
 
 fn check_owner(directory: &Path) -> Result<(), OpenError> {
@@ -160,21 +166,27 @@ fn take_lock(directory: &Path, path: &Path) -> Result<File, OpenError> {
 fn remove_torn_files(directory: &Path) -> io::Result<()> {
     // sled reads the greatest `snap.*` name, and a half-written one is greater than the whole.
     for entry in std::fs::read_dir(directory)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("snap.") && name.ends_with(".generating") {
-            std::fs::remove_file(directory.join(&*name))?;
+            std::fs::remove_file(entry.path())?;
         }
     }
     // `conf` is written before `db` is made: with no data in `db`, it may be torn and is not needed.
-    let is_empty = std::fs::metadata(directory.join("db")).map_or(true, |db| db.len() == 0);
-    if is_empty {
-        match std::fs::remove_file(directory.join("conf")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    let log_bytes = none_if_missing(std::fs::metadata(directory.join("db")))?.map(|db| db.len());
+    if log_bytes.unwrap_or(0) == 0 {
+        none_if_missing(std::fs::remove_file(directory.join("conf")))?;
     }
     Ok(())
+}
+
+fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens and reads every record on a thread of its own: sled panics on some damaged files.
@@ -188,8 +200,18 @@ fn open_guarded(directory: &Path, cache_bytes: u64) -> Result<SledRecords, Recor
     opening.join().unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(RecordsError::Damaged(format!("opening it panicked: {said}")))
+        Err(from_panic(said))
     })
+}
+
+/// Tells a panic over damaged data from one over a system that refused, such as a thread that
+/// could not be had: healthy data must not be moved aside.
+fn from_panic(said: &str) -> RecordsError {
+    // How the standard library writes an error of the system when a result is unwrapped.
+    if said.contains("Os {") {
+        return io::Error::other(said.to_owned()).into();
+    }
+    RecordsError::Damaged(format!("opening it panicked: {said}"))
 }
 
 /// Renames the directory to one that names the second, never over another.
@@ -205,10 +227,34 @@ fn move_aside(directory: &Path) -> io::Result<PathBuf> {
     Ok(to)
 }
 
-/// Returns `<directory>.<suffix>`.
+/// Returns `<directory>.<suffix>`. A directory without a name of its own was refused before.
 fn beside(directory: &Path, suffix: &str) -> PathBuf {
-    let mut name = directory.as_os_str().to_owned();
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(suffix);
-    PathBuf::from(name)
+    directory.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{beside, from_panic};
+    use crate::record::RecordsError;
+
+    #[test]
+    fn a_name_beside_is_never_inside() {
+        for directory in ["data/store", "data/store/", "data/./store"] {
+            assert_eq!(beside(Path::new(directory), "lock"), Path::new("data/store.lock"));
+        }
+        assert_eq!(beside(Path::new("store"), "lock"), Path::new("store.lock"));
+    }
+
+    #[test]
+    fn a_panic_over_the_system_is_not_damage() {
+        let refused =
+            "called `Result::unwrap()` on an `Err` value: Os { code: 11, kind: WouldBlock }";
+        assert!(matches!(from_panic(refused), RecordsError::Io(_)));
+        assert!(matches!(from_panic("index out of bounds"), RecordsError::Damaged(_)));
+    }
 }

@@ -122,7 +122,9 @@ impl Store {
         &*self.records
     }
 
-    /// Takes no more, commits what waits, and closes the directory. Blocks until it is done.
+    /// Takes no more, commits what waits, and closes the directory, as dropping the store does.
+    /// Blocks until it is done, and for good on a stalled commit: whoever stops a node by a
+    /// deadline calls this on a thread that it need not wait for.
     pub fn close(self) {
         drop(self);
     }

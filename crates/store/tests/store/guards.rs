@@ -73,7 +73,7 @@ fn a_directory_that_cannot_be_made_is_an_error() -> TestResult {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("file");
     fs::write(&file, "")?;
-    for path in [file.clone(), file.join("store")] {
+    for path in [file.clone(), file.join("store"), directory.path().join("..")] {
         assert!(matches!(Store::open(Options::new(path), |_| {}), Err(OpenError::Io { .. })));
     }
     Ok(())

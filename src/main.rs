@@ -1,7 +1,12 @@
 //! `toolmesh`: one endpoint for the MCP servers you already run.
 
+mod boot;
 mod cli;
 mod config;
+mod guard;
+mod reload;
+mod up;
+mod wiring;
 
 use std::process::ExitCode;
 

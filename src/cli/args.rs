@@ -82,6 +82,13 @@ pub(crate) enum Command {
     /// Hold the child processes of a node and end them with it
     #[command(name = "__guard", hide = true)]
     Guard,
+    /// Become a program once the node says so on stdin
+    #[command(name = "__exec", hide = true)]
+    Exec {
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
 }
 
 /// The configuration file.

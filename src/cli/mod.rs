@@ -5,6 +5,7 @@
 
 pub(crate) mod args;
 mod client;
+mod doctor;
 mod headers;
 mod locate;
 mod message;
@@ -39,6 +40,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Config { file, command } => config(common, file, command),
         Command::Up(args) => crate::up::run(&args),
         Command::Guard => crate::guard::run(),
+        Command::Exec { command } => crate::guard::exec(&command),
         command => {
             // The stdout of a bridge belongs to MCP, whatever happens.
             let as_json = common.json && !matches!(command, Command::Stdio(_));
@@ -56,6 +58,7 @@ async fn answer(common: &Common, command: Command) -> Result<Report, Failure> {
         Command::Tools(command) => tools::run(common, &command).await,
         Command::Upstream(command) => status::upstream(common, &command).await,
 
+        Command::Doctor(file) => doctor::run(common, file).await,
         Command::Completions { shell } => Ok(completions(shell)),
         _ => Err(Failure::new("this command is not built yet", "use a later version")),
     }

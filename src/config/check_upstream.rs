@@ -11,7 +11,7 @@ use toolmesh_core::limits;
 use super::check::Checker;
 use super::checked::{Http, Stdio, Tool, Transport, Upstream, is_prefix};
 use super::raw::{RawTool, RawUpstream};
-use super::secret::{EnvReference, FileReference, Secret};
+use toolmesh_actors::link::{EnvReference, FileReference, Secret};
 
 /// Variables that a program needs to find its interpreter, its caches and its language.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "USER", "LANG", "TMPDIR"];

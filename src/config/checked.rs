@@ -11,7 +11,7 @@ use globset::Glob;
 use reqwest::Url;
 use reqwest::header::HeaderName;
 
-use super::secret::Secret;
+use toolmesh_actors::link::Secret;
 use super::value::{Durability, Exposure, LogFormat, Protocol};
 
 /// Everything an operator may decide about a node.

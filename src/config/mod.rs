@@ -17,7 +17,6 @@ mod keys;
 mod layers;
 mod problem;
 mod raw;
-mod secret;
 mod show;
 mod value;
 
@@ -26,14 +25,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub(crate) use checked::{
-    Config, Gateway, Http, Limits, Log, NodeName, Rate, Route, Runtime, Stdio, Tool, Transport,
-    Upstream, UpstreamName,
+    Config, Log, NodeName, Runtime, Tool, Transport, Upstream, UpstreamName,
 };
 pub(crate) use command::{Command, run};
-pub(crate) use data::{DataError, prepare};
+pub(crate) use data::prepare;
 use layers::Layers;
 pub(crate) use problem::{Errors, Origin, Problem};
-pub(crate) use secret::{EnvReference, FileReference, Secret, SecretError};
 pub(crate) use value::{Durability, Exposure, LogFormat, Protocol};
 
 /// Name of the configuration file in the data directory.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::secret::Secret;
+use toolmesh_actors::link::Secret;
 use super::value::{Durability, Exposure, LogFormat, Protocol};
 
 /// Configuration of a toolmesh node. Every key is optional.

@@ -9,7 +9,7 @@ use super::checked::{Config, Limits, Route, Runtime, Tool, Transport, Upstream};
 use super::layers::Layers;
 use super::problem::Origin;
 use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawRoute, RawStore, RawTool, RawUpstream};
-use super::secret::Secret;
+use toolmesh_actors::link::Secret;
 
 /// Stands for a confidential value that was written in the clear.
 const REDACTED: &str = "(redacted)";

@@ -13,7 +13,7 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use toolmesh_core::json;
 
 /// Why a body is refused: the HTTP status, the JSON-RPC code and a text.
@@ -22,17 +22,20 @@ pub(super) struct BadBody {
     pub(super) status: StatusCode,
     pub(super) code: i32,
     pub(super) message: String,
+    /// The request it answers, as far as it is known.
+    pub(super) id: Value,
     /// The rest of the body is not read, so the connection cannot go on.
     pub(super) close: bool,
 }
 
 impl BadBody {
     fn cut(status: StatusCode, message: String) -> Self {
-        Self { status, code: -32600, message, close: true }
+        Self { status, code: -32600, message, id: Value::Null, close: true }
     }
 
     fn parse(code: i32, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code, message: message.into(), close: false }
+        let (status, id) = (StatusCode::BAD_REQUEST, Value::Null);
+        Self { status, code, message: message.into(), id, close: false }
     }
 }
 
@@ -76,12 +79,41 @@ pub(super) fn parse(body: &[u8], depth: usize) -> Result<Value, BadBody> {
     }
     let message = serde_json::from_slice(body)
         .map_err(|error| BadBody::parse(-32700, format!("the body is not JSON: {error}")))?;
-    match message {
-        Value::Object(_) => Ok(message),
+    match &message {
+        Value::Object(object) => {
+            check(object).map_err(|(code, text)| {
+                let id = object.get("id").filter(|id| id.is_string() || id.is_number());
+                BadBody { id: id.cloned().unwrap_or_default(), ..BadBody::parse(code, text) }
+            })?;
+            Ok(message)
+        }
         Value::Array(_) => {
             Err(BadBody::parse(-32600, "batches are not supported: send one message a request"))
         }
         _ => Err(BadBody::parse(-32600, "a JSON-RPC message is an object")),
+    }
+}
+
+/// What rmcp would refuse without a JSON-RPC answer.
+fn check(message: &Map<String, Value>) -> Result<(), (i32, &'static str)> {
+    if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+        return Err((-32600, "jsonrpc: \"2.0\" is missing"));
+    }
+    if !message.contains_key("method") {
+        let answers = message.contains_key("result") || message.contains_key("error");
+        return if answers { Ok(()) } else { Err((-32600, "the message has no method")) };
+    }
+    if !message.get("method").is_some_and(Value::is_string) {
+        return Err((-32600, "method: a string is expected"));
+    }
+    if message.get("id").is_some_and(|id| !id.is_string() && !id.is_i64()) {
+        return Err((-32600, "id: a string or an integer is expected"));
+    }
+    let Some(params) = message.get("params") else { return Ok(()) };
+    let Value::Object(params) = params else { return Err((-32602, "params: an object is expected")) };
+    match params.get("_meta") {
+        None | Some(Value::Object(_)) => Ok(()),
+        Some(_) => Err((-32602, "params._meta: an object is expected")),
     }
 }
 
@@ -146,6 +178,12 @@ mod tests {
             (String::new(), -32700),
             ("[{}]".to_owned(), -32600),
             ("7".to_owned(), -32600),
+            ("{}".to_owned(), -32600),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#.to_owned(), -32600),
+            (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#.to_owned(), -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#.to_owned(), -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#.to_owned(), -32602),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":7}}"#.to_owned(), -32602),
         ] {
             assert_eq!(parse(body.as_bytes(), 64).map_err(|error| error.code), Err(code));
         }

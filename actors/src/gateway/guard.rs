@@ -94,20 +94,22 @@ struct Refusal {
     status: StatusCode,
     code: i32,
     message: String,
+    id: Value,
     retry_after: Option<Duration>,
     close: bool,
 }
 
 impl Refusal {
     fn plain(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, code: -32600, message: message.into(), retry_after: None, close: false }
+        let (message, id) = (message.into(), Value::Null);
+        Self { status, code: -32600, message, id, retry_after: None, close: false }
     }
 
     fn unauthorized(message: &str) -> Self {
         Self::plain(StatusCode::UNAUTHORIZED, message)
     }
 
-    /// JSON-RPC shaped, so that MCP clients show the text; the id is unknown at this point.
+    /// JSON-RPC shaped, so that MCP clients show the text.
     fn into_response(self) -> HttpResponse {
         metrics::counter!("toolmesh_http_refused_total", "status" => self.status.as_str().to_owned()).increment(1);
         let mut response: HttpResponseBuilder = HttpResponse::build(self.status);
@@ -122,14 +124,14 @@ impl Refusal {
             response.force_close();
         }
         let error = json!({"code": self.code, "message": self.message});
-        response.json(json!({"jsonrpc": "2.0", "id": null, "error": error}))
+        response.json(json!({"jsonrpc": "2.0", "id": self.id, "error": error}))
     }
 }
 
 impl From<BadBody> for Refusal {
     fn from(bad: BadBody) -> Self {
-        let BadBody { status, code, message, close } = bad;
-        Self { status, code, message, retry_after: None, close }
+        let BadBody { status, code, message, id, close } = bad;
+        Self { status, code, message, id, retry_after: None, close }
     }
 }
 
@@ -272,7 +274,9 @@ fn request_id(message: &Value) -> Option<RequestId> {
 fn cancel_later(guard: Arc<Guard>, session: SessionId, id: RequestId) -> Box<dyn FnOnce()> {
     Box::new(move || {
         let seen = guard.sessions.last_used(&session);
-        actix_web::rt::spawn(async move {
+        // A worker that shuts down drops bodies after its runtime.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
             tokio::time::sleep(RESUME_GRACE).await;
             if seen.is_none() || guard.sessions.last_used(&session) != seen {
                 return;

@@ -11,7 +11,17 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+use actix::{Actor, AsyncContext, Context, WrapFuture};
+
 pub use clock::Clock;
 pub use door::{Door, DoorError, Permit};
 pub use stop::{Stopped, Stopper};
 pub use supervisor::{Fault, Obituary, OnFault, Row, Supervisor, TABLE, row};
+
+/// Lets everything else on the actors' thread have its turn before the next message.
+///
+/// actix empties a mailbox before it polls anything else, so one busy actor would hold up timers
+/// and all other actors. Handlers of actors under load begin with this.
+pub(crate) fn breathe<A: Actor<Context = Context<A>>>(actor: &A, ctx: &mut Context<A>) {
+    ctx.wait(tokio::task::yield_now().into_actor(actor));
+}

@@ -112,7 +112,7 @@ async fn connect_as(
     let mode = lifecycle(protocol);
     let (running, pid) = match &config.endpoint {
         Endpoint::Stdio { .. } => {
-            let child = stdio::spawn(&config.endpoint, &tap, guard, stderr, close)?;
+            let child = stdio::spawn(&config.endpoint, &tap, guard, stderr, close).await?;
             (client.serve_with_lifecycle(child.transport, mode).await, Some(child.pid))
         }
         Endpoint::Http { url, headers } => {

@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt;
 /// The node's side of the guard. Without a program it does nothing, as in tests of single actors.
 #[derive(Debug, Default)]
 pub struct Guard {
-    program: Option<(PathBuf, Vec<String>)>,
+    program: Option<PathBuf>,
     inner: Mutex<Inner>,
 }
 
@@ -27,9 +27,15 @@ struct Inner {
 }
 
 impl Guard {
-    /// A guard that runs `program` with `args`, started with the first child.
-    pub fn new(program: PathBuf, args: Vec<String>) -> Self {
-        Self { program: Some((program, args)), inner: Mutex::default() }
+    /// A guard that is this program with `__guard`, started with the first child; children start
+    /// through the same program with `__exec`, which waits until they are under guard.
+    pub fn new(program: PathBuf) -> Self {
+        Self { program: Some(program), inner: Mutex::default() }
+    }
+
+    /// The program through which a child waits until it is under guard, with its first argument.
+    pub(super) fn gate(&self) -> Option<(&PathBuf, &'static str)> {
+        self.program.as_ref().map(|program| (program, "__exec"))
     }
 
     /// Puts a process group under guard.
@@ -47,7 +53,7 @@ impl Guard {
     }
 
     fn tell(&self, inner: &mut Inner, sign: char, group: u32) {
-        let Some((program, args)) = &self.program else { return };
+        let Some(program) = &self.program else { return };
         let line = format!("{sign}{group}\n");
         let sent =
             inner.child.as_mut().and_then(|child| child.stdin.as_mut()).is_some_and(|pipe| {
@@ -61,7 +67,7 @@ impl Guard {
             let _reaped = dead.wait();
         }
         let spawned = Command::new(program)
-            .args(args)
+            .arg("__guard")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .process_group(0) // Ctrl-C in a terminal is for the node.

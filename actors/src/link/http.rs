@@ -26,7 +26,7 @@ use sse_stream::{Sse, SseStream};
 use toolmesh_core::limits;
 
 use super::{
-    Secret,
+    Secret, secret::resolved,
     tap::{Slot, Tap},
 };
 
@@ -49,7 +49,7 @@ pub(super) fn transport(
     for (name, value) in headers {
         let parsed = HeaderName::try_from(name.as_str())
             .map_err(|_| format!("header name {name:?} is not valid"))?;
-        let mut value = HeaderValue::try_from(value.resolve()?).map_err(|_| {
+        let mut value = HeaderValue::try_from(resolved(value)?).map_err(|_| {
             format!("the value of header {name:?} has characters no header may have")
         })?;
         value.set_sensitive(true);

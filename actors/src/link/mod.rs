@@ -19,6 +19,7 @@ mod guard;
 mod handle;
 mod http;
 mod list;
+mod secret;
 mod session;
 mod stdio;
 mod tap;
@@ -29,6 +30,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 pub use guard::Guard;
 pub use handle::{Call, LinkHandle, Offered, Status};
+pub use secret::{EnvReference, FileReference, Secret, SecretError};
 use toolmesh_core::link::Policy;
 
 /// How to reach what a link is for.
@@ -62,45 +64,6 @@ impl Endpoint {
         match self {
             Self::Stdio { .. } => "stdio",
             Self::Http { .. } => "http",
-        }
-    }
-}
-
-/// A value that may be a reference to a secret. It is looked up when the link starts, and neither
-/// shown nor logged.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
-    /// The value itself.
-    Value(String),
-    /// The environment variable that holds it.
-    Env(String),
-    /// The file that holds it; one line end at its end is left off.
-    File(PathBuf),
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Value(_) => f.write_str("(hidden)"),
-            Self::Env(name) => write!(f, "env {name}"),
-            Self::File(path) => write!(f, "file {}", path.display()),
-        }
-    }
-}
-
-impl Secret {
-    /// Looks the value up.
-    ///
-    /// # Errors
-    /// A text that names the variable or file that cannot be read.
-    pub fn resolve(&self) -> Result<String, String> {
-        match self {
-            Self::Value(value) => Ok(value.clone()),
-            Self::Env(name) => std::env::var(name)
-                .map_err(|_| format!("environment variable {name} is not set or not UTF-8")),
-            Self::File(path) => std::fs::read_to_string(path)
-                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-                .map_err(|error| format!("cannot read {}: {error}", path.display())),
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio_util::{
 use toolmesh_core::limits;
 
 use super::{
-    Endpoint, Guard,
+    Endpoint, Guard, secret::resolved,
     tap::{Slot, Tap},
 };
 
@@ -45,7 +45,7 @@ pub(super) struct StdioChild {
 ///
 /// # Errors
 /// A text for the operator: the program is missing, a secret cannot be read.
-pub(super) fn spawn(
+pub(super) async fn spawn(
     endpoint: &Endpoint,
     tap: &Arc<Tap>,
     guard: &Arc<Guard>,
@@ -55,12 +55,20 @@ pub(super) fn spawn(
     let Endpoint::Stdio { command, args, env, inherit_env, cwd } = endpoint else {
         return Err("not a stdio endpoint".into());
     };
-    let mut program = Command::new(command);
+    let gate = guard.gate();
+    let mut program = match gate {
+        Some((program, argument)) => {
+            let mut gated = Command::new(program);
+            gated.arg(argument).arg(command);
+            gated
+        }
+        None => Command::new(command),
+    };
     program.args(args).env_clear().process_group(0).kill_on_drop(true);
     program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     program.envs(inherit_env.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     for (name, value) in env {
-        program.env(name, value.resolve()?);
+        program.env(name, resolved(value)?);
     }
     if let Some(cwd) = cwd {
         program.current_dir(cwd);
@@ -68,12 +76,16 @@ pub(super) fn spawn(
     let mut child = program.spawn().map_err(|error| {
         format!("cannot start {command:?}: {error}; is it installed and on the PATH of this node?")
     })?;
-    let (Some(pid), Some(stdin), Some(stdout), Some(errors)) =
+    let (Some(pid), Some(mut stdin), Some(stdout), Some(errors)) =
         (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(format!("{command:?} ended at once"));
     };
     guard.watch(pid);
+    if gate.is_some() {
+        // It waits for this byte, so the pipe has room for it.
+        stdin.write_all(b"\n").await.map_err(|error| format!("{command:?} ended at once: {error}"))?;
+    }
 
     let (outbox, queue) = mpsc::channel(limits::UPSTREAM_OUTBOX);
     let (deliver, inbox) = mpsc::channel(limits::UPSTREAM_OUTBOX);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{call::CallError, limits, principal::Principal, router::LocalTool};
 
-use crate::kit::{Door, Obituary, Permit, Supervisor, row};
+use crate::kit::{self, Door, Obituary, Permit, Supervisor, row};
 
 /// A call of a built-in tool.
 #[derive(Debug)]
@@ -56,7 +56,8 @@ impl Actor for GroupActor {
 impl Handler<Run> for GroupActor {
     type Result = ResponseFuture<Result<Value, CallError>>;
 
-    fn handle(&mut self, Run { call, permit }: Run, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Run { call, permit }: Run, ctx: &mut Self::Context) -> Self::Result {
+        kit::breathe(self, ctx);
         let running = self.group.clone().call(call);
         Box::pin(async move {
             let _permit = permit;

@@ -17,7 +17,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// the upstream only. Never prints the value.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a string, { env = \"VARIABLE\" } or { file = \"PATH\" }")]
-pub(crate) enum Secret {
+pub enum Secret {
     /// The value as it is sent.
     Plain(String),
     /// Read from a variable of the node's own environment.
@@ -29,17 +29,17 @@ pub(crate) enum Secret {
 /// Names a variable of the node's own environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct EnvReference {
+pub struct EnvReference {
     /// The variable.
-    pub(crate) env: String,
+    pub env: String,
 }
 
 /// Names a file whose content, without line ends at its end, is the value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct FileReference {
+pub struct FileReference {
     /// The path; a relative one starts at the directory of the configuration file.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
 }
 
 impl fmt::Debug for Secret {
@@ -54,7 +54,7 @@ impl fmt::Debug for Secret {
 
 /// Says why a reference has no value; never holds the value.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SecretError {
+pub enum SecretError {
     /// The variable is not in the node's environment, or is not UTF-8.
     #[error("variable {0} is not set for the node; set it and restart the node")]
     Variable(String),
@@ -78,7 +78,7 @@ impl Secret {
     ///
     /// When the variable is not set, or the file is unreadable, not UTF-8 or too large. Safe to
     /// retry.
-    pub(crate) fn resolve(
+    pub fn resolve(
         &self,
         variable: impl FnOnce(&str) -> Option<String>,
     ) -> Result<String, SecretError> {
@@ -90,6 +90,14 @@ impl Secret {
             Self::File(FileReference { file }) => read(file),
         }
     }
+}
+
+/// Looks a secret up in this process's environment; the error is for the operator.
+pub(super) fn resolved(secret: &Secret) -> Result<String, String> {
+    secret.resolve(|name| std::env::var(name).ok()).map_err(|error| match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    })
 }
 
 fn read(path: &Path) -> Result<String, SecretError> {

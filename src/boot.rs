@@ -1,0 +1,279 @@
+//! Boot order and stop order of a node. Wiring only: who is made from what, and who goes first.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use toolmesh_actors::{
+    gateway::{GatewayHandle, SessionCount, StartError},
+    kit::{Clock, Fault, Stopper, Supervisor, row},
+    link::Guard,
+    router::{RouterHandle, View},
+    store::StoreHandle,
+    tools::{CatalogueTools, GroupHandle, NodeFacts, OperatorTools},
+};
+use toolmesh_core::{limits, link::State};
+use toolmesh_net::{Identity, IdentityError};
+use toolmesh_store::{Durability, Options, Recovery, Store};
+
+use crate::{
+    config::{self, Loaded, NodeName, Sources},
+    reload, wiring,
+};
+
+/// How long `up` waits for upstreams before it says that the node is ready. They go on starting.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
+
+/// Upper bounds of the latency histogram, in seconds.
+const BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
+
+/// What a node is booted from.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where the configuration comes from, to read it again.
+    pub(crate) sources: Sources,
+    /// The configuration as it was read.
+    pub(crate) loaded: Loaded,
+}
+
+/// Why a node did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootError {
+    /// No identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// No store.
+    #[error(transparent)]
+    Open(#[from] toolmesh_store::OpenError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Load(#[from] toolmesh_store::LoadError),
+    /// A file in the data directory cannot be used.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The system refuses something a node needs.
+    #[error("the system refuses {what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The gateway does not start.
+    #[error(transparent)]
+    Gateway(#[from] StartError),
+    /// An actor that the node cannot do without failed.
+    #[error("stopped because the {0}")]
+    Fault(#[from] Fault),
+}
+
+/// A running node.
+struct Node {
+    gateway: GatewayHandle,
+    router: RouterHandle,
+    store: StoreHandle,
+    faults: mpsc::Receiver<Fault>,
+    node_file: PathBuf,
+}
+
+/// Boots a node, calls `announce` when it is ready, and runs it until a signal or a fault.
+///
+/// # Errors
+/// It could not start, or stopped because something failed.
+pub(crate) async fn run(plan: Plan, announce: impl FnOnce(&NodeFacts)) -> Result<(), BootError> {
+    let system = |what| move |source| BootError::System { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("a SIGTERM handler"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("a SIGINT handler"))?;
+    let Plan { sources, loaded } = plan;
+    let (mut node, facts) = boot(&loaded).await?;
+    let watching = reload::watch(sources, loaded, node.router.clone(), node.gateway.clone());
+    let watching = actix::spawn(watching);
+
+    settled(&node.router).await;
+    announce(&facts);
+
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        Some(fault) = node.faults.recv() => Err(BootError::Fault(fault)),
+    };
+    tracing::info!("stopping: requests under way may finish; a second signal ends the node at once");
+    watching.abort();
+    tokio::select! {
+        () = stop(node) => {}
+        _ = terminate.recv() => tracing::warn!("second signal: ending at once"),
+        _ = interrupt.recv() => tracing::warn!("second signal: ending at once"),
+    }
+    outcome
+}
+
+async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
+    let (config, data) = (&loaded.config, &loaded.data);
+    let clock = Clock::system();
+    let identity = Identity::load_or_create(&data.join("node.key"))?;
+    if let Some(warning) = identity.warning() {
+        tracing::warn!("{warning}");
+    }
+    let metrics = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .inspect_err(|error| tracing::warn!(%error, "no metrics are recorded"))
+        .ok();
+
+    let (fatal, faults) = mpsc::channel(16);
+    let store_fatal = fatal.clone();
+    let mut options = Options::new(data.join("store"));
+    options.durability = match config.durability {
+        config::Durability::Disk => Durability::Disk,
+        config::Durability::Process => Durability::Process,
+    };
+    let opened = Store::open(options, move |error| {
+        let fault = Fault { actor: "store".into(), reason: error.to_string() };
+        // The committer's thread may wait; a full lane means that a stop is under way.
+        let _stopping = store_fatal.try_send(fault);
+    })?;
+    let mut notes = Vec::new();
+    if let Recovery::MovedAside { to, reason } = &opened.recovery {
+        let to = to.display();
+        let note = format!("the store was damaged ({reason}), was moved to {to} and starts anew");
+        tracing::error!("{note}");
+        notes.push(note);
+    }
+    let state = toolmesh_store::State::load(opened.store.records())?;
+    let name = node_name(config, state.node_name.as_deref());
+    let token_file = data.join("operator.token");
+    let operator_token = operator_token(&token_file)
+        .map_err(|source| BootError::File { path: token_file, source })?;
+
+    let supervisor = Supervisor::start(clock.clone(), fatal);
+    let store = StoreHandle::start(opened.store, state, &operator_token, &supervisor).await;
+    let guard = std::env::current_exe()
+        .map(Guard::new)
+        .unwrap_or_default();
+    let view = View::default();
+    let memory = Arc::new(store.clone());
+    let router = RouterHandle::start(view.clone(), clock.clone(), supervisor.clone(), Arc::new(guard), memory).await;
+
+    let facts = Arc::new(OnceLock::new());
+    let sessions = SessionCount::default();
+    let operator = OperatorTools::new(facts.clone(), router.clone(), store.clone(), sessions.clone(), clock.clone());
+    let groups = vec![
+        GroupHandle::start(CatalogueTools::new(view), &supervisor).await,
+        GroupHandle::start(operator, &supervisor).await,
+        #[cfg(feature = "bench-tools")]
+        GroupHandle::start(toolmesh_actors::tools::EchoTools, &supervisor).await,
+    ];
+    // Nobody else has the router's door yet, so it admits both.
+    let provided = router.provide(groups).await;
+    let configured = router.configure(wiring::router(config)).await;
+    provided.and(configured).map_err(|error| Fault { actor: "router".into(), reason: error.to_string() })?;
+    let gateway = GatewayHandle::start(
+        wiring::gateway(config),
+        router.clone(),
+        store.clone(),
+        sessions,
+        metrics,
+        clock,
+        &supervisor,
+    )
+    .await?;
+    gateway.note(notes);
+
+    let node_file = data.join("node.json");
+    let known = NodeFacts {
+        name: name.to_string(),
+        peer_id: identity.peer_id(),
+        http: format!("http://{}", gateway.address()),
+        addresses: Vec::new(),
+        data: data.display().to_string(),
+        pid: std::process::id(),
+    };
+    write_private(&node_file, &serde_json::to_vec(&known).unwrap_or_default())
+        .map_err(|source| BootError::File { path: node_file.clone(), source })?;
+    let known = facts.get_or_init(|| known).clone();
+    tracing::info!(name = known.name, peer_id = known.peer_id, http = known.http, "node is up");
+    Ok((Node { gateway, router, store, faults, node_file }, known))
+}
+
+/// The configured name, else the one of before, else the machine's.
+fn node_name(config: &config::Config, stored: Option<&str>) -> NodeName {
+    let machine = || {
+        let system = rustix::system::uname();
+        NodeName::fitting(&system.nodename().to_string_lossy())
+    };
+    config.name.clone().or_else(|| stored.and_then(NodeName::parse)).unwrap_or_else(machine)
+}
+
+/// The operator's token: the one in the file, if only its owner can read it, else a fresh one.
+fn operator_token(path: &Path) -> io::Result<String> {
+    if let Ok(file) = fs::File::open(path) {
+        let metadata = file.metadata()?;
+        let private = metadata.mode() & 0o077 == 0 && metadata.uid() == rustix::process::geteuid().as_raw();
+        let mut token = String::new();
+        file.take(1_024).read_to_string(&mut token)?;
+        if private && token.trim().len() >= 32 {
+            return Ok(token.trim().to_owned());
+        }
+        tracing::warn!(path = %path.display(), "the operator token was not private; it is replaced");
+    }
+    let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = format!("tmo_{token}");
+    write_private(path, format!("{token}\n").as_bytes())?;
+    Ok(token)
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+/// Waits a moment until no upstream is in its first start any more.
+async fn settled(router: &RouterHandle) {
+    let links = router.links();
+    let all = links.iter().map(|link| {
+        let mut status = link.status();
+        async move { status.wait_for(|status| status.state != State::Starting).await.is_ok() }
+    });
+    // Who is late is told of by /readyz.
+    let _late = tokio::time::timeout(SETTLE_TIME, futures::future::join_all(all)).await;
+}
+
+async fn stop(node: Node) {
+    let Node { gateway, router, store, node_file, faults: _faults } = node;
+    let mut stopper = Stopper::default();
+    stopper.add(row("gateway"), "gateway".into(), move || async move { gateway.stop().await });
+    stopper.add(row("link"), "links".into(), move || async move { router.stop().await });
+    stopper.add(row("store"), "store".into(), move || async move { store.stop().await });
+    let stopped = stopper.stop(limits::STOP_TIME).await;
+    if !stopped.late.is_empty() {
+        tracing::warn!(late = stopped.late.join(", "), "left behind at the deadline");
+    }
+    if let Err(error) = fs::remove_file(&node_file) {
+        tracing::debug!(%error, "node.json is gone already");
+    }
+    tracing::info!("stopped");
+}

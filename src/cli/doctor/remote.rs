@@ -1,0 +1,122 @@
+//! What the running node says.
+
+use serde_json::{Value, json};
+
+use super::super::args::Common;
+use super::super::client::Client;
+use super::super::locate::Locator;
+use super::super::text::text_of;
+use super::Finding;
+
+/// Looks at the node that runs and the servers behind it; returns its status if there is one.
+pub(super) async fn node(
+    common: &Common,
+    locator: &Locator,
+    findings: &mut Vec<Finding>,
+) -> Option<Value> {
+    let client = match Client::connect(common) {
+        Ok(client) => client,
+        Err(failure) => {
+            findings.push(Finding::warn("node", failure.message, failure.next));
+            return None;
+        }
+    };
+    let readiness = match client.page("/readyz").await {
+        Ok((_, page)) => serde_json::from_str(&page).unwrap_or(Value::Null),
+        Err(failure) => {
+            findings.push(Finding::error("node", failure.message, failure.next));
+            return None;
+        }
+    };
+    findings.push(ready(&readiness, &client.node().http, &locator.start_command()));
+    match client.ask("node_status", json!({})).await {
+        Ok(status) => {
+            findings.extend(version(&status));
+            let upstreams = status["upstreams"].as_array();
+            findings.extend(upstreams.into_iter().flatten().map(upstream));
+            Some(status)
+        }
+        Err(failure) => {
+            findings.push(Finding::warn("node status", failure.message, failure.next));
+            Some(Value::Null)
+        }
+    }
+}
+
+fn ready(readiness: &Value, http: &str, start: &str) -> Finding {
+    let status = text_of(readiness, "status");
+    let reasons = readiness["reasons"].as_array().into_iter().flatten();
+    let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
+    let reasons = reasons.join("; ");
+    match status.as_str() {
+        "ready" => Finding::ok("node", format!("ready at {http}")),
+        "starting" => Finding::ok("node", format!("starting at {http}: {reasons}")),
+        "degraded" => Finding::warn(
+            "node",
+            format!("works at {http}, but not everything behind it: {reasons}"),
+            "see the upstreams below",
+        ),
+        "stopping" => Finding::warn("node", "is stopping", format!("start it again: {start}")),
+        _ => Finding::error(
+            "node",
+            format!("what answers at {http} is not a toolmesh node"),
+            format!("end it, then: {start}"),
+        ),
+    }
+}
+
+fn version(status: &Value) -> Option<Finding> {
+    let theirs = text_of(status, "version");
+    let ours = env!("CARGO_PKG_VERSION");
+    (theirs != ours).then(|| {
+        Finding::warn(
+            "version",
+            format!("the node runs {theirs}, this command is {ours}"),
+            "restart the node to have both the same",
+        )
+    })
+}
+
+fn upstream(upstream: &Value) -> Finding {
+    let name = text_of(upstream, "name");
+    let check = format!("upstream {name}");
+    let reason = match text_of(upstream, "reason") {
+        reason if reason.is_empty() => "it did not say why".to_owned(),
+        reason => reason,
+    };
+    match text_of(upstream, "state").as_str() {
+        "ready" => Finding::ok(&check, format!("ready with {} tools", text_of(upstream, "tools"))),
+        "starting" => Finding::ok(&check, "starting"),
+        "stopped" => Finding::warn(&check, "stopped", format!("toolmesh upstream restart {name}")),
+        "backing_off" => {
+            let next = "it is started again by itself; correct what it says if it goes on";
+            Finding::warn(&check, format!("lost: {reason}"), next)
+        }
+        _ => Finding::error(
+            &check,
+            format!("given up for now, its tools cannot be called: {reason}"),
+            format!("correct what it says, then: toolmesh upstream restart {name}"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_node_is_told_from_one_that_is_degraded() {
+        let level = |page: Value| ready(&page, "http://h", "toolmesh up").level;
+        assert_eq!(level(json!({"status": "ready", "reasons": []})), Level::Ok);
+        assert_eq!(level(json!({"status": "degraded", "reasons": ["x"]})), Level::Warn);
+        assert_eq!(level(Value::Null), Level::Error);
+    }
+
+    #[test]
+    fn a_parked_upstream_is_an_error_with_its_reason() {
+        let finding = upstream(&json!({"name": "fs", "state": "parked", "reason": "exit 1"}));
+        assert_eq!(finding.level, Level::Error);
+        assert!(finding.message.contains("exit 1"));
+    }
+}

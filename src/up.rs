@@ -1,0 +1,152 @@
+//! `toolmesh up`: makes a node ready to boot, runs it, and says in a few lines where it is.
+
+use std::{io::Write, process::ExitCode};
+
+use serde_json::json;
+use toolmesh_actors::tools::NodeFacts;
+
+use crate::{
+    boot::{self, BootError, Plan},
+    cli::args::UpArgs,
+    config::{self, Flag, LogFormat, Sources},
+};
+
+/// Threads for links and other I/O beside the actors' own and the HTTP workers'.
+const IO_THREADS: usize = 2;
+
+/// Runs a node until it is told to stop. 0: stopped; 1: it could not start, or failed.
+pub(crate) fn run(args: &UpArgs) -> ExitCode {
+    let sources = Sources::of_process(args.file.config.clone(), args.data.clone(), flags(args));
+    let plan = match plan(sources, &args.listen) {
+        Ok(plan) => plan,
+        Err(message) => return failed(args.json, &message),
+    };
+    init_log(&plan.loaded.config.log);
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(IO_THREADS)
+            .thread_name("toolmesh-io")
+            .enable_all()
+            .build()
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => std::cell::Cell::new(Some(runtime)),
+        Err(error) => return failed(args.json, &format!("the system gives no threads: {error}; see `ulimit -a`")),
+    };
+    #[expect(clippy::expect_used, reason = "actix asks for the runtime once, right here")]
+    let system = actix::System::with_tokio_rt(move || runtime.take().expect("taken once"));
+    let json = args.json;
+    let code = match system.block_on(boot::run(plan, move |facts| announce(facts, json))) {
+        Ok(()) => 0,
+        Err(error) => {
+            failed(json, &explain(&error));
+            1
+        }
+    };
+    // Everything is stopped and flushed; dropping the runtime would wait for idle blocking threads.
+    std::process::exit(code)
+}
+
+fn flags(args: &UpArgs) -> Vec<Flag> {
+    let flag = |name: &str, key: &str, value: &Option<String>| {
+        value.as_ref().map(|value| Flag { name: name.into(), key: key.into(), value: value.clone() })
+    };
+    let unauthenticated = args.allow_unauthenticated.then(|| "true".to_owned());
+    [
+        flag("--http", "gateway.http", &args.http),
+        flag("--name", "name", &args.name),
+        flag("--allow-unauthenticated", "gateway.allow_unauthenticated", &unauthenticated),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn plan(sources: Sources, listen: &[String]) -> Result<Plan, String> {
+    if !listen.is_empty() {
+        return Err("this version does not join nodes yet, so there is nothing to listen for\n\
+                    next: leave --listen out".to_owned());
+    }
+    let loaded = config::load(&sources).map_err(|errors| {
+        let problems: Vec<String> = errors.problems().iter().map(ToString::to_string).collect();
+        format!("{}\nnext: toolmesh config check", problems.join("\n"))
+    })?;
+    config::prepare(&loaded.data).map_err(|error| with_sources(&error))?;
+    Ok(Plan { sources, loaded })
+}
+
+fn init_log(log: &config::Log) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info,rmcp=warn"));
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match log.format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // A logger that is set already logs just as well.
+    drop(set);
+}
+
+/// Tells a person where to point a client, or a program where everything is.
+fn announce(facts: &NodeFacts, as_json: bool) {
+    let mut out = std::io::stdout().lock();
+    let written = if as_json {
+        let line = json!({
+            "peer_id": facts.peer_id, "addresses": facts.addresses,
+            "http": facts.http, "data": facts.data,
+        });
+        writeln!(out, "{line}")
+    } else {
+        writeln!(
+            out,
+            "toolmesh node {name} is ready\n\
+             \x20 HTTP clients:   {http}/mcp\n\
+             \x20 stdio clients:  toolmesh stdio --data {data}\n\
+             \x20 see its tools:  toolmesh tools list --data {data}\n\
+             Ctrl-C stops it.",
+            name = facts.name,
+            http = facts.http,
+            data = facts.data,
+        )
+    };
+    if written.and_then(|()| out.flush()).is_err() {
+        tracing::debug!("nobody reads stdout");
+    }
+}
+
+fn explain(error: &BootError) -> String {
+    let next = match error {
+        BootError::Gateway(toolmesh_actors::gateway::StartError::Bind { source, .. }) if source.kind() == std::io::ErrorKind::AddrInUse => {
+            "another program, maybe another node, has this port: choose one with --http 127.0.0.1:0, or stop it"
+        }
+        BootError::Gateway(toolmesh_actors::gateway::StartError::Unprotected { .. }) => {
+            "make one with `toolmesh token create NAME`, or pass --allow-unauthenticated if a firewall or proxy protects it"
+        }
+        BootError::Gateway(_) => "choose an address of this machine with --http",
+        _ => "run `toolmesh doctor`",
+    };
+    format!("{}\nnext: {next}", with_sources(error))
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn failed(as_json: bool, message: &str) -> ExitCode {
+    if as_json {
+        let (message, next) = message.split_once("\nnext: ").unwrap_or((message, "run `toolmesh doctor`"));
+        println!("{}", json!({"error": {"message": message, "next": next}}));
+    } else {
+        eprintln!("error: {message}");
+    }
+    ExitCode::FAILURE
+}

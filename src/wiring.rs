@@ -1,0 +1,109 @@
+//! From the configuration to what each actor takes: names and units change here, nothing else.
+
+use std::sync::Arc;
+
+use toolmesh_actors::{
+    gateway,
+    link::{self, Endpoint},
+    router,
+};
+use toolmesh_core::{link::Policy, router as core};
+
+use crate::config::{Config, Exposure, Protocol, Runtime, Tool, Transport, Upstream, UpstreamName};
+
+/// What the gateway takes.
+pub(crate) fn gateway(config: &Config) -> gateway::Config {
+    let (gateway, limits) = (&config.gateway, &config.limits);
+    gateway::Config {
+        http: gateway.http,
+        allowed_hosts: gateway.allowed_hosts.clone(),
+        allowed_origins: gateway.allowed_origins.clone(),
+        require_token: gateway.require_token,
+        allow_unauthenticated: gateway.allow_unauthenticated,
+        limits: gateway::Limits {
+            body_bytes: limits.body_bytes,
+            json_depth: limits.json_depth,
+            body_time: limits.body_time,
+            head_time: limits.head_time,
+            sessions: limits.sessions,
+            sessions_per_principal: limits.sessions_per_principal,
+            session_idle: limits.session_idle,
+            in_flight: limits.in_flight,
+            in_flight_per_principal: limits.in_flight_per_principal,
+            rate: limits.rate.map(|rate| (rate.per_second, rate.burst)),
+        },
+    }
+}
+
+/// What the router takes.
+pub(crate) fn router(config: &Config) -> router::Settings {
+    let enabled = config.upstreams.iter().filter(|(_, upstream)| upstream.enabled);
+    router::Settings {
+        upstreams: enabled.map(|(name, upstream)| self::upstream(name, upstream)).collect(),
+        patterns: config
+            .routes
+            .iter()
+            .map(|route| core::Pattern {
+                tools: route.tools.compile_matcher(),
+                runtime: match &route.runtime {
+                    Runtime::Local => core::Runtime::Local,
+                    Runtime::Upstream(name) => core::Runtime::Upstream(name.as_str().into()),
+                },
+            })
+            .collect(),
+        exposure: match config.gateway.exposure {
+            Exposure::Flat => core::Exposure::Flat,
+            Exposure::Search => core::Exposure::Search,
+        },
+        page_size: config.gateway.page_size,
+    }
+}
+
+fn upstream(name: &UpstreamName, upstream: &Upstream) -> router::Upstream {
+    router::Upstream {
+        link: link::Config {
+            name: Arc::from(name.as_str()),
+            endpoint: endpoint(&upstream.transport),
+            protocol: match upstream.protocol {
+                Protocol::Auto => link::Protocol::Auto,
+                Protocol::Legacy => link::Protocol::Legacy,
+                Protocol::Stateless => link::Protocol::Modern,
+            },
+            start_timeout: upstream.start_timeout,
+            max_in_flight: upstream.max_in_flight,
+            policy: Policy::default(),
+        },
+        offer: core::Offer {
+            prefix: upstream.prefix.clone(),
+            category: upstream.category.clone(),
+            overrides: upstream.tools.iter().map(|(name, tool)| (name.clone(), overrides(tool))).collect(),
+        },
+        timeout: upstream.timeout,
+    }
+}
+
+fn endpoint(transport: &Transport) -> Endpoint {
+    match transport {
+        Transport::Stdio(stdio) => Endpoint::Stdio {
+            command: stdio.command.to_string_lossy().into_owned(),
+            args: stdio.args.clone(),
+            env: stdio.env.clone(),
+            inherit_env: stdio.inherit_env.clone(),
+            cwd: stdio.cwd.clone(),
+        },
+        Transport::Http(http) => Endpoint::Http {
+            url: http.url.to_string(),
+            headers: http.headers.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        },
+    }
+}
+
+fn overrides(tool: &Tool) -> core::Overrides {
+    core::Overrides {
+        read_only: tool.read_only,
+        idempotent: tool.idempotent,
+        timeout_s: tool.timeout.map(|time| time.as_secs()),
+        hide: tool.hide,
+        category: tool.category.clone(),
+    }
+}

@@ -3,6 +3,7 @@
 mod boot;
 mod cli;
 mod config;
+mod example_server;
 mod guard;
 mod reload;
 mod up;

@@ -5,6 +5,7 @@
 
 pub(crate) mod args;
 mod client;
+mod demo;
 mod doctor;
 mod headers;
 mod locate;
@@ -36,32 +37,25 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => return refuse(&error, std::env::args_os()),
     };
     let Cli { common, command } = cli;
-    match command {
-        Command::Config { file, command } => config(common, file, command),
-        Command::Up(args) => crate::up::run(&args),
-        Command::Guard => crate::guard::run(),
-        Command::Exec { command } => crate::guard::exec(&command),
-        command => {
-            // The stdout of a bridge belongs to MCP, whatever happens.
-            let as_json = common.json && !matches!(command, Command::Stdio(_));
-            finish(&blocking(answer(&common, command)), as_json)
-        }
-    }
-}
-
-/// Runs a command that ends with a report.
-async fn answer(common: &Common, command: Command) -> Result<Report, Failure> {
-    match command {
-        Command::Stdio(args) => stdio::run(common, &args).await,
-        Command::Status => status::status(common).await,
-        Command::Token(command) => token::run(common, &command).await,
-        Command::Tools(command) => tools::run(common, &command).await,
-        Command::Upstream(command) => status::upstream(common, &command).await,
-
-        Command::Doctor(file) => doctor::run(common, file).await,
+    // The stdout of a bridge or a server belongs to MCP, whatever happens.
+    let speaks_mcp = matches!(command, Command::Stdio(_) | Command::ExampleServer);
+    let as_json = common.json && !speaks_mcp;
+    let outcome = match command {
+        Command::Up(args) => return crate::up::run(&args),
+        Command::Guard => return crate::guard::run(),
+        Command::Exec { command } => return crate::guard::exec(&command),
+        Command::Config { file, command } => return config(common, file, command),
+        Command::Stdio(args) => blocking(stdio::run(&common, &args)),
+        Command::Status => blocking(status::status(&common)),
+        Command::Doctor(file) => blocking(doctor::run(&common, file)),
+        Command::Tools(command) => blocking(tools::run(&common, &command)),
+        Command::Upstream(command) => blocking(status::upstream(&common, &command)),
+        Command::Token(command) => blocking(token::run(&common, &command)),
+        Command::Demo => blocking(demo::run(&common)),
+        Command::ExampleServer => blocking(example_server()),
         Command::Completions { shell } => Ok(completions(shell)),
-        _ => Err(Failure::new("this command is not built yet", "use a later version")),
-    }
+    };
+    finish(&outcome, as_json)
 }
 
 /// Runs `command` to its end on a small runtime of its own.
@@ -85,6 +79,16 @@ fn config(common: Common, file: ConfigFile, command: ConfigCommand) -> ExitCode 
     let sources = Sources::of_process(file.config, common.data, Vec::new());
     let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
     config::run(command, &sources, common.json, out, err).unwrap_or(ExitCode::FAILURE)
+}
+
+async fn example_server() -> Result<Report, Failure> {
+    let served = crate::example_server::run().await;
+    served.map(|()| Report::silent()).map_err(|error| {
+        Failure::new(
+            error.to_string(),
+            "name it as the command of an upstream, or see: toolmesh demo",
+        )
+    })
 }
 
 fn completions(shell: clap_complete::Shell) -> Report {

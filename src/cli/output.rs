@@ -26,6 +26,11 @@ impl Report {
     pub(crate) fn new(text: impl Into<String>, value: Value) -> Self {
         Self { text: text.into(), value, well: true }
     }
+
+    /// Returns the report of a command that has said all it has to say.
+    pub(crate) fn silent() -> Self {
+        Self::new("", Value::Null)
+    }
 }
 
 /// Why a command could not do what it was asked, and what to do about it.

@@ -119,7 +119,7 @@ fn describe(tool: &Value) -> String {
 }
 
 /// Returns what a result says: its text, else its structured content.
-fn content_of(result: &Value) -> String {
+pub(super) fn content_of(result: &Value) -> String {
     let blocks = result["content"].as_array().map(Vec::as_slice).unwrap_or_default();
     let shown: Vec<String> = blocks.iter().map(block_of).collect();
     match (shown.is_empty(), result.get("structuredContent")) {

@@ -16,7 +16,6 @@ mod session;
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -53,10 +52,10 @@ pub(crate) async fn run(common: &Common, args: &StdioArgs) -> Result<Report, Fai
         let line = tokio::select! {
             line = lines.next() => line,
             _ = terminated.recv() => Ok(Line::End),
-            _ = &mut writer => return Ok(silent()),
+            _ = &mut writer => return Ok(Report::silent()),
         };
         match line {
-            Ok(Line::End) => break Ok(silent()),
+            Ok(Line::End) => break Ok(Report::silent()),
             Ok(line) => bridge.take(line).await,
             Err(error) => {
                 break Err(Failure::new(format!("cannot read stdin: {error}"), "start it again"));
@@ -68,9 +67,4 @@ pub(crate) async fn run(common: &Common, args: &StdioArgs) -> Result<Report, Fai
     // It fails only where the client stopped reading.
     let _ = writer.await;
     ended
-}
-
-/// Returns the report of a bridge: its stdout belongs to MCP.
-fn silent() -> Report {
-    Report::new("", Value::Null)
 }

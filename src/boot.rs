@@ -113,7 +113,9 @@ pub(crate) async fn run(plan: Plan, announce: impl FnOnce(&NodeFacts)) -> Result
         _ = interrupt.recv() => Ok(()),
         Some(fault) = node.faults.recv() => Err(BootError::Fault(fault)),
     };
-    tracing::info!("stopping: requests under way may finish; a second signal ends the node at once");
+    tracing::info!(
+        "stopping: requests under way may finish; a second signal ends the node at once"
+    );
     watching.abort();
     tokio::select! {
         () = stop(node) => {}
@@ -163,16 +165,27 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
 
     let supervisor = Supervisor::start(clock.clone(), fatal);
     let store = StoreHandle::start(opened.store, state, &operator_token, &supervisor).await;
-    let guard = std::env::current_exe()
-        .map(Guard::new)
-        .unwrap_or_default();
+    let guard = std::env::current_exe().map(Guard::new).unwrap_or_default();
     let view = View::default();
     let memory = Arc::new(store.clone());
-    let router = RouterHandle::start(view.clone(), clock.clone(), supervisor.clone(), Arc::new(guard), memory).await;
+    let router = RouterHandle::start(
+        view.clone(),
+        clock.clone(),
+        supervisor.clone(),
+        Arc::new(guard),
+        memory,
+    )
+    .await;
 
     let facts = Arc::new(OnceLock::new());
     let sessions = SessionCount::default();
-    let operator = OperatorTools::new(facts.clone(), router.clone(), store.clone(), sessions.clone(), clock.clone());
+    let operator = OperatorTools::new(
+        facts.clone(),
+        router.clone(),
+        store.clone(),
+        sessions.clone(),
+        clock.clone(),
+    );
     let groups = vec![
         GroupHandle::start(CatalogueTools::new(view), &supervisor).await,
         GroupHandle::start(operator, &supervisor).await,
@@ -182,7 +195,9 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
     // Nobody else has the router's door yet, so it admits both.
     let provided = router.provide(groups).await;
     let configured = router.configure(wiring::router(config)).await;
-    provided.and(configured).map_err(|error| Fault { actor: "router".into(), reason: error.to_string() })?;
+    provided
+        .and(configured)
+        .map_err(|error| Fault { actor: "router".into(), reason: error.to_string() })?;
     let gateway = GatewayHandle::start(
         wiring::gateway(config),
         router.clone(),
@@ -224,7 +239,8 @@ fn node_name(config: &config::Config, stored: Option<&str>) -> NodeName {
 fn operator_token(path: &Path) -> io::Result<String> {
     if let Ok(file) = fs::File::open(path) {
         let metadata = file.metadata()?;
-        let private = metadata.mode() & 0o077 == 0 && metadata.uid() == rustix::process::geteuid().as_raw();
+        let private =
+            metadata.mode() & 0o077 == 0 && metadata.uid() == rustix::process::geteuid().as_raw();
         let mut token = String::new();
         file.take(1_024).read_to_string(&mut token)?;
         if private && token.trim().len() >= 32 {
@@ -232,7 +248,8 @@ fn operator_token(path: &Path) -> io::Result<String> {
         }
         tracing::warn!(path = %path.display(), "the operator token was not private; it is replaced");
     }
-    let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let token: String =
+        rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
     let token = format!("tmo_{token}");
     write_private(path, format!("{token}\n").as_bytes())?;
     Ok(token)

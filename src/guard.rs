@@ -34,7 +34,10 @@ pub(crate) fn run() -> ExitCode {
     };
     if !groups.is_empty() {
         signal_all(Signal::TERM);
-        #[expect(clippy::disallowed_methods, reason = "this process has one thread and nothing else to do")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this process has one thread and nothing else to do"
+        )]
         std::thread::sleep(GRACE);
         signal_all(Signal::KILL);
     }

@@ -18,7 +18,12 @@ use crate::{
 const STEPS_TOGETHER: Duration = Duration::from_millis(150);
 
 /// Reloads on every change of the file and on SIGHUP, until it is dropped.
-pub(crate) async fn watch(sources: Sources, mut present: Loaded, router: RouterHandle, gateway: GatewayHandle) {
+pub(crate) async fn watch(
+    sources: Sources,
+    mut present: Loaded,
+    router: RouterHandle,
+    gateway: GatewayHandle,
+) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     let file = present.file.clone().unwrap_or_else(|| present.data.join("config.toml"));
     let (changes, mut changed) = mpsc::channel(1);
@@ -45,8 +50,10 @@ pub(crate) async fn watch(sources: Sources, mut present: Loaded, router: RouterH
                 present.config.gateway.page_size = loaded.config.gateway.page_size;
             }
             Err(errors) => {
-                let problems: Vec<String> = errors.problems().iter().map(ToString::to_string).collect();
-                let note = format!("the changed configuration is not in force: {}", problems.join("; "));
+                let problems: Vec<String> =
+                    errors.problems().iter().map(ToString::to_string).collect();
+                let note =
+                    format!("the changed configuration is not in force: {}", problems.join("; "));
                 tracing::error!("{note}");
                 gateway.note(vec![note]);
             }

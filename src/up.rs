@@ -31,7 +31,12 @@ pub(crate) fn run(args: &UpArgs) -> ExitCode {
     };
     let runtime = match runtime() {
         Ok(runtime) => std::cell::Cell::new(Some(runtime)),
-        Err(error) => return failed(args.json, &format!("the system gives no threads: {error}; see `ulimit -a`")),
+        Err(error) => {
+            return failed(
+                args.json,
+                &format!("the system gives no threads: {error}; see `ulimit -a`"),
+            );
+        }
     };
     #[expect(clippy::expect_used, reason = "actix asks for the runtime once, right here")]
     let system = actix::System::with_tokio_rt(move || runtime.take().expect("taken once"));
@@ -49,7 +54,11 @@ pub(crate) fn run(args: &UpArgs) -> ExitCode {
 
 fn flags(args: &UpArgs) -> Vec<Flag> {
     let flag = |name: &str, key: &str, value: &Option<String>| {
-        value.as_ref().map(|value| Flag { name: name.into(), key: key.into(), value: value.clone() })
+        value.as_ref().map(|value| Flag {
+            name: name.into(),
+            key: key.into(),
+            value: value.clone(),
+        })
     };
     let unauthenticated = args.allow_unauthenticated.then(|| "true".to_owned());
     [
@@ -65,7 +74,8 @@ fn flags(args: &UpArgs) -> Vec<Flag> {
 fn plan(sources: Sources, listen: &[String]) -> Result<Plan, String> {
     if !listen.is_empty() {
         return Err("this version does not join nodes yet, so there is nothing to listen for\n\
-                    next: leave --listen out".to_owned());
+                    next: leave --listen out"
+            .to_owned());
     }
     let loaded = config::load(&sources).map_err(|errors| {
         let problems: Vec<String> = errors.problems().iter().map(ToString::to_string).collect();
@@ -77,10 +87,13 @@ fn plan(sources: Sources, listen: &[String]) -> Result<Plan, String> {
 
 fn init_log(log: &config::Log) {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info,rmcp=warn"));
+    let filter =
+        EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info,rmcp=warn"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
         LogFormat::Json => builder.json().try_init(),
     };
     // A logger that is set already logs just as well.
@@ -116,7 +129,9 @@ fn announce(facts: &NodeFacts, as_json: bool) {
 
 fn explain(error: &BootError) -> String {
     let next = match error {
-        BootError::Gateway(toolmesh_actors::gateway::StartError::Bind { source, .. }) if source.kind() == std::io::ErrorKind::AddrInUse => {
+        BootError::Gateway(toolmesh_actors::gateway::StartError::Bind { source, .. })
+            if source.kind() == std::io::ErrorKind::AddrInUse =>
+        {
             "another program, maybe another node, has this port: choose one with --http 127.0.0.1:0, or stop it"
         }
         BootError::Gateway(toolmesh_actors::gateway::StartError::Unprotected { .. }) => {
@@ -143,7 +158,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 fn failed(as_json: bool, message: &str) -> ExitCode {
     if as_json {
-        let (message, next) = message.split_once("\nnext: ").unwrap_or((message, "run `toolmesh doctor`"));
+        let (message, next) =
+            message.split_once("\nnext: ").unwrap_or((message, "run `toolmesh doctor`"));
         println!("{}", json!({"error": {"message": message, "next": next}}));
     } else {
         eprintln!("error: {message}");

@@ -76,7 +76,11 @@ fn upstream(name: &UpstreamName, upstream: &Upstream) -> router::Upstream {
         offer: core::Offer {
             prefix: upstream.prefix.clone(),
             category: upstream.category.clone(),
-            overrides: upstream.tools.iter().map(|(name, tool)| (name.clone(), overrides(tool))).collect(),
+            overrides: upstream
+                .tools
+                .iter()
+                .map(|(name, tool)| (name.clone(), overrides(tool)))
+                .collect(),
         },
         timeout: upstream.timeout,
     }
@@ -93,7 +97,11 @@ fn endpoint(transport: &Transport) -> Endpoint {
         },
         Transport::Http(http) => Endpoint::Http {
             url: http.url.to_string(),
-            headers: http.headers.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+            headers: http
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.clone()))
+                .collect(),
         },
     }
 }

@@ -11,8 +11,8 @@ use globset::Glob;
 use reqwest::Url;
 use reqwest::header::HeaderName;
 
-use toolmesh_actors::link::Secret;
 use super::value::{Durability, Exposure, LogFormat, Protocol};
+use toolmesh_actors::link::Secret;
 
 /// Everything an operator may decide about a node.
 ///

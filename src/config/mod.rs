@@ -24,9 +24,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub(crate) use checked::{
-    Config, Log, NodeName, Runtime, Tool, Transport, Upstream, UpstreamName,
-};
+pub(crate) use checked::{Config, Log, NodeName, Runtime, Tool, Transport, Upstream, UpstreamName};
 pub(crate) use command::{Command, run};
 pub(crate) use data::prepare;
 use layers::Layers;

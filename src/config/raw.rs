@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use toolmesh_actors::link::Secret;
 use super::value::{Durability, Exposure, LogFormat, Protocol};
+use toolmesh_actors::link::Secret;
 
 /// Configuration of a toolmesh node. Every key is optional.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]

@@ -110,7 +110,9 @@ fn check(message: &Map<String, Value>) -> Result<(), (i32, &'static str)> {
         return Err((-32600, "id: a string or an integer is expected"));
     }
     let Some(params) = message.get("params") else { return Ok(()) };
-    let Value::Object(params) = params else { return Err((-32602, "params: an object is expected")) };
+    let Value::Object(params) = params else {
+        return Err((-32602, "params: an object is expected"));
+    };
     match params.get("_meta") {
         None | Some(Value::Object(_)) => Ok(()),
         Some(_) => Err((-32602, "params._meta: an object is expected")),
@@ -168,7 +170,8 @@ mod tests {
     fn one_object_of_bounded_depth_is_a_message() {
         assert!(parse(br#"{"jsonrpc":"2.0","method":"ping","id":1}"#, 64).is_ok());
         let nested = |depth: usize| {
-            format!("{}{}", "{\"a\":".repeat(depth), "1".to_owned() + &"}".repeat(depth))
+            let (open, close) = ("{\"a\":".repeat(depth - 1), "}".repeat(depth - 1));
+            format!("{{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"params\":{open}1{close}}}")
         };
         assert!(parse(nested(64).as_bytes(), 64).is_ok());
         for (body, code) in [

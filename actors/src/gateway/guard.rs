@@ -9,7 +9,8 @@ use actix_web::{
     http::{
         Method, StatusCode,
         header::{
-            AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+            AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+            WWW_AUTHENTICATE,
         },
     },
     middleware::Next,
@@ -31,12 +32,14 @@ use super::{
     body::{self, BadBody, Held},
     health::{self, HealthSource},
     hosts::Hosts,
-    raw,
+    raw::{self, Marked},
     sessions::{Promise, Sessions},
 };
 use crate::store::StoreHandle;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// After a client of an older revision went away, it may come back for its answer; then its call
 /// goes on.
@@ -258,10 +261,29 @@ async fn message(guard: &Guard, request: &mut ServiceRequest) -> Result<Value, R
     let mut payload = request.take_payload();
     let body = body::read(&mut payload, announced, limits.body_bytes, limits.body_time).await?;
     let mut message = body::parse(&body, limits.json_depth)?;
-    let wrapped = message.as_object_mut().is_some_and(raw::wrap);
-    let body = if wrapped { message.to_string().into() } else { body };
+    let named = is_named(request, &message);
+    let marked = message.as_object_mut().map_or(Marked::No, |message| raw::mark(message, named));
+    let body = if marked == Marked::No { body } else { message.to_string().into() };
+    if marked == Marked::List && request.headers().contains_key(&METHOD) {
+        request.headers_mut().insert(METHOD, HeaderValue::from_static(raw::OUR_LIST));
+    }
     request.set_payload(Payload::from(body));
     Ok(message)
+}
+
+/// Whether the `Mcp-Method` header agrees with the body, or is not needed: before 2026-07-28.
+fn is_named(request: &ServiceRequest, message: &Value) -> bool {
+    let mut given = request.headers().get_all(&METHOD);
+    match (given.next(), given.next()) {
+        (Some(method), None) => {
+            message.get("method").and_then(Value::as_str).is_some_and(|m| method == m)
+        }
+        (None, _) => !request
+            .headers()
+            .get(&REVISION)
+            .is_some_and(|revision| revision.as_bytes() >= b"2026".as_slice()),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 fn request_id(message: &Value) -> Option<RequestId> {

@@ -1,23 +1,29 @@
 //! What a client is served: the router's list and calls, in rmcp's lifecycles.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CustomRequest, CustomResult, ErrorCode, Extensions, Implementation, ProgressNotification,
-        ProgressNotificationParam, ProtocolVersion, ServerCapabilities, ServerConfig,
-        ServerNotification, SubscriptionFilter, Tool,
+        CompleteRequestParams, CompleteResult, CustomRequest, CustomResult, ErrorCode, Extensions,
+        Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+        PaginatedRequestParams, ProgressNotification, ProgressNotificationParam, ProtocolVersion,
+        ServerCapabilities, ServerConfig, ServerNotification, SubscriptionFilter, Tool,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
 };
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use toolmesh_core::{
     call::RpcError,
     limits,
     principal::{Principal, Role},
+    router::Catalogue,
 };
 
 use super::raw;
@@ -34,11 +40,15 @@ const SESSION_CHECK: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct Handler {
     router: RouterHandle,
+    /// Changes since the subscription was accepted: rmcp acknowledges it before it runs.
+    changes: Arc<Mutex<Option<Catalogues>>>,
 }
+
+type Catalogues = watch::Receiver<Arc<Catalogue>>;
 
 impl Handler {
     pub(super) fn new(router: RouterHandle) -> Self {
-        Self { router }
+        Self { router, changes: Arc::default() }
     }
 
     async fn call(
@@ -148,22 +158,51 @@ impl ServerHandler for Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
-        let Some(params) = raw::unwrap(&method, params) else {
-            return Err(ErrorData::new(
-                ErrorCode::METHOD_NOT_FOUND,
-                format!("unknown method: {method}"),
-                None,
-            ));
+        let Some(request) = raw::unmark(&method, params) else {
+            return Err(unknown(&method));
         };
         let modern = context
             .protocol_version()
             .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
-        let result = if method == "tools/call" {
-            self.call(params, &context, modern).await
-        } else {
-            self.list(&params, principal(&context).role, modern)
+        let result = match request {
+            raw::Request::Call(params) => self.call(params, &context, modern).await,
+            raw::Request::List(params) => self.list(&params, principal(&context).role, modern),
         };
         result.map(|result| CustomResult(result.into())).map_err(error_data)
+    }
+
+    // What is not declared is not there, rather than empty.
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Err(unknown("prompts/list"))
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Err(unknown("resources/list"))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Err(unknown("resources/templates/list"))
+    }
+
+    async fn complete(
+        &self,
+        _: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        Err(unknown("completion/complete"))
     }
 
     /// rmcp checks `Mcp-Param-*` headers against the schema; tools that ask for none need no look.
@@ -199,12 +238,15 @@ impl ServerHandler for Handler {
         &self,
         requested: &SubscriptionFilter,
     ) -> Option<SubscriptionFilter> {
+        let changes = self.router.view().catalogues();
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = Some(changes);
         let ours = SubscriptionFilter::builder().tools_list_changed().build();
         Some(requested.intersection(&ours))
     }
 
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
-        let mut catalogues = self.router.view().catalogues();
+        let accepted = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut catalogues = accepted.unwrap_or_else(|| self.router.view().catalogues());
         if subscription.accepted().tools_list_changed != Some(true) {
             subscription.cancelled().await;
             return Ok(());
@@ -246,6 +288,10 @@ async fn notify(context: &RequestContext<RoleServer>, mut news: Map<String, Valu
     if context.peer.send_notification(news).await.is_err() {
         tracing::debug!("the client is gone before its progress");
     }
+}
+
+fn unknown(method: &str) -> ErrorData {
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("unknown method: {method}"), None)
 }
 
 fn error_data(error: RpcError) -> ErrorData {

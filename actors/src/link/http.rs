@@ -26,7 +26,8 @@ use sse_stream::{Sse, SseStream};
 use toolmesh_core::limits;
 
 use super::{
-    Secret, secret::resolved,
+    Secret,
+    secret::resolved,
     tap::{Slot, Tap},
 };
 

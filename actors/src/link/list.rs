@@ -11,7 +11,7 @@ use toolmesh_core::{
     limits,
 };
 
-use super::session::Session;
+use super::session::{Pass, Session};
 
 /// Reads the list until `deadline`.
 ///
@@ -34,8 +34,8 @@ pub(super) async fn list(
             ..ListToolsRequest::default()
         });
         // rmcp sees the list too: it derives headers from the schemas (SEP-2243).
-        let mut page =
-            session.request(request, true, deadline, CancellationToken::new(), None).await?;
+        let pass = Pass { typed: true, ..Pass::default() };
+        let mut page = session.request(request, pass, deadline, CancellationToken::new()).await?;
         let Some(Value::Array(listed)) = page.get_mut("tools").map(Value::take) else {
             return Err(bad("its answer to tools/list has no list of tools"));
         };

@@ -94,10 +94,12 @@ impl Secret {
 
 /// Looks a secret up in this process's environment; the error is for the operator.
 pub(super) fn resolved(secret: &Secret) -> Result<String, String> {
-    secret.resolve(|name| std::env::var(name).ok()).map_err(|error| match std::error::Error::source(&error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    })
+    secret.resolve(|name| std::env::var(name).ok()).map_err(
+        |error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    )
 }
 
 fn read(path: &Path) -> Result<String, SecretError> {

@@ -14,7 +14,7 @@ use toolmesh_core::call::{CallError, Why};
 
 use super::{
     handle::Call,
-    tap::{Answer, Open, Tap},
+    tap::{Open, Tap},
 };
 
 /// What is known of the server at the other end.
@@ -40,38 +40,71 @@ pub(super) struct Session {
     pub(super) server: Server,
 }
 
+/// How a request passes the tap.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    /// rmcp shall see the result too.
+    pub(super) typed: bool,
+    /// `_meta` entries of our own.
+    pub(super) meta: Map<String, Value>,
+    /// Where progress goes.
+    pub(super) progress: Option<mpsc::Sender<Map<String, Value>>>,
+}
+
+const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+
+/// What a caller can answer when a 2026-07-28 tool needs input (`inputRequests`): that passes
+/// through us, so the server may know. Nothing else of the caller's is ours to promise.
+const PASSED_CAPABILITIES: [&str; 3] = ["elicitation", "roots", "sampling"];
+
 /// `_meta` keys that belong to one hop and are never passed on.
 const HOP_KEYS: [&str; 4] = [
     "progressToken",
     "io.modelcontextprotocol/protocolVersion",
     "io.modelcontextprotocol/clientInfo",
-    "io.modelcontextprotocol/clientCapabilities",
+    CAPABILITIES_KEY,
 ];
 
 impl Session {
     /// Makes one call as a custom request, so that nothing of it is lost in types.
     pub(super) async fn call(&self, call: Call) -> Result<Value, CallError> {
         let Call { method, mut params, deadline, cancel, progress } = call;
+        let mut own = Map::new();
         if let Some(Value::Object(meta)) = params.get_mut("_meta") {
+            if let Some(Value::Object(caller)) = meta.get(CAPABILITIES_KEY) {
+                let answers =
+                    caller.iter().filter(|(key, _)| PASSED_CAPABILITIES.contains(&key.as_str()));
+                let answers: Map<_, _> =
+                    answers.map(|(key, value)| (key.clone(), value.clone())).collect();
+                if self.is_modern() && !answers.is_empty() {
+                    own.insert(CAPABILITIES_KEY.to_owned(), answers.into());
+                }
+            }
             meta.retain(|key, _| {
                 !HOP_KEYS.contains(&key.as_str()) && !key.starts_with("dev.toolmesh/")
             });
         }
         let request = ClientRequest::CustomRequest(CustomRequest::new(method, Some(params.into())));
-        self.request(request, false, deadline, cancel, progress).await
+        let pass = Pass { typed: false, meta: own, progress };
+        self.request(request, pass, deadline, cancel).await
     }
 
-    /// Makes any request and returns its raw result. `typed`: rmcp shall see the result too.
+    fn is_modern(&self) -> bool {
+        self.server.protocol.as_str() >= "2026-07-28"
+    }
+
+    /// Makes any request and returns its raw result.
     pub(super) async fn request(
         &self,
         request: ClientRequest,
-        typed: bool,
+        pass: Pass,
         deadline: tokio::time::Instant,
         cancel: CancellationToken,
-        progress: Option<mpsc::Sender<Map<String, Value>>>,
     ) -> Result<Value, CallError> {
+        let Pass { typed, mut meta, progress } = pass;
         let mut open = self.tap.open(progress, typed);
-        let meta = RequestMetaObject(MetaObject(Map::from_iter([open.meta()])));
+        meta.extend([open.meta()]);
+        let meta = RequestMetaObject(MetaObject(meta));
         let options = PeerRequestOptions::no_options().with_meta(meta);
         let sent = tokio::select! {
             sent = self.peer.send_cancellable_request(request, options) => sent,
@@ -81,7 +114,6 @@ impl Session {
         let Ok(mut handle) = sent else { return Err(self.lost(&open)) };
         let why = tokio::select! {
             biased;
-            answer = &mut open.answer => return self.answered(&open, answer.ok()),
             ended = &mut handle.rx => return self.finished(&mut open, ended.ok()),
             () = self.tap.ended.cancelled() => return self.finished(&mut open, None),
             () = cancel.cancelled() => Why::Cancelled,
@@ -90,13 +122,6 @@ impl Session {
         let error = given_up(&open, why);
         withdraw(handle, why);
         Err(error)
-    }
-
-    fn answered(&self, open: &Open, answer: Option<Answer>) -> Result<Value, CallError> {
-        match answer {
-            Some(answer) => answer.map_err(CallError::Answered),
-            None => Err(self.lost(open)),
-        }
     }
 
     /// rmcp is done with the request: the answer is in the slot, or there is none.

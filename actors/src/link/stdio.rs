@@ -28,7 +28,8 @@ use tokio_util::{
 use toolmesh_core::limits;
 
 use super::{
-    Endpoint, Guard, secret::resolved,
+    Endpoint, Guard,
+    secret::resolved,
     tap::{Slot, Tap},
 };
 
@@ -84,7 +85,10 @@ pub(super) async fn spawn(
     guard.watch(pid);
     if gate.is_some() {
         // It waits for this byte, so the pipe has room for it.
-        stdin.write_all(b"\n").await.map_err(|error| format!("{command:?} ended at once: {error}"))?;
+        stdin
+            .write_all(b"\n")
+            .await
+            .map_err(|error| format!("{command:?} ended at once: {error}"))?;
     }
 
     let (outbox, queue) = mpsc::channel(limits::UPSTREAM_OUTBOX);

@@ -65,7 +65,9 @@ impl Identity {
         let failed = |source| IdentityError::Io { path: path.to_owned(), source };
         match File::open(path) {
             Ok(file) => Self::load(path, &file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self::create(path).map_err(failed)
+            }
             Err(error) => Err(failed(error)),
         }
     }
@@ -80,8 +82,9 @@ impl Identity {
         if metadata.mode() & 0o007 != 0 {
             return Err(IdentityError::Readable { path: path.to_owned() });
         }
-        let warning = (metadata.mode() & 0o070 != 0)
-            .then(|| format!("the group can read the key file {0}; run `chmod 600 {0}`", path.display()));
+        let warning = (metadata.mode() & 0o070 != 0).then(|| {
+            format!("the group can read the key file {0}; run `chmod 600 {0}`", path.display())
+        });
         let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
         let keypair = Keypair::from_protobuf_encoding(&bytes)

@@ -83,7 +83,7 @@ impl Client {
     pub(crate) async fn ask(&self, tool: &str, arguments: Value) -> Result<Value, Failure> {
         let call = self.call(tool, &arguments, |_| {});
         let result = match tokio::time::timeout(QUESTION_TIME, call).await {
-            Ok(result) => result.map_err(|error| self.failure(&error))?,
+            Ok(result) => result.map_err(|error| self.unanswered(tool, &error))?,
             Err(_) => return Err(self.too_slow()),
         };
         if result["isError"] == true {
@@ -137,6 +137,25 @@ impl Client {
                     if status.is_success() { advice_of(data) } else { advice(*status, None) };
                 Failure::new(message, next)
             }
+        }
+    }
+
+    /// Returns `error` as the failure of a question to the node itself.
+    fn unanswered(&self, tool: &str, error: &RequestError) -> Failure {
+        let failure = self.failure(error);
+        match error {
+            RequestError::Answered { message, .. } if message.starts_with("unknown tool") => {
+                Failure::new(
+                    format!("the node does not let us use {tool}"),
+                    "be its operator: name its data directory with --data, or pass --token",
+                )
+            }
+            RequestError::Answered { status, .. } if status.is_success() => {
+                // The tools of a group are named after its command.
+                let group = tool.split('_').next().unwrap_or_default();
+                Failure::new(failure.message, format!("see what there is: toolmesh {group} list"))
+            }
+            _ => failure,
         }
     }
 

@@ -39,6 +39,10 @@ test *FILTER: fetch
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc {{locked}} --workspace --no-deps
 
+# Writes docs/api.md anew from the tools of a running node
+api-docs:
+    UPDATE=1 cargo test {{locked}} --package toolmesh --test api_docs
+
 # Checks licences, banned crates and sources of all dependencies; needs no internet
 deny:
     . .ci/tools cargo-deny; cargo deny --locked --workspace check --hide-inclusion-graph bans licenses sources
@@ -51,9 +55,12 @@ advisories:
 coverage FLOOR="75":
     COVERAGE_FLOOR={{FLOOR}} ./.ci/coverage
 
-# Measures calls a second, latency and memory against their floors
+# The table goes to stderr and JSON to stdout; docs/performance.md explains both.
+# Measures calls a second, latency and memory; fails when a floor does not hold
 bench *ARGS:
-    cargo run {{locked}} --release --package toolmesh-benches --bin toolmesh-benches -- {{ARGS}}
+    cargo build {{locked}} --release --package toolmesh --features bench-tools
+    cargo build {{locked}} --release --package toolmesh-test-servers --package toolmesh-benches
+    target/release/toolmesh-benches {{ARGS}}
 
 # Runs the guided tour
 demo:

@@ -1,1 +1,102 @@
-fn main() {}
+//! Measures a node against what a user would pick instead, in one run on one machine.
+//!
+//! Everything is measured in interleaved rounds, between a raw TCP echo and `fdatasync` of the same
+//! moment, because a figure without its machine says little. A floor that does not hold makes the
+//! exit status 1; an aim is only said. `docs/performance.md` explains the figures.
+//!
+//! - `measure` knows what is measured, `report` what is demanded and how it is printed.
+//! - `wire`, `requests` and `load` are the load generator: a lean HTTP/1.1 client of our own, so that
+//!   the client is not what is measured.
+//! - `bare` is the server to compare with, `machine` the machine itself, `process` starts and looks
+//!   at processes, `figures` sums up.
+
+mod bare;
+mod figures;
+mod load;
+mod machine;
+mod measure;
+mod process;
+mod report;
+mod requests;
+mod wire;
+
+use std::{error::Error, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+/// What every fallible step here returns: a text for the person who runs the benches.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Measures calls a second, latency and memory of a node. The table goes to stderr, JSON to stdout.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+
+    #[command(flatten)]
+    plan: Plan,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Plan {
+    /// Interleaved rounds; every figure is a median over them
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rounds: u16,
+
+    /// Length of one load of one server in a round
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    load: Duration,
+
+    /// Time without a request before memory is read
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    idle: Duration,
+}
+
+/// What this program is when it stands in for something else, in a process of its own.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Role {
+    /// Serves the echo tool with nothing but rmcp-actix-web
+    #[command(hide = true)]
+    BareServer,
+    /// Sends back what it receives
+    #[command(hide = true)]
+    RawEcho,
+}
+
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is expected".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.role {
+        Some(Role::BareServer) => {
+            actix_web::rt::System::new().block_on(bare::serve()).map(|()| true)
+        }
+        Some(Role::RawEcho) => in_runtime(machine::serve_echo()).map(|()| true),
+        None => in_runtime(run(arguments.plan)),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// One thread: what the client takes of the machine stays small and the same for every server.
+fn in_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Measures and reports. Returns whether every floor held.
+async fn run(plan: Plan) -> Result<bool> {
+    let report = report::Report::new(plan, &measure::all(plan).await?);
+    eprintln!("{report}");
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(report.floors_hold())
+}

@@ -1,0 +1,179 @@
+//! Starts the processes that are measured, and looks at what they take.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::Result;
+
+/// How long a process may take until it says where it listens.
+const START_TIME: Duration = Duration::from_secs(30);
+
+/// A server in a process of its own, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    pid: u32,
+    _child: Child,
+    _data: Option<TempDir>,
+}
+
+impl Server {
+    /// Starts this program in another role.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub(crate) async fn role(role: &str) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        Self::start(command.arg(role), None).await
+    }
+
+    /// Starts a node in a data directory of its own, with the given `config.toml` and otherwise as
+    /// it is out of the box, but for a quiet log.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub(crate) async fn node(config: &str) -> Result<Self> {
+        let data = tempfile::Builder::new().prefix("toolmesh-bench-").tempdir()?;
+        let file = data.path().join("config.toml");
+        fs::write(&file, format!("[log]\nlevel = \"warn\"\n{config}"))?;
+        let mut command = Command::new(beside("toolmesh")?);
+        command.args(["up", "--json", "--http", "127.0.0.1:0", "--config"]).arg(file);
+        command.arg("--data").arg(data.path().join("data"));
+        Self::start(&mut command, Some(data)).await
+    }
+
+    async fn start(command: &mut Command, data: Option<TempDir>) -> Result<Self> {
+        // Nothing of the caller's environment may change what is measured.
+        let kept = ["PATH", "HOME", "TMPDIR"].map(|name| (name, std::env::var_os(name)));
+        command.env_clear().envs(kept.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let program = command.as_std().get_program().to_owned();
+        let mut child = command.spawn().map_err(|error| failed(&program, &error.to_string()))?;
+        let (stdout, pid) = (child.stdout.take(), child.id());
+        let (Some(stdout), Some(pid)) = (stdout, pid) else {
+            return Err(failed(&program, "it ended at once"));
+        };
+        let mut line = String::new();
+        let mut stdout = BufReader::new(stdout);
+        let said = tokio::time::timeout(START_TIME, stdout.read_line(&mut line)).await;
+        said.map_err(|_late| failed(&program, "it does not say that it is ready"))??;
+        let address = address(&line).ok_or_else(|| failed(&program, line.trim()))?;
+        Ok(Self { address, pid, _child: child, _data: data })
+    }
+
+    /// Resident memory of the server and of its guard process, in MiB. Not its upstreams'.
+    ///
+    /// # Errors
+    /// The system has no `/proc` like Linux'.
+    pub(crate) fn memory(&self) -> Result<f64> {
+        let mut kib = resident_kib(self.pid)?;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let path = entry.path();
+            if parent(&path) == Some(self.pid) && is_guard(&path) {
+                let pid = entry.file_name().to_string_lossy().parse()?;
+                kib += resident_kib(pid)?;
+            }
+        }
+        Ok(kib / 1_024.0)
+    }
+
+    /// Time on a processor so far; see [`processor_time`].
+    ///
+    /// # Errors
+    /// The system has no `/proc` like Linux'.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        processor_time(self.pid)
+    }
+}
+
+/// A process' time on a processor so far, of all threads that still run.
+///
+/// # Errors
+/// The system has no `/proc` like Linux'.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end while it is looked at.
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        let first = text.split(' ').next().unwrap_or_default();
+        nanoseconds += first.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// A binary of this workspace, built with this one.
+///
+/// # Errors
+/// It was not built.
+pub(crate) fn beside(name: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(failed(path.as_os_str(), "it was not built; run `just bench`"))
+    }
+}
+
+fn failed(program: &OsStr, why: &str) -> Box<dyn std::error::Error> {
+    format!("{} did not start: {why}", program.display()).into()
+}
+
+fn address(line: &str) -> Option<SocketAddr> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    line.get("http")?.as_str()?.strip_prefix("http://")?.parse().ok()
+}
+
+fn resident_kib(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number =
+        resident.and_then(|rest| rest.trim().strip_suffix("kB")).ok_or("no VmRSS in /proc")?;
+    Ok(number.trim().parse()?)
+}
+
+fn parent(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+fn is_guard(process: &Path) -> bool {
+    let command = fs::read(process.join("cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).any(|argument| argument == b"__guard")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_ready_server_names_its_address() {
+        assert_eq!(
+            address(r#"{"http":"http://127.0.0.1:7","data":"/d"}"#),
+            "127.0.0.1:7".parse().ok()
+        );
+        for line in ["", "{}", r#"{"http":"127.0.0.1:7"}"#, r#"{"error":{"message":"no"}}"#] {
+            assert_eq!(address(line), None);
+        }
+    }
+
+    #[test]
+    fn a_process_can_be_looked_at() -> Result<()> {
+        assert!(resident_kib(std::process::id())? > 0.0);
+        assert!(parent(Path::new("/proc/self")).is_some() && !is_guard(Path::new("/proc/self")));
+        Ok(())
+    }
+}

@@ -9,7 +9,8 @@ use std::{
 use serde::Serialize;
 use toolmesh_core::{call::CallError, limits, router::Runtime};
 
-/// The figures of one runtime. Times in milliseconds, over the last calls.
+/// The figures of one runtime; percentiles are over the last calls
+/// ([`limits::LATENCY_SAMPLES`]).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct RuntimeStats {
     /// Calls that were routed there.
@@ -18,11 +19,11 @@ pub struct RuntimeStats {
     pub errors: u64,
     /// Attempts beyond the first.
     pub retries: u64,
-    /// Median time.
+    /// Median time in milliseconds.
     pub p50_ms: f64,
-    /// 95th percentile.
+    /// 95th percentile in milliseconds.
     pub p95_ms: f64,
-    /// 99th percentile.
+    /// 99th percentile in milliseconds.
     pub p99_ms: f64,
 }
 

@@ -44,7 +44,7 @@ struct Nothing {}
 struct SearchArguments {
     /// What the tool should do, in plain words or words of its name.
     query: String,
-    /// How many hits at most, 1 to 100.
+    /// How many hits at most.
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 100))]
     limit: usize,
@@ -59,7 +59,7 @@ fn ten() -> usize {
 struct ListArguments {
     /// Only tools of this category.
     category: Option<String>,
-    /// How many tools at most, 1 to 1000.
+    /// How many tools at most.
     #[serde(default = "hundred")]
     #[schemars(range(min = 1, max = 1000))]
     limit: usize,
@@ -150,19 +150,20 @@ struct Definition {
 struct Explanation {
     /// The listed name of the tool that would be called, if any.
     tool: Option<String>,
-    /// Where it would run.
+    /// Where it would run: `local` or `upstream:NAME`.
     runtime: Option<String>,
-    /// The rule that decided.
+    /// The rule that decided: `explicit`, `listed`, `pattern` or `default`.
     rule: Option<Value>,
     /// Whether a call whose outcome is unknown would be repeated.
     repeatable: Option<bool>,
-    /// All runtimes that were looked at, and why each was dropped.
+    /// The runtimes that were looked at, in order: `rule`, `runtime`, the `tool` there, and why it
+    /// was `dropped`.
     candidates: Vec<Value>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Metrics {
-    /// Figures by runtime, over the last calls.
+    /// Figures by runtime; percentiles are over the last 512 calls.
     runtimes: BTreeMap<String, RuntimeStats>,
 }
 

@@ -103,6 +103,7 @@ struct TokenId {
 /// An upstream as it is shown.
 #[derive(Debug, Serialize, JsonSchema)]
 struct UpstreamView {
+    /// Its name in the configuration.
     name: String,
     /// `stdio` or `http`.
     kind: &'static str,
@@ -111,7 +112,7 @@ struct UpstreamView {
     /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// When it is tried again.
+    /// When it is tried again, in milliseconds from now.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_in_ms: Option<u64>,
     /// Tools it listed last.
@@ -133,29 +134,41 @@ struct UpstreamView {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Upstreams {
+    /// The upstreams, in order of their names.
     upstreams: Vec<UpstreamView>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct NodeStatus {
+    /// The node's short name.
     name: String,
+    /// The node's identity.
     peer_id: String,
+    /// The program's version.
     version: &'static str,
+    /// Seconds since the node started.
     uptime_s: u64,
+    /// Base of the HTTP endpoint; clients connect to `/mcp` below it.
     http: String,
+    /// The data directory.
     data: String,
+    /// Addresses on the mesh; none in this version.
     addresses: Vec<String>,
     /// Tools that a client sees.
     tools: usize,
     /// Sessions of the older revisions.
     sessions: usize,
+    /// The upstreams, in order of their names.
     upstreams: Vec<UpstreamView>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct CreatedToken {
+    /// Its id, to revoke it by.
     id: String,
+    /// What it is called.
     name: String,
+    /// What its bearer may do: `client` or `operator`.
     role: String,
     /// The token itself, shown this once.
     token: String,
@@ -163,12 +176,15 @@ struct CreatedToken {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Tokens {
+    /// The tokens, in order of their ids.
     tokens: Vec<TokenView>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Revoked {
+    /// The id that was revoked.
     id: String,
+    /// Always true: what cannot be revoked is an error.
     revoked: bool,
 }
 

@@ -9,8 +9,7 @@ use std::{
 use serde::Serialize;
 use toolmesh_core::{call::CallError, limits, router::Runtime};
 
-/// The figures of one runtime; percentiles are over the last calls
-/// ([`limits::LATENCY_SAMPLES`]).
+/// The figures of one runtime; percentiles are over the last calls.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct RuntimeStats {
     /// Calls that were routed there.

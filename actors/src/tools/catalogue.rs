@@ -163,7 +163,7 @@ struct Explanation {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Metrics {
-    /// Figures by runtime; percentiles are over the last 512 calls.
+    /// Figures by runtime; percentiles are over the last calls.
     runtimes: BTreeMap<String, RuntimeStats>,
 }
 

@@ -158,13 +158,18 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
         notes.push(note);
     }
     let state = toolmesh_store::State::load(opened.store.records())?;
-    let name = node_name(config, state.node_name.as_deref());
     let token_file = data.join("operator.token");
     let operator_token = operator_token(&token_file)
         .map_err(|source| BootError::File { path: token_file, source })?;
 
     let supervisor = Supervisor::start(clock.clone(), fatal);
     let store = StoreHandle::start(opened.store, state, &operator_token, &supervisor).await;
+    let name = node_name(config, store.node_name().as_deref());
+    if store.node_name().as_deref() != Some(name.as_str())
+        && let Err(error) = store.keep_name(name.to_string()).await
+    {
+        tracing::warn!(%error, "the node's name is not kept");
+    }
     let guard = std::env::current_exe().map(Guard::new).unwrap_or_default();
     let view = View::default();
     let memory = Arc::new(store.clone());

@@ -87,8 +87,8 @@ fn plan(sources: Sources, listen: &[String]) -> Result<Plan, String> {
 
 fn init_log(log: &config::Log) {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter =
-        EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info,rmcp=warn"));
+    let filter = EnvFilter::try_new(&log.level)
+        .unwrap_or_else(|_| EnvFilter::new("info,rmcp=off,actix_server=warn"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match log.format {
         LogFormat::Text => {

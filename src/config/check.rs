@@ -26,7 +26,7 @@ use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawRoute, RawUpstream};
 const PORT: u16 = 7332;
 
 /// Directives of the log where none are configured; rmcp logs every message at `info`.
-const LOG_LEVEL: &str = "info,rmcp=warn";
+const LOG_LEVEL: &str = "info,rmcp=off,actix_server=warn";
 
 /// Upstreams or routes of one node; each costs a task or a match per call.
 const ENTRIES_MAX: usize = 256;

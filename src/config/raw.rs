@@ -131,7 +131,7 @@ pub(super) struct RawLog {
     /// `text` for people, `json` for one object a line. Default `text`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) format: Option<LogFormat>,
-    /// A level, or levels by module. Default `info,rmcp=warn`.
+    /// A level, or levels by module. Default `info,rmcp=off,actix_server=warn`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) level: Option<String>,
 }

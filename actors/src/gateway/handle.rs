@@ -17,7 +17,7 @@ use super::{
     sessions::Sessions,
 };
 use crate::{
-    kit::{Clock, Door, Supervisor, row},
+    kit::{Clock, Door, Supervised, Supervisor, row},
     router::RouterHandle,
     store::StoreHandle,
 };
@@ -49,6 +49,7 @@ pub struct GatewayHandle {
     door: Door<Gateway>,
     health: HealthSource,
     address: SocketAddr,
+    _supervised: Arc<Supervised>,
 }
 
 impl GatewayHandle {
@@ -85,7 +86,7 @@ impl GatewayHandle {
         let door = Door::new(limits::DOOR);
         let (handle, running) = (server.handle(), health.clone());
         actix::spawn(server);
-        supervisor
+        let supervised = supervisor
             .supervise(row("gateway"), "gateway".into(), door.clone(), move |obituary| {
                 Gateway::new(
                     handle.clone(),
@@ -96,7 +97,7 @@ impl GatewayHandle {
                 )
             })
             .await;
-        Ok(Self { door, health, address })
+        Ok(Self { door, health, address, _supervised: Arc::new(supervised) })
     }
 
     /// Where it listens.

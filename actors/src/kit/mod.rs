@@ -16,7 +16,7 @@ use actix::{Actor, AsyncContext, Context, WrapFuture};
 pub use clock::Clock;
 pub use door::{Door, DoorError, Permit};
 pub use stop::{Stopped, Stopper};
-pub use supervisor::{Fault, Obituary, OnFault, Row, Supervisor, TABLE, row};
+pub use supervisor::{Fault, Obituary, OnFault, Row, Supervised, Supervisor, TABLE, row};
 
 /// Lets everything else on the actors' thread have its turn before the next message.
 ///

@@ -94,6 +94,7 @@ pub struct Fault {
 enum News {
     Died { id: u64 },
     Watch { id: u64, name: String, row: Row, restart: Restart },
+    Forget { id: u64 },
 }
 
 type Restart = Box<dyn Fn(Obituary) + Send>;
@@ -115,6 +116,22 @@ impl Drop for Obituary {
             && news.try_send(News::Died { id: self.id }).is_err()
         {
             tracing::error!(id = self.id, "obituary lost: the supervisor's lane is full");
+        }
+    }
+}
+
+/// Says that an actor is wanted. When this is dropped, the supervisor forgets the actor.
+#[derive(Debug)]
+pub struct Supervised {
+    id: u64,
+    news: mpsc::WeakSender<News>,
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        // A lane that is full or gone leaves one entry behind, which does nothing.
+        if let Some(news) = self.news.upgrade() {
+            let _left_behind = news.try_send(News::Forget { id: self.id });
         }
     }
 }
@@ -142,14 +159,16 @@ impl Supervisor {
     }
 
     /// Starts an actor of kind `row`, called `name`, on the current arbiter, behind `door`, and
-    /// starts it again from `factory` when it panics and its row says so.
+    /// starts it again from `factory` when it panics and its row says so. It is watched as long as
+    /// the returned value is kept.
     pub async fn supervise<A>(
         &self,
         row: Row,
         name: String,
         door: Door<A>,
         factory: impl Fn(Obituary) -> A + Send + 'static,
-    ) where
+    ) -> Supervised
+    where
         A: Actor<Context = Context<A>>,
     {
         let id = self.ids.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -162,6 +181,7 @@ impl Supervisor {
         if self.news.send(watched).await.is_err() {
             tracing::debug!("supervisor is gone: the node is stopping");
         }
+        Supervised { id, news: self.news.downgrade() }
     }
 }
 
@@ -196,6 +216,10 @@ async fn watch(
                 continue;
             }
             News::Died { id } => id,
+            News::Forget { id } => {
+                actors.remove(&id);
+                continue;
+            }
         };
         let Some(watched) = actors.get_mut(&id) else { continue };
         let again = match watched.row.on_fault {

@@ -112,7 +112,7 @@ async fn an_actor_that_panics_is_made_anew_behind_the_same_door_until_its_budget
         ..row("router")
     };
     let count = made.clone();
-    supervisor
+    let _supervised = supervisor
         .supervise(budget, "counter".into(), door.clone(), move |obituary| {
             count.fetch_add(1, Ordering::SeqCst);
             counter(&gate, Some(obituary))

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use rmcp::{
     ClientHandler, RoleClient,
     model::{
-        ClientCapabilities, ClientConfig, Implementation, ProtocolVersion, SubscriptionFilter,
+        ClientCapabilities, ClientConfig, Implementation, ProtocolVersion, RequestMetaObject,
+        SubscriptionFilter,
     },
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt,
@@ -22,6 +23,9 @@ use super::{
     tap::Tap,
 };
 
+/// Time for a server to say which revisions it speaks, once, at the first contact.
+const QUESTION_TIME: Duration = Duration::from_secs(3);
+
 /// Our side of a session: it offers nothing to servers and listens for changed tools.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
@@ -30,8 +34,7 @@ pub(super) struct Client {
 
 impl ClientHandler for Client {
     fn get_info(&self) -> ClientConfig {
-        let name = Implementation::new("toolmesh", env!("CARGO_PKG_VERSION"));
-        ClientConfig::new(ClientCapabilities::default(), name)
+        ClientConfig::new(ClientCapabilities::default(), us())
             .with_protocol_version(ProtocolVersion::V_2025_11_25)
     }
 
@@ -65,7 +68,8 @@ impl From<String> for Failed {
 }
 
 /// Connects, finding out which lifecycle the server speaks. A stdio server that refuses one is
-/// asked in the other in a fresh process: a slow one would answer the first question late.
+/// asked in the other in a fresh process: a slow one would answer the first question late. One
+/// that takes the older and says that it speaks the newer too gets that, in a fresh process.
 pub(super) async fn connect(
     config: &Config,
     remembered: Option<Protocol>,
@@ -85,6 +89,21 @@ pub(super) async fn connect(
     for &protocol in order {
         let tried = close.child_token();
         match connect_as(config, protocol, guard, stderr, tried.clone()).await {
+            Ok(connected) if config.protocol == Protocol::Auto && remembered.is_none() => {
+                if !speaks_newer(&connected).await {
+                    return Ok(connected);
+                }
+                let newer =
+                    connect_as(config, Protocol::Modern, guard, stderr, close.child_token()).await;
+                match newer {
+                    Ok(newer) => {
+                        tried.cancel();
+                        return Ok(newer);
+                    }
+                    // It said more than it can do.
+                    Err(_) => return Ok(connected),
+                }
+            }
             Ok(connected) => return Ok(connected),
             Err(failed) => {
                 tried.cancel();
@@ -97,6 +116,25 @@ pub(super) async fn connect(
         }
     }
     Err(last)
+}
+
+/// Asks a server in a session of an older revision whether it speaks 2026-07-28 too. A server that
+/// does not know the question, or does not answer it soon, does not.
+async fn speaks_newer(connected: &Connected) -> bool {
+    if connected.protocol != Protocol::Legacy || connected.session.server.pid.is_none() {
+        return false; // Over HTTP that was asked first.
+    }
+    let meta = RequestMetaObject::with_client_context(
+        ProtocolVersion::V_2026_07_28,
+        us(),
+        ClientCapabilities::default(),
+    );
+    let asked = tokio::time::timeout(QUESTION_TIME, connected.session.peer.discover(meta)).await;
+    matches!(asked, Ok(Ok(found)) if found.supported_versions.contains(&ProtocolVersion::V_2026_07_28))
+}
+
+fn us() -> Implementation {
+    Implementation::new("toolmesh", env!("CARGO_PKG_VERSION"))
 }
 
 async fn connect_as(

@@ -20,7 +20,7 @@ use super::{
     actor::{Link, Restart, Stop},
     session::{Server, Session},
 };
-use crate::kit::{Clock, Door, DoorError, Supervisor, row};
+use crate::kit::{Clock, Door, DoorError, Supervised, Supervisor, row};
 
 /// The tools a link offers, as its server listed them last.
 pub type Offered = Arc<Vec<Map<String, Value>>>;
@@ -80,6 +80,7 @@ impl Shared {
 pub struct LinkHandle {
     shared: Arc<Shared>,
     door: Door<Link>,
+    _supervised: Arc<Supervised>,
 }
 
 impl LinkHandle {
@@ -102,12 +103,12 @@ impl LinkHandle {
         });
         let door = Door::new(limits::DOOR);
         let (name, for_actor) = (format!("link {}", shared.config.name), shared.clone());
-        supervisor
+        let supervised = supervisor
             .supervise(row("link"), name, door.clone(), move |obituary| {
                 Link::new(for_actor.clone(), guard.clone(), memory.clone(), obituary)
             })
             .await;
-        Self { shared, door }
+        Self { shared, door, _supervised: Arc::new(supervised) }
     }
 
     /// The configuration it was started with.

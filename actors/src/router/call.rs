@@ -48,7 +48,15 @@ impl RouterHandle {
     pub async fn call(&self, mut request: Request) -> Result<Routed, CallError> {
         let mut name = take_name(&request.params)?;
         if name == DISPATCH {
-            request.params = dispatched(request.params)?;
+            match dispatched(request.params) {
+                Ok(params) => request.params = params,
+                Err(error) => {
+                    return Ok(tools::refuse(&error.to_string())
+                        .as_object()
+                        .cloned()
+                        .unwrap_or_default());
+                }
+            }
             name = take_name(&request.params)?;
         }
         let Decision { tool, .. } = self.decide(&request.principal, &name, &request.params)?;

@@ -17,7 +17,7 @@ use super::{
     stats::Stats,
 };
 use crate::{
-    kit::{Clock, Door, DoorError, Supervisor, row},
+    kit::{Clock, Door, DoorError, Supervised, Supervisor, row},
     link::{Guard, LinkHandle, Memory},
     tools::{self, GroupHandle},
 };
@@ -99,6 +99,7 @@ impl Shared {
 pub struct RouterHandle {
     shared: Arc<Shared>,
     door: Door<Router>,
+    _supervised: Arc<Supervised>,
 }
 
 impl RouterHandle {
@@ -121,12 +122,12 @@ impl RouterHandle {
         });
         let door = Door::new(limits::DOOR);
         let (for_actor, door_for_actor) = (shared.clone(), door.clone());
-        supervisor
+        let supervised = supervisor
             .supervise(row("router"), "router".into(), door.clone(), move |obituary| {
                 Router::new(for_actor.clone(), door_for_actor.clone(), obituary)
             })
             .await;
-        Self { shared, door }
+        Self { shared, door, _supervised: Arc::new(supervised) }
     }
 
     /// Puts settings in force: links of upstreams that are unchanged keep their sessions.

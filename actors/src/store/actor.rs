@@ -27,6 +27,14 @@ pub(super) struct RevokeToken {
     pub(super) permit: Permit,
 }
 
+/// Keeps the node's name.
+#[derive(Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub(super) struct KeepName {
+    pub(super) name: String,
+    pub(super) permit: Permit,
+}
+
 /// Keeps what an upstream speaks.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -126,6 +134,28 @@ impl Handler<RevokeToken> for Keeper {
                 committed(released).await?;
             }
             Ok(known)
+        })
+    }
+}
+
+impl Handler<KeepName> for Keeper {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(
+        &mut self,
+        KeepName { name, permit }: KeepName,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let written =
+            records::put_node_name(&name).map_err(|error| StoreError::Record(error.to_string()));
+        let released = written.and_then(|write| {
+            let slot = self.reserve(Work::New)?;
+            self.state.node_name = Some(name);
+            Ok(self.commit(slot, write))
+        });
+        Box::pin(async move {
+            let _permit = permit;
+            committed(released?).await
         })
     }
 }

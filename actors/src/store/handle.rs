@@ -13,9 +13,9 @@ use toolmesh_core::{
 };
 use toolmesh_store::{CommitError, Lifecycle, State, Store, Token, Work, records};
 
-use super::actor::{CreateToken, Keeper, Remember, RevokeToken};
+use super::actor::{CreateToken, KeepName, Keeper, Remember, RevokeToken};
 use crate::{
-    kit::{Door, DoorError, Supervisor, row},
+    kit::{Door, DoorError, Supervised, Supervisor, row},
     link::{Memory, Protocol},
 };
 
@@ -71,6 +71,7 @@ pub struct StoreHandle {
     /// SHA-256 of the operator's own token, which lives in a file and not here.
     operator: [u8; 32],
     closing: Arc<Mutex<()>>,
+    _supervised: Arc<Supervised>,
 }
 
 impl StoreHandle {
@@ -84,13 +85,14 @@ impl StoreHandle {
         let shared = Arc::new(Shared { state: ArcSwap::from_pointee(state), store });
         let door = Door::new(limits::DOOR);
         let for_actor = shared.clone();
-        supervisor
+        let supervised = supervisor
             .supervise(row("store"), "store".into(), door.clone(), move |obituary| {
                 Keeper::new(for_actor.clone(), obituary)
             })
             .await;
         let operator = Sha256::digest(operator_token.as_bytes()).into();
-        Self { shared, door, operator, closing: Arc::default() }
+        let closing = Arc::default();
+        Self { shared, door, operator, closing, _supervised: Arc::new(supervised) }
     }
 
     /// Who bears `token`, if anybody. Takes the same time whatever the token is.
@@ -140,7 +142,20 @@ impl StoreHandle {
         self.door.ask(|permit| RevokeToken { id, permit }).await?
     }
 
-    /// Reads and writes the disk once: `false` when the committer has made no progress for long.
+    /// The name that is kept, if there is one.
+    pub fn node_name(&self) -> Option<String> {
+        self.shared.state.load().node_name.clone()
+    }
+
+    /// Keeps the node's name over restarts and changes of the machine's.
+    ///
+    /// # Errors
+    /// It is not kept; see [`StoreError`].
+    pub async fn keep_name(&self, name: String) -> Result<(), StoreError> {
+        self.door.ask(|permit| KeepName { name, permit }).await?
+    }
+
+    /// Whether the committer makes progress: `false` when it has been stuck for long.
     pub fn is_healthy(&self) -> bool {
         !self.shared.store.committer().health().is_stalled()
     }

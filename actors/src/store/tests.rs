@@ -59,3 +59,13 @@ async fn the_lifecycle_of_an_upstream_is_remembered() {
     records.lose_power();
     assert_eq!(keeper(&records).await.recall("fs"), Some(Protocol::Modern));
 }
+
+#[actix::test]
+async fn the_name_is_kept() {
+    let records = Arc::new(MemoryRecords::default());
+    let store = keeper(&records).await;
+    assert_eq!(store.node_name(), None);
+    store.keep_name("ada".into()).await.unwrap();
+    records.lose_power();
+    assert_eq!(keeper(&records).await.node_name().as_deref(), Some("ada"));
+}

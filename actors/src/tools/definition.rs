@@ -83,6 +83,6 @@ pub(super) fn answer<R: Serialize>(result: &R) -> Result<Value, CallError> {
 }
 
 /// Makes the error of a tool that understood its arguments and could not do it.
-pub(super) fn refuse(message: &str) -> Value {
+pub(crate) fn refuse(message: &str) -> Value {
     json!({"content": [{"type": "text", "text": message}], "isError": true})
 }

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{call::CallError, limits, principal::Principal, router::LocalTool};
 
-use crate::kit::{self, Door, Obituary, Permit, Supervisor, row};
+use super::definition::refuse;
+use crate::kit::{self, Door, Obituary, Permit, Supervised, Supervisor, row};
 
 /// A call of a built-in tool.
 #[derive(Debug)]
@@ -71,6 +72,7 @@ impl Handler<Run> for GroupActor {
 pub struct GroupHandle {
     tools: Arc<Vec<LocalTool>>,
     door: Door<GroupActor>,
+    _supervised: Arc<Supervised>,
 }
 
 impl GroupHandle {
@@ -79,13 +81,13 @@ impl GroupHandle {
         let group: Arc<dyn Group> = Arc::new(group);
         let (tools, door) = (Arc::new(group.tools()), Door::new(limits::DOOR));
         let name = format!("tools {}", group.name());
-        supervisor
+        let supervised = supervisor
             .supervise(row("tools"), name, door.clone(), move |obituary| GroupActor {
                 group: group.clone(),
                 _obituary: obituary,
             })
             .await;
-        Self { tools, door }
+        Self { tools, door, _supervised: Arc::new(supervised) }
     }
 
     /// The group's tools.
@@ -102,9 +104,15 @@ impl GroupHandle {
 
     /// Calls a tool of this group.
     ///
+    /// Arguments that do not fit are a result that says so, for the model to correct them
+    /// (MCP 2025-11-25, tools, error handling), and no protocol error.
+    ///
     /// # Errors
-    /// The tool's own, or that the group is busy or ended.
+    /// The group is busy or ended.
     pub async fn call(&self, call: Call) -> Result<Value, CallError> {
-        self.door.ask(|permit| Run { call, permit }).await?
+        match self.door.ask(|permit| Run { call, permit }).await? {
+            Err(CallError::Answered(error)) => Ok(refuse(&error.message)),
+            answered => answered,
+        }
     }
 }

@@ -15,6 +15,7 @@ mod operator;
 mod tests;
 
 pub use catalogue::CatalogueTools;
+pub(crate) use definition::refuse;
 #[cfg(feature = "bench-tools")]
 pub use echo::EchoTools;
 pub use group::{Call, Group, GroupHandle};

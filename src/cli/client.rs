@@ -53,7 +53,7 @@ impl Client {
     pub(crate) fn connect(common: &Common) -> Result<Self, Failure> {
         let locator = Locator::as_operator(common);
         let node = locator.find()?;
-        let wire = Wire::new().map_err(no_http)?;
+        let wire = Wire::new().map_err(|error| no_http(&error))?;
         Ok(Self { wire, locator, node })
     }
 
@@ -252,6 +252,6 @@ fn advice_of(data: &Value) -> String {
 }
 
 /// Says that the HTTP client cannot work.
-pub(crate) fn no_http(error: reqwest::Error) -> Failure {
+pub(crate) fn no_http(error: &reqwest::Error) -> Failure {
     Failure::new(format!("cannot make an HTTP client: {error}"), "see: toolmesh doctor")
 }

@@ -80,12 +80,11 @@ fn primitive(value: &Value) -> Option<String> {
 
 /// Returns `text` as a header value: as it is where it survives, else in base64.
 fn encoded(text: &str) -> String {
-    let edge = |c: Option<char>| matches!(c, Some(' ' | '\t'));
-    let survives = !edge(text.chars().next())
-        && !edge(text.chars().next_back())
-        && text.chars().all(|c| matches!(c, ' '..='~'))
-        && !(text.starts_with(ENCODED.0) && text.ends_with(ENCODED.1));
-    if survives {
+    let is_blank = |c: char| matches!(c, ' ' | '\t');
+    let is_visible = |c: char| matches!(c, ' '..='~');
+    let is_trimmed = !text.starts_with(is_blank) && !text.ends_with(is_blank);
+    let looks_encoded = text.starts_with(ENCODED.0) && text.ends_with(ENCODED.1);
+    if is_trimmed && !looks_encoded && text.chars().all(is_visible) {
         return text.to_owned();
     }
     format!("{}{}{}", ENCODED.0, BASE64_STANDARD.encode(text), ENCODED.1)

@@ -42,7 +42,7 @@ pub(crate) struct Failure {
     /// What to do next.
     pub(crate) next: String,
     /// More for programs: fields beside `message` and `next`.
-    details: Value,
+    details: Box<Value>,
     exit: u8,
 }
 
@@ -50,7 +50,7 @@ impl Failure {
     /// Returns a failure that exits with 1.
     pub(crate) fn new(message: impl Into<String>, next: impl Into<String>) -> Self {
         let (message, next) = (message.into(), next.into());
-        Self { message, next, details: json!({}), exit: FAILED }
+        Self { message, next, details: Box::default(), exit: FAILED }
     }
 
     /// Returns a failure that exits with 2: the command was wrong, or nothing is there to talk to.
@@ -60,7 +60,7 @@ impl Failure {
 
     /// Adds the fields of `details` to what programs see.
     pub(crate) fn with_details(self, details: Value) -> Self {
-        Self { details, ..self }
+        Self { details: Box::new(details), ..self }
     }
 
     /// Returns what programs see.

@@ -46,6 +46,7 @@ pub(crate) fn document(output: &Output) -> Value {
 }
 
 /// Waits until `holds`.
+#[expect(clippy::disallowed_methods, reason = "a deadline on a real process is in real time")]
 pub(crate) fn until(holds: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
@@ -161,7 +162,9 @@ impl Bridge {
 
     /// Sends a request.
     pub(crate) fn request(&mut self, id: &Value, method: &str, params: Value) {
-        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        let mut message = json!({"jsonrpc": "2.0", "id": id, "method": method});
+        message["params"] = params;
+        self.send(&message);
     }
 
     /// Returns the next message.

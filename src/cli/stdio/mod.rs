@@ -36,7 +36,7 @@ pub(crate) async fn run(common: &Common, args: &StdioArgs) -> Result<Report, Fai
     let locator =
         if args.operator { Locator::as_operator(common) } else { Locator::as_client(common) };
     let node = locator.find()?;
-    let wire = Wire::new().map_err(no_http)?;
+    let wire = Wire::new().map_err(|error| no_http(&error))?;
     if wire.page(&node, "/healthz").await.is_err() {
         return Err(locator.not_answering(&node));
     }

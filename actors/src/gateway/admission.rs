@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -41,6 +41,8 @@ impl std::fmt::Debug for Inner {
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
+    /// Of these, streams that only listen.
+    listening: usize,
     by_principal: HashMap<Arc<str>, usize>,
 }
 
@@ -49,6 +51,23 @@ struct Counts {
 pub(super) struct Place {
     admission: Arc<Inner>,
     principal: Arc<str>,
+    listens: bool,
+}
+
+impl Place {
+    /// The request only waits for news from now on. It keeps its place, and a node that stops does
+    /// not wait for it.
+    pub(super) fn listen(&mut self) {
+        if !std::mem::replace(&mut self.listens, true) {
+            self.admission.counts().listening += 1;
+        }
+    }
+}
+
+impl Inner {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Admission {
@@ -64,9 +83,10 @@ impl Admission {
         }))
     }
 
-    /// Requests under way.
+    /// Requests under way that have an end: those that a node lets finish when it stops.
     pub(super) fn in_flight(&self) -> usize {
-        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner).total
+        let counts = self.0.counts();
+        counts.total - counts.listening
     }
 
     /// Admits one request of `principal`, at once or not at all.
@@ -81,7 +101,7 @@ impl Admission {
                 return Err(Refused { reason: "too many requests a second", retry_after });
             }
         }
-        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.counts();
         let busy = |reason| Err(Refused { reason, retry_after: Duration::from_secs(1) });
         if counts.total >= self.0.in_flight {
             return busy("the node has as many requests under way as it may");
@@ -92,14 +112,15 @@ impl Admission {
         }
         *own += 1;
         counts.total += 1;
-        Ok(Place { admission: self.0.clone(), principal: principal.clone() })
+        Ok(Place { admission: self.0.clone(), principal: principal.clone(), listens: false })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.admission.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.admission.counts();
         counts.total -= 1;
+        counts.listening -= usize::from(self.listens);
         if let Some(own) = counts.by_principal.get_mut(&self.principal) {
             *own -= 1;
             if *own == 0 {
@@ -129,6 +150,20 @@ mod tests {
         assert_eq!(admission.in_flight(), 3);
         drop(places);
         assert!(admission.admit(&a).is_ok());
+    }
+
+    #[test]
+    fn who_listens_keeps_a_place_that_a_stop_does_not_wait_for() {
+        let admission = Admission::new(&Limits { in_flight: 1, ..Limits::default() });
+        let a: Arc<str> = "a".into();
+        let mut place = admission.admit(&a).ok();
+        place.iter_mut().for_each(Place::listen);
+        place.iter_mut().for_each(Place::listen);
+        assert_eq!(admission.in_flight(), 0);
+        assert!(admission.admit(&a).is_err());
+        drop(place);
+        assert!(admission.admit(&a).is_ok());
+        assert_eq!(admission.in_flight(), 0);
     }
 
     #[test]

@@ -207,16 +207,18 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
         let after = Refused { reason: "the node is stopping", retry_after: Duration::from_secs(5) };
         return Err(Refusal::refused(StatusCode::SERVICE_UNAVAILABLE, after));
     }
-    let place = guard
+    let mut place = guard
         .admission
         .admit(&principal.id)
         .map_err(|refused| Refusal::refused(StatusCode::TOO_MANY_REQUESTS, refused))?;
     let session = session_of(guard, request, &principal)?;
     let message =
         if request.method() == Method::POST { Some(message(guard, request).await?) } else { None };
-    let starts_session = session.is_none()
-        && message.as_ref().and_then(|message| message.get("method"))
-            == Some(&Value::from("initialize"));
+    let method = message.as_ref().and_then(|message| message.get("method")?.as_str());
+    if method == Some("subscriptions/listen") {
+        place.listen();
+    }
+    let starts_session = session.is_none() && method == Some("initialize");
     let promise = if starts_session {
         let promised = guard.sessions.promise(&principal).await;
         Some(

@@ -38,6 +38,9 @@ const SETTLE_TIME: Duration = Duration::from_secs(3);
 const BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
 
+/// How often recorded samples are summed up.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
 /// What a node is booted from.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -137,6 +140,15 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
         .and_then(PrometheusBuilder::install_recorder)
         .inspect_err(|error| tracing::warn!(%error, "no metrics are recorded"))
         .ok();
+    if let Some(recorder) = metrics.clone() {
+        // A recorder keeps every sample until it is asked for its figures, which nobody may do.
+        actix::spawn(async move {
+            loop {
+                tokio::time::sleep(METRICS_UPKEEP).await;
+                recorder.run_upkeep();
+            }
+        });
+    }
 
     let (fatal, faults) = mpsc::channel(16);
     let store_fatal = fatal.clone();

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {error}\n`just bench` builds all that is needed, as it is needed");
             ExitCode::from(2)
         }
     }

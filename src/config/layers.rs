@@ -154,6 +154,7 @@ impl fmt::Debug for Layer {
 
 impl Layer {
     fn origin(&self, keys: &[&str]) -> Option<Origin> {
+        let keys = &self.as_written(keys);
         match &self.source {
             Source::File(places) => places.find(keys),
             Source::Variable(name) => {
@@ -161,6 +162,18 @@ impl Layer {
             }
             Source::Flag(name) => self.has(keys).then(|| Origin::Flag { name: name.clone() }),
         }
+    }
+
+    /// Returns `keys` as this layer spells them: names of headers mean the same in any case.
+    fn as_written<'a>(&'a self, keys: &[&'a str]) -> Vec<&'a str> {
+        let ["upstream", upstream, "headers", name] = keys else { return keys.to_vec() };
+        let headers = ["upstream", upstream, "headers"]
+            .iter()
+            .try_fold(&self.table, |table, key| table.get(*key)?.as_table());
+        let written = headers.and_then(|headers| {
+            headers.keys().map(String::as_str).find(|header| header.eq_ignore_ascii_case(name))
+        });
+        vec!["upstream", upstream, "headers", written.unwrap_or(name)]
     }
 
     fn has(&self, keys: &[&str]) -> bool {

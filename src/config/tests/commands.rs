@@ -44,7 +44,10 @@ fn check_says_what_is_wrong() {
 
 #[test]
 fn show_says_where_each_value_came_from() {
-    let home = Home::with("gateway.page_size = 7\n[upstream.a]\ncommand = \"x\"");
+    let home = Home::with(
+        "gateway.page_size = 7\n[upstream.a]\ncommand = \"x\"\n\
+         [upstream.b]\nurl = \"http://y/\"\nheaders.X-Key = \"k\"",
+    );
     let sources = Sources {
         environment: variables([("TOOLMESH_NAME", "n")]),
         flags: vec![flag("--http", "gateway.http", "127.0.0.1:0")],
@@ -59,6 +62,7 @@ fn show_says_where_each_value_came_from() {
         "exposure = \"flat\" # default".to_owned(),
         format!("page_size = 7 # {}:1:9", file.display()),
         format!("command = \"x\" # {}:3:1", file.display()),
+        format!("x-key = \"(redacted)\" # {}:6:9", file.display()),
     ] {
         assert!(out.lines().any(|shown| shown == line), "no line {line} in\n{out}");
     }

@@ -8,6 +8,7 @@ mod files;
 mod secrets;
 
 use tempfile::TempDir;
+use toolmesh_actors::link::{EnvReference, FileReference, Secret, SecretError};
 
 use super::*;
 

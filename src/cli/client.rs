@@ -211,6 +211,11 @@ async fn request(
     Err(WireError::Lost("it ended without an answer".to_owned()).into())
 }
 
+/// Asks the node what it is.
+pub(crate) async fn discover(wire: &Wire, node: &Node) -> Result<Value, RequestError> {
+    request(wire, node, "server/discover", json!({}), None, &mut |_| {}).await
+}
+
 /// Returns the input schema of `tool` as the node has it now.
 pub(crate) async fn schema(wire: &Wire, node: &Node, tool: &str) -> Result<Value, RequestError> {
     let params = json!({"name": "tools_get_schema", "arguments": {"name": tool}});

@@ -19,7 +19,7 @@ use super::message::{Envelope, METHOD_NOT_FOUND};
 /// Largest message from the node in bytes; it takes no larger one from an upstream.
 const MESSAGE_BYTES: usize = toolmesh_core::limits::UPSTREAM_MESSAGE_BYTES;
 /// Characters kept of an answer that is no message, to show what it says.
-const DETAIL_CHARS: usize = 300;
+const DETAIL_CHARS: usize = 120;
 /// Time to connect; a node on this machine needs none.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// Idle connections are kept for less than the 5 s after which a node closes them, so that no
@@ -240,9 +240,74 @@ fn text_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 fn detail(text: &str) -> String {
-    let text = text.trim();
-    if text.is_empty() {
-        return "no reason given".to_owned();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words.join(" ").as_str() {
+        "" => "no reason given".to_owned(),
+        text => text.chars().take(DETAIL_CHARS).collect(),
     }
-    text.chars().take(DETAIL_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Returns a node that takes one request, answers `head`, and then says `chunk` for ever.
+    async fn node(head: &'static str, chunk: Vec<u8>) -> Node {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            while !chunk.is_empty() && stream.write_all(&chunk).await.is_ok() {}
+        });
+        Node { http, token: None }
+    }
+
+    async fn post(node: &Node) -> Result<Answer, WireError> {
+        // Installed by whichever test comes first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Wire::new().unwrap().post(node, HeaderMap::new(), "{}".to_owned()).await
+    }
+
+    #[tokio::test]
+    async fn a_message_without_end_is_given_up() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: ";
+        let node = node(head, vec![b'x'; 1 << 20]).await;
+        let event = post(&node).await.unwrap().events.next().await.unwrap();
+        assert!(matches!(event, Err(WireError::Lost(why)) if why.contains("larger than 16 MiB")));
+
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+        let node = self::node(head, vec![b' '; 1 << 20]).await;
+        assert!(matches!(post(&node).await, Err(WireError::Lost(why)) if why.contains("16 MiB")));
+    }
+
+    #[tokio::test]
+    async fn an_answer_means_what_its_status_and_its_text_say() {
+        let busy = "HTTP/1.1 429 Busy\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy";
+        let busy = node(busy, Vec::new()).await;
+        assert!(matches!(
+            post(&busy).await,
+            Err(WireError::Refused { status, retry_after: Some(7), detail })
+                if status == StatusCode::TOO_MANY_REQUESTS && detail == "busy"
+        ));
+        let cut = node("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", Vec::new()).await;
+        assert!(matches!(post(&cut).await, Err(WireError::Lost(_))));
+        let gone = Node { http: "http://127.0.0.1:9".to_owned(), token: None };
+        assert!(matches!(post(&gone).await, Err(WireError::Unreachable)));
+    }
+
+    #[test]
+    fn a_lost_session_is_told_from_an_unknown_method() {
+        let error = |code: i64| format!(r#"{{"id":1,"error":{{"code":{code},"message":""}}}}"#);
+        assert!(says_more(StatusCode::NOT_FOUND, &error(METHOD_NOT_FOUND)));
+        assert!(!says_more(StatusCode::NOT_FOUND, &error(-32001)));
+        assert!(says_more(StatusCode::BAD_REQUEST, &error(-32001)));
+        assert!(!says_more(StatusCode::INTERNAL_SERVER_ERROR, "<html>"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{Bridge, Node, document, stateless, until};
+use super::harness::{Bridge, Node, document, err, stateless, until};
 
 fn countdown(from: u32, delay_ms: u32) -> Value {
     json!({"name": "example__countdown", "arguments": {"from": from, "delay_ms": delay_ms}})
@@ -146,8 +146,25 @@ fn a_node_that_goes_away_is_told_and_one_that_comes_back_is_found() {
     assert!(refused["error"]["message"].as_str().unwrap().contains("toolmesh up --data"));
 
     node.start_again();
-    let listed = bridge.ask(&json!(3), "tools/list", json!({}));
+    bridge.request(&json!(3), "tools/list", json!({}));
+    let (listed, before) = bridge.reply(&json!(3));
     assert!(listed["result"]["tools"].is_array(), "{listed}");
+    // The node may have other tools than before, so a client that keeps a list is told.
+    assert!(before.iter().any(|it| it["method"] == "notifications/tools/list_changed"));
     let listed = bridge.ask(&json!(4), "tools/list", stateless(json!({})));
     assert!(listed["result"]["tools"].is_array(), "{listed}");
+}
+
+#[test]
+fn a_node_that_wants_a_token_gets_the_one_that_is_passed() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start_with(directory, "[gateway]\nrequire_token = true\n");
+    let refused = node.run(&["stdio"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(refused.stdout.is_empty() && err(&refused).contains("toolmesh token create"));
+
+    let made = document(&node.run(&["token", "create", "editor", "--json"]));
+    let mut bridge = Bridge::start(&node, &["--token", made["token"].as_str().unwrap()]);
+    let listed = bridge.ask(&json!(1), "tools/list", stateless(json!({})));
+    assert!(listed.to_string().contains("example__echo"));
 }

@@ -69,9 +69,14 @@ impl Node {
 
     /// Starts one in `directory`, which becomes its data directory.
     pub(crate) fn start_in(directory: TempDir) -> Self {
+        Self::start_with(directory, "")
+    }
+
+    /// Starts one in `directory` with more of a configuration than the example server.
+    pub(crate) fn start_with(directory: TempDir, more: &str) -> Self {
         let program = Value::from(env!("CARGO_BIN_EXE_toolmesh"));
         let config =
-            format!("[upstream.example]\ncommand = {program}\nargs = [\"example-server\"]\n");
+            format!("[upstream.example]\ncommand = {program}\nargs = [\"example-server\"]\n{more}");
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         let (child, http) = up(directory.path());
         Self { child, directory, http }

@@ -15,17 +15,23 @@ mod request;
 mod session;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use reqwest::StatusCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Common, StdioArgs};
-use super::client::no_http;
-use super::locate::Locator;
+use super::client::{self, RequestError, no_http};
+use super::locate::{Locator, Node};
 use super::output::{Failure, Report};
-use super::wire::Wire;
+use super::wire::{Wire, WireError};
 use bridge::Bridge;
 use lines::{Line, Lines, Out};
+
+/// Time for the node to answer at the start.
+const GREET_TIME: Duration = Duration::from_secs(10);
 
 /// Runs the bridge until stdin ends, the client stops reading, or the process is told to stop.
 ///
@@ -37,9 +43,7 @@ pub(crate) async fn run(common: &Common, args: &StdioArgs) -> Result<Report, Fai
         if args.operator { Locator::as_operator(common) } else { Locator::as_client(common) };
     let node = locator.find()?;
     let wire = Wire::new().map_err(|error| no_http(&error))?;
-    if wire.page(&node, "/healthz").await.is_err() {
-        return Err(locator.not_answering(&node));
-    }
+    greet(&locator, &node, &wire).await?;
     let mut terminated = signal(SignalKind::terminate())
         .map_err(|error| Failure::new(format!("cannot watch for SIGTERM: {error}"), "repeat"))?;
 
@@ -67,4 +71,25 @@ pub(crate) async fn run(common: &Common, args: &StdioArgs) -> Result<Report, Fai
     // It fails only where the client stopped reading.
     let _ = writer.await;
     ended
+}
+
+/// Makes sure that a node answers and takes us, while there is still somebody to tell.
+async fn greet(locator: &Locator, node: &Node, wire: &Wire) -> Result<(), Failure> {
+    match timeout(GREET_TIME, client::discover(wire, node)).await {
+        Ok(Ok(_)) => Ok(()),
+        Err(_) | Ok(Err(RequestError::Wire(WireError::Unreachable))) => {
+            Err(locator.not_answering(node))
+        }
+        Ok(Err(RequestError::Answered { status: StatusCode::UNAUTHORIZED, message, .. })) => {
+            let next = "make a token with `toolmesh token create NAME`, then pass it with --token \
+                        or as TOOLMESH_TOKEN";
+            Err(Failure::usage(message, next))
+        }
+        Ok(Err(RequestError::Wire(error @ WireError::Refused { .. }))) => Err(Failure::usage(
+            format!("what answers at {} is not a toolmesh node: {error}", node.http),
+            format!("end it or name another address, then: {}", locator.start_command()),
+        )),
+        // A node that is busy now may serve the client well later.
+        Ok(Err(_)) => Ok(()),
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Read, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -231,7 +232,7 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
     let known = NodeFacts {
         name: name.to_string(),
         peer_id: identity.peer_id(),
-        http: format!("http://{}", gateway.address()),
+        http: format!("http://{}", reachable(gateway.address())),
         addresses: Vec::new(),
         data: data.display().to_string(),
         pid: std::process::id(),
@@ -241,6 +242,15 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
     let known = facts.get_or_init(|| known).clone();
     tracing::info!(name = known.name, peer_id = known.peer_id, http = known.http, "node is up");
     Ok((Node { gateway, router, store, faults, node_file }, known))
+}
+
+/// The address to use on this machine: one that means every address is no place to go to.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        other => other,
+    }
 }
 
 /// The configured name, else the one of before, else the machine's.
@@ -285,7 +295,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// Waits a moment until no upstream is in its first start any more.
+/// Waits a moment until no upstream is in its first start any more, and its tools are listed.
 async fn settled(router: &RouterHandle) {
     let links = router.links();
     let all = links.iter().map(|link| {
@@ -294,6 +304,8 @@ async fn settled(router: &RouterHandle) {
     });
     // Who is late is told of by /readyz.
     let _late = tokio::time::timeout(SETTLE_TIME, futures::future::join_all(all)).await;
+    // Who reads "ready" and asks for the tools at once gets those of every link that is ready.
+    let _stopping = router.refresh().await;
 }
 
 async fn stop(node: Node) {

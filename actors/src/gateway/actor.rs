@@ -93,7 +93,7 @@ impl ActixHandler<Stop> for Gateway {
 /// Binds the listener and makes the server; it runs when awaited.
 pub(super) fn serve(
     config: &Config,
-    shared: Arc<Guard>,
+    shared: &Arc<Guard>,
     router: RouterHandle,
     streams: CancellationToken,
 ) -> std::io::Result<(Server, SocketAddr)> {

@@ -40,6 +40,13 @@ use crate::store::StoreHandle;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// Headers that say one thing: given twice, who routes by them may read another than we do.
+const SINGLE: [HeaderName; 3] = [METHOD, REVISION, NAME];
+
+/// JSON-RPC code for headers that do not fit the body (MCP 2026-07-28, SEP-2243).
+const HEADER_MISMATCH: i32 = -32020;
 
 /// After a client of an older revision went away, it may come back for its answer; then its call
 /// goes on.
@@ -203,6 +210,13 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
         return Ok(Passed { ticket: Ticket { _place: None }, promise: None, call: None });
     }
     let principal = guard.principal(request)?;
+    if let Some(name) = SINGLE.iter().find(|name| request.headers().get_all(*name).count() > 1) {
+        let message = format!("two {name} headers: send one");
+        return Err(Refusal {
+            code: HEADER_MISMATCH,
+            ..Refusal::plain(StatusCode::BAD_REQUEST, message)
+        });
+    }
     if guard.health.is_stopping() {
         let after = Refused { reason: "the node is stopping", retry_after: Duration::from_secs(5) };
         return Err(Refusal::refused(StatusCode::SERVICE_UNAVAILABLE, after));
@@ -275,16 +289,12 @@ async fn message(guard: &Guard, request: &mut ServiceRequest) -> Result<Value, R
 
 /// Whether the `Mcp-Method` header agrees with the body, or is not needed: before 2026-07-28.
 fn is_named(request: &ServiceRequest, message: &Value) -> bool {
-    let mut given = request.headers().get_all(&METHOD);
-    match (given.next(), given.next()) {
-        (Some(method), None) => {
-            message.get("method").and_then(Value::as_str).is_some_and(|m| method == m)
+    let headers = request.headers();
+    match headers.get(&METHOD) {
+        Some(given) => message.get("method").and_then(Value::as_str).is_some_and(|m| given == m),
+        None => {
+            headers.get(&REVISION).is_none_or(|revision| revision.as_bytes() < b"2026".as_slice())
         }
-        (None, _) => !request
-            .headers()
-            .get(&REVISION)
-            .is_some_and(|revision| revision.as_bytes() >= b"2026".as_slice()),
-        (Some(_), Some(_)) => false,
     }
 }
 

@@ -81,7 +81,7 @@ impl GatewayHandle {
             open: Guard::is_open(&config),
         });
         let streams = CancellationToken::new();
-        let (server, address) = serve(&config, guard.clone(), router, streams.clone())
+        let (server, address) = serve(&config, &guard, router, streams.clone())
             .map_err(|source| StartError::Bind { address, source })?;
         let door = Door::new(limits::DOOR);
         let (handle, running) = (server.handle(), health.clone());

@@ -53,7 +53,7 @@ impl Hosts {
 fn authority(text: &str) -> Option<Authority> {
     let authority: Authority = text.parse().ok()?;
     let plain = !text.contains('@') && !authority.host().is_empty();
-    let port_fits = authority.port().is_none() == !has_port(text);
+    let port_fits = authority.port().is_some() == has_port(text);
     (plain && port_fits).then_some(authority)
 }
 

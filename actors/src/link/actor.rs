@@ -93,7 +93,7 @@ impl Link {
     fn apply(&mut self, input: Input, ctx: &Context<Self>) {
         let before = self.machine.state().clone();
         let effects = self.machine.apply(self.shared.clock.now_ms(), rand::random(), input);
-        for effect in effects {
+        for effect in &effects {
             self.run(effect, ctx);
         }
         let state = self.machine.state();
@@ -108,8 +108,8 @@ impl Link {
         self.shared.publish(state.clone(), self.machine.restarts(), server);
     }
 
-    fn run(&mut self, effect: Effect, ctx: &Context<Self>) {
-        match effect {
+    fn run(&mut self, effect: &Effect, ctx: &Context<Self>) {
+        match *effect {
             Effect::Connect { attempt } => self.connect(attempt, ctx.address()),
             Effect::Close { attempt } => {
                 self.session = None;

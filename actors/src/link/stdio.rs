@@ -95,8 +95,15 @@ pub(super) async fn spawn(
     let (deliver, inbox) = mpsc::channel(limits::UPSTREAM_OUTBOX);
     tokio::spawn(write(stdin, queue, tap.clone()));
     let stderr_read = tokio::spawn(stderr.clone().read(errors));
-    let stdout_read = tokio::spawn(read(stdout, deliver, tap.clone()));
-    let process = Process { child, pid, tap: tap.clone(), guard: guard.clone() };
+    let silent = CancellationToken::new();
+    let stdout_read = tokio::spawn({
+        let (tap, at_end) = (tap.clone(), silent.clone().drop_guard());
+        async move {
+            read(stdout, deliver, tap).await;
+            drop(at_end);
+        }
+    });
+    let process = Process { child, pid, silent, tap: tap.clone(), guard: guard.clone() };
     tokio::spawn(process.end(close, stdout_read, stderr_read));
     Ok(StdioChild {
         transport: StdioTransport { outbox: Some(outbox), inbox, tap: tap.clone() },
@@ -242,14 +249,13 @@ async fn read(stdout: ChildStdout, deliver: mpsc::Sender<ServerJsonRpcMessage>, 
             }
         }
     }
-    // Usually the process ends with its output; one that stays is of no use any more.
-    tokio::time::sleep(limits::CHILD_GRACE).await;
-    tap.end("the process closed its output");
 }
 
 struct Process {
     child: Child,
     pid: u32,
+    /// Fires when its output has ended and everything in it was delivered.
+    silent: CancellationToken,
     tap: Arc<Tap>,
     guard: Arc<Guard>,
 }
@@ -266,6 +272,7 @@ impl Process {
             status = self.child.wait() => Some(status),
             () = close.cancelled() => None,
             () = self.tap.ended.cancelled() => None,
+            () = stays_silent(self.silent.clone()) => None,
         };
         let reason = match status {
             Some(Ok(status)) => format!("the process ended ({status})"),
@@ -293,6 +300,12 @@ impl Process {
             }
         }
     }
+}
+
+/// Usually a process ends with its output. One that stays a while is of no use any more.
+async fn stays_silent(silent: CancellationToken) {
+    silent.cancelled().await;
+    tokio::time::sleep(limits::CHILD_GRACE).await;
 }
 
 fn signal_group(group: u32, signal: Signal) {

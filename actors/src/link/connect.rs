@@ -151,11 +151,22 @@ async fn connect_as(
     let (running, pid) = match &config.endpoint {
         Endpoint::Stdio { .. } => {
             let child = stdio::spawn(&config.endpoint, &tap, guard, stderr, close).await?;
-            (client.serve_with_lifecycle(child.transport, mode).await, Some(child.pid))
+            let running = tokio::select! {
+                biased;
+                running = client.serve_with_lifecycle(child.transport, mode) => running,
+                // What it left behind may hold its output open, which rmcp would wait for.
+                () = tap.ended.cancelled() => return Err(tap.reason().into()),
+            };
+            (running, Some(child.pid))
         }
         Endpoint::Http { url, headers } => {
             let transport = http::transport(url, headers, config.max_in_flight, &tap)?;
-            (client.serve_with_lifecycle(transport, mode).await, None)
+            let running = tokio::select! {
+                biased;
+                running = client.serve_with_lifecycle(transport, mode) => running,
+                () = tap.ended.cancelled() => return Err(tap.reason().into()),
+            };
+            (running, None)
         }
     };
     let running = match running {

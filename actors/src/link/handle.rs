@@ -45,7 +45,7 @@ pub struct Call {
 pub struct Status {
     /// Where it stands.
     pub state: State,
-    /// Sessions that ended since the link was made.
+    /// Sessions that ended by themselves since the link was made.
     pub restarts: u64,
     /// Name, version and revision of the server, while it is ready.
     pub server: Option<(String, String)>,
@@ -160,7 +160,13 @@ impl LinkHandle {
     /// Waits until the link is ready, at most `within`. Returns whether it is.
     pub async fn ready(&self, within: Duration) -> bool {
         let mut status = self.status();
-        let ready = status.wait_for(|status| matches!(status.state, State::Ready { .. }));
+        // A session that has just broken still counts as ready until its actor hears of it.
+        let answers = || {
+            let session = self.shared.session.load();
+            session.as_ref().is_some_and(|session| !session.tap.ended.is_cancelled())
+        };
+        let ready =
+            status.wait_for(|status| matches!(status.state, State::Ready { .. }) && answers());
         matches!(tokio::time::timeout(within, ready).await, Ok(Ok(_)))
     }
 

@@ -117,7 +117,7 @@ struct UpstreamView {
     retry_in_ms: Option<u64>,
     /// Tools it listed last.
     tools: usize,
-    /// Sessions that ended since the node started.
+    /// Sessions that ended by themselves since the node started.
     restarts: u64,
     /// Calls under way.
     in_flight: usize,

@@ -146,7 +146,7 @@ pub struct Machine {
     state: State,
     attempt: u64,
     failures: u32,
-    /// Sessions that were ready and ended since the link was made.
+    /// Sessions that were ready and ended by themselves since the link was made.
     restarts: u64,
 }
 
@@ -162,7 +162,7 @@ impl Machine {
         &self.state
     }
 
-    /// Sessions that were ready and ended.
+    /// Sessions that were ready and ended by themselves, not by an operator's restart.
     pub fn restarts(&self) -> u64 {
         self.restarts
     }

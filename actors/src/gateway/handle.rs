@@ -17,7 +17,7 @@ use super::{
     sessions::Sessions,
 };
 use crate::{
-    kit::{Clock, Door, Supervised, Supervisor, row},
+    kit::{Clock, Door, Pulse, Supervised, Supervisor, row},
     router::RouterHandle,
     store::StoreHandle,
 };
@@ -70,7 +70,8 @@ impl GatewayHandle {
         if !address.ip().is_loopback() && !config.allow_unauthenticated && !store.has_tokens() {
             return Err(StartError::Unprotected { address });
         }
-        let health = HealthSource::new(router.clone(), store.clone(), metrics);
+        let health =
+            HealthSource::new(router.clone(), store.clone(), Pulse::start(clock.clone()), metrics);
         let guard = Arc::new(Guard {
             hosts: Hosts::new(address, &config.allowed_hosts, &config.allowed_origins),
             store,

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use toolmesh_core::link::State;
 
-use crate::{router::RouterHandle, store::StoreHandle};
+use crate::{kit::Pulse, router::RouterHandle, store::StoreHandle};
 
 /// Paths that answer without a token: for orchestrators.
 pub(super) fn is_open_path(path: &str) -> bool {
@@ -45,6 +45,7 @@ pub enum Ready {
 pub(super) struct HealthSource {
     router: RouterHandle,
     store: StoreHandle,
+    pulse: Pulse,
     stopping: Arc<AtomicBool>,
     metrics: Option<PrometheusHandle>,
     /// What was said at start or reload and still holds, such as a bad configuration file.
@@ -55,9 +56,10 @@ impl HealthSource {
     pub(super) fn new(
         router: RouterHandle,
         store: StoreHandle,
+        pulse: Pulse,
         metrics: Option<PrometheusHandle>,
     ) -> Self {
-        Self { router, store, stopping: Arc::default(), metrics, notes: Arc::default() }
+        Self { router, store, pulse, stopping: Arc::default(), metrics, notes: Arc::default() }
     }
 
     pub(super) fn stop(&self) {
@@ -72,6 +74,14 @@ impl HealthSource {
         *self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = notes;
     }
 
+    /// What keeps the node from working at all, if anything.
+    fn fault(&self) -> Option<&'static str> {
+        if !self.store.is_healthy() {
+            return Some("the store makes no progress; see the log");
+        }
+        (!self.pulse.is_felt()).then_some("the actors' thread is blocked; see the log")
+    }
+
     pub(super) fn read(&self) -> Health {
         if self.is_stopping() {
             return Health {
@@ -81,9 +91,7 @@ impl HealthSource {
         }
         let mut reasons =
             self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        if !self.store.is_healthy() {
-            reasons.push("the store makes no progress; see the log".into());
-        }
+        reasons.extend(self.fault().map(str::to_owned));
         let mut starting = 0;
         let links = self.router.links();
         for link in &links {
@@ -123,12 +131,11 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn healthz(source: web::Data<HealthSource>) -> HttpResponse {
-    if source.store.is_healthy() {
-        HttpResponse::Ok().content_type("text/plain").body("ok\n")
-    } else {
-        HttpResponse::ServiceUnavailable()
-            .content_type("text/plain")
-            .body("the store makes no progress\n")
+    match source.fault() {
+        None => HttpResponse::Ok().content_type("text/plain").body("ok\n"),
+        Some(fault) => {
+            HttpResponse::ServiceUnavailable().content_type("text/plain").body(format!("{fault}\n"))
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod clock;
 mod door;
+mod pulse;
 mod stop;
 mod supervisor;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use actix::{Actor, AsyncContext, Context, WrapFuture};
 
 pub use clock::Clock;
 pub use door::{Door, DoorError, Permit};
+pub use pulse::Pulse;
 pub use stop::{Stopped, Stopper};
 pub use supervisor::{Fault, Obituary, OnFault, Row, Supervised, Supervisor, TABLE, row};
 

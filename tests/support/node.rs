@@ -75,10 +75,7 @@ impl Home {
 
     /// Starts the node with these flags beside `--json`, `--config` and `--data`.
     pub(crate) fn up_with(&self, flags: &[&str]) -> Outcome<Node> {
-        let mut command = self.up_command(flags);
-        let log = OpenOptions::new().create(true).append(true).open(self.path("node.log"))?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
-        Node::ready(self.clone(), child)
+        Node::from_command(self, self.up_command(flags))
     }
 
     /// The command that starts the node, to look at how it fails.
@@ -109,7 +106,11 @@ impl Node {
         Home::new(config)?.up()
     }
 
-    fn ready(home: Home, mut child: Child) -> Outcome<Self> {
+    /// Starts a node with a command of one's own: `up --json` with what else is needed.
+    pub(crate) fn from_command(home: &Home, mut command: Command) -> Outcome<Self> {
+        let home = home.clone();
+        let log = OpenOptions::new().create(true).append(true).open(home.path("node.log"))?;
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
         let stdout = child.stdout.take().ok_or("no stdout")?;
         let (sender, first_line) = sync_channel(1);
         thread::spawn(move || {

@@ -25,7 +25,9 @@ pub(super) struct Configure {
 /// A link offers something else now.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Rebuild(#[expect(dead_code, reason = "held until the work is done")] Permit);
+pub(super) struct Rebuild(
+    #[expect(dead_code, reason = "held until the work is done")] pub(super) Permit,
+);
 
 type Links = BTreeMap<Arc<str>, (LinkHandle, Upstream)>;
 

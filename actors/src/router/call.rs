@@ -59,6 +59,7 @@ impl RouterHandle {
             }
             name = take_name(&request.params)?;
         }
+        arguments(&request.params)?;
         let Decision { tool, .. } = self.decide(&request.principal, &name, &request.params)?;
         let started = Instant::now();
         let deadline = started + self.time_of(&tool);
@@ -145,7 +146,7 @@ impl RouterHandle {
         let (cancel, progress) = (request.cancel.clone(), request.progress.clone());
         let result = match &tool.origin {
             Origin::Local => {
-                let arguments = arguments(&request.params)?;
+                let arguments = arguments(&request.params)?.cloned().unwrap_or_default();
                 let call = tools::Call {
                     tool: tool.name.clone(),
                     arguments,
@@ -207,10 +208,10 @@ fn take_name(params: &Map<String, Value>) -> Result<String, CallError> {
     })
 }
 
-fn arguments(params: &Map<String, Value>) -> Result<Map<String, Value>, CallError> {
+fn arguments(params: &Map<String, Value>) -> Result<Option<&Map<String, Value>>, CallError> {
     match params.get("arguments") {
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Object(arguments)) => Ok(arguments.clone()),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(arguments)) => Ok(Some(arguments)),
         Some(other) => Err(RpcError::invalid_params(format!(
             "params.arguments: an object is expected, not {}",
             kind(other)
@@ -221,7 +222,7 @@ fn arguments(params: &Map<String, Value>) -> Result<Map<String, Value>, CallErro
 
 /// Turns a call of `tools_dispatch` into the call it stands for, with the same `_meta`.
 fn dispatched(mut params: Map<String, Value>) -> Result<Map<String, Value>, CallError> {
-    let mut inner = arguments(&params)?;
+    let mut inner = arguments(&params)?.cloned().unwrap_or_default();
     for key in inner.keys() {
         if key != "name" && key != "arguments" {
             return Err(RpcError::invalid_params(format!(

@@ -13,7 +13,7 @@ use toolmesh_core::{
 
 use super::{
     Settings, Upstream,
-    actor::{Configure, Router},
+    actor::{Configure, Rebuild, Router},
     stats::Stats,
 };
 use crate::{
@@ -145,6 +145,15 @@ impl RouterHandle {
     pub async fn provide(&self, groups: Vec<GroupHandle>) -> Result<(), DoorError> {
         let settings = Settings::clone(&self.view().settings());
         self.door.ask(|permit| Configure { settings, groups: Some(groups), permit }).await
+    }
+
+    /// Lists what the links offer at this moment. They tell of each change by themselves; this is
+    /// for who must not be a moment early.
+    ///
+    /// # Errors
+    /// The node is stopping, or the router is busy.
+    pub async fn refresh(&self) -> Result<(), DoorError> {
+        self.door.ask(Rebuild).await
     }
 
     /// What reads the router.

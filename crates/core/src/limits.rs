@@ -116,6 +116,63 @@ pub const SEARCH_HITS_MAX: usize = 100;
 /// Stored bearer tokens. They are compared one by one, so the table is short.
 pub const TOKENS: usize = 1_024;
 
+/// Addresses that a node listens on for other nodes; more in the configuration is refused.
+pub const MESH_LISTENERS: usize = 16;
+
+/// Time until an address that could not be listened on is tried again. Whoever had it may be
+/// gone by then; until then `/readyz` says degraded.
+pub const MESH_LISTEN_RETRY: Duration = Duration::from_secs(5);
+
+/// Connections that others have opened to us. Beyond it a new one is closed and counted. With
+/// [`MESH_OUTBOUND`] it bounds descriptors and memory that peers can take.
+pub const MESH_INBOUND: u32 = 256;
+
+/// Connections that we have opened. Beyond it a connect is refused as busy.
+pub const MESH_OUTBOUND: u32 = 64;
+
+/// Connections in their handshake, each way. Whoever says nothing holds a place for
+/// [`MESH_HANDSHAKE_TIME`]; beyond it a new one is closed, a connect is refused as busy.
+pub const MESH_PENDING: u32 = 32;
+
+/// Connections of one PeerId. One is enough; the others are crossed dials and dead ones that are
+/// not noticed yet, so beyond it the oldest is closed.
+pub const MESH_PER_PEER: usize = 4;
+
+/// Resident memory of the process in bytes from which on no connection is made, either way.
+pub const MESH_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Time for a connection's handshakes (TCP, Noise, Yamux); beyond it the connection is given up.
+pub const MESH_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// Streams of one connection, both ways. Each may hold 256 KiB unread, so a connection holds
+/// 16 MiB at most; a peer that opens more loses the connection.
+pub const MESH_STREAMS: usize = 64;
+
+/// Inbound streams of one connection that agree on a protocol; beyond it new ones are reset.
+pub const MESH_NEGOTIATING_STREAMS: usize = 16;
+
+/// Time without a stream in use after which a connection is closed. Identify and ping are no use.
+pub const MESH_IDLE: Duration = Duration::from_secs(60);
+
+/// Time between two pings of a connection, and time to answer one. A peer that does not answer
+/// loses the connection, so one that vanished is noticed within the sum.
+pub const MESH_PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// See [`MESH_PING_INTERVAL`].
+pub const MESH_PING_TIME: Duration = Duration::from_secs(10);
+
+/// Time between two questions who a connected peer is: its program may have nothing new to say.
+pub const MESH_IDENTIFY_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Characters kept of what a peer calls its program.
+pub const MESH_AGENT_CHARS: usize = 64;
+
+/// Commands that wait for the swarm; beyond it the caller is told that it is busy.
+pub const MESH_COMMANDS: usize = 64;
+
+/// Time to say goodbye to connected peers when the node stops; then their connections are cut.
+pub const MESH_GOODBYE: Duration = Duration::from_millis(500);
+
 /// Time to finish requests that are under way when the node stops, before they are cut.
 pub const DRAIN_TIME: Duration = Duration::from_secs(8);
 

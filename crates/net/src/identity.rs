@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use libp2p_identity::Keypair;
+use libp2p::identity::Keypair;
 
 /// Largest key file that is read, in bytes; an encoded ed25519 key has 68.
 const FILE_BYTES_MAX: u64 = 4_096;
@@ -114,6 +114,11 @@ impl Identity {
     /// The PeerId, in its usual base58 form.
     pub fn peer_id(&self) -> String {
         self.keypair.public().to_peer_id().to_base58()
+    }
+
+    /// The key itself, which stays in this crate.
+    pub(crate) fn keypair(&self) -> &Keypair {
+        &self.keypair
     }
 
     /// What an operator should mend, if anything.

@@ -1,0 +1,53 @@
+//! What a connection may do: be one of a bounded number, say who is there, and answer a ping.
+//!
+//! No protocol of an application is here, so a stranger reaches none.
+
+use libp2p::{
+    connection_limits::{self, ConnectionLimits},
+    identify,
+    identity::PublicKey,
+    memory_connection_limits as memory, ping,
+    swarm::NetworkBehaviour,
+};
+use toolmesh_core::limits;
+
+/// What nodes of this mesh call the way they speak; says nothing about the program.
+const PROTOCOL_VERSION: &str = "/toolmesh/1.0.0";
+
+/// The behaviours of a node's connections.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    /// First, so that a connection beyond the limits costs nothing else.
+    limits: connection_limits::Behaviour,
+    memory: memory::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+impl Behaviour {
+    /// Makes the behaviours of the node whose public key is `key`.
+    pub(crate) fn new(key: PublicKey) -> Self {
+        let limits = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(limits::MESH_PENDING))
+            .with_max_pending_outgoing(Some(limits::MESH_PENDING))
+            .with_max_established_incoming(Some(limits::MESH_INBOUND))
+            .with_max_established_outgoing(Some(limits::MESH_OUTBOUND));
+        // Where we listen is told to members, not to whoever connects; and where a peer says it
+        // listens is not believed, so nothing is kept of it.
+        let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), key)
+            .with_agent_version(concat!("toolmesh/", env!("CARGO_PKG_VERSION")).to_owned())
+            .with_interval(limits::MESH_IDENTIFY_INTERVAL)
+            .with_push_listen_addr_updates(false)
+            .with_hide_listen_addrs(true)
+            .with_cache_size(0);
+        let ping = ping::Config::new()
+            .with_interval(limits::MESH_PING_INTERVAL)
+            .with_timeout(limits::MESH_PING_TIME);
+        Self {
+            limits: connection_limits::Behaviour::new(limits),
+            memory: memory::Behaviour::with_max_bytes(limits::MESH_MEMORY_BYTES),
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::new(ping),
+        }
+    }
+}

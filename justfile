@@ -68,7 +68,8 @@ demo:
 
 # Runs the official MCP conformance suite against a node
 conformance: fetch
-    tests/conformance/run
+    cargo build {{locked}} --workspace --bins
+    cargo test {{locked}} --package toolmesh --test official conformance -- --nocapture
 
 # Fetches the pinned test packages from npm and PyPI under target/
 fetch:

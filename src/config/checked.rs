@@ -191,10 +191,10 @@ pub(crate) struct Tool {
     pub(crate) category: Option<String>,
 }
 
-/// Sends the calls of some tools to one runtime.
+/// Sends calls of a tool by its upstream's own name, which others may have too, to one runtime.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Route {
-    /// Matches tool names as clients see them.
+    /// Matches names of tools as their upstreams give them.
     pub(crate) tools: Glob,
     /// Where the calls go.
     pub(crate) runtime: Runtime,

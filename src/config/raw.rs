@@ -35,7 +35,7 @@ pub(super) struct Raw {
     /// MCP servers behind this node, by name: `[A-Za-z0-9_-]{1,32}` without `__`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) upstream: BTreeMap<String, RawUpstream>,
-    /// Where calls go when the call itself does not say; the first route that matches wins.
+    /// Where calls go whose tool several upstreams have; the first route that matches wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) route: Vec<RawRoute>,
 }
@@ -48,8 +48,7 @@ pub(super) struct RawGateway {
     /// `127.0.0.1:7332`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) http: Option<String>,
-    /// Names accepted in the Host header besides loopback and the address itself: `host` or
-    /// `host:port`.
+    /// Names accepted in the Host header besides loopback's: `host` or `host:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) allowed_hosts: Option<Vec<String>>,
     /// Origins of web pages that may call this node, such as `https://app.example`.
@@ -179,7 +178,7 @@ pub(super) struct RawUpstream {
     /// of the upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prefix: Option<String>,
-    /// Lets the other members of the mesh call it. Default false.
+    /// Will let members of the mesh call it; without effect in this version. Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) share: Option<bool>,
     /// Starts it. Default true.
@@ -216,11 +215,11 @@ pub(super) struct RawTool {
     pub(super) category: Option<String>,
 }
 
-/// Sends the calls of some tools to one runtime.
+/// Sends calls of a tool by its upstream's own name, which others may have too, to one runtime.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
-    /// Tool names, with `*`, `?`, `[ab]` and `{a,b}`.
+    /// Names of tools as their upstreams give them, with `*`, `?`, `[ab]` and `{a,b}`.
     pub(super) tools: String,
     /// `local` or `upstream:NAME`.
     pub(super) runtime: String,

@@ -1,6 +1,7 @@
 //! The router: one merged catalogue, and where each call runs.
 //!
-//! - Called by: the gateway, for lists and calls; boot and the configuration reload.
+//! - Called by: the gateway, for lists and calls; the operator tools, for links; boot and the
+//!   configuration reload.
 //! - Ordering: a call decides on the published snapshot and never passes the mailbox; the actor
 //!   owns the changes of it, one after the other.
 //! - A crash loses: nothing; links live on, and the snapshot is built again from them.

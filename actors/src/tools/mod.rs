@@ -2,7 +2,7 @@
 //!
 //! - Called by: the router.
 //! - Ordering: calls of a group run side by side; each is a task of its own.
-//! - A crash loses: the call that crashed, whose caller is told that its outcome is unknown.
+//! - A crash loses: the calls inside the group, whose callers are told that the outcome is unknown.
 //! - Limits: calls inside a group at once (`toolmesh_core::limits::DOOR`).
 
 mod catalogue;

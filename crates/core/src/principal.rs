@@ -42,14 +42,14 @@ impl std::str::FromStr for Role {
 /// The authenticated asker of a request. Two requests with equal `id` share quotas and sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Principal {
-    /// `local` for unauthenticated loopback clients, else `token:<id>`.
+    /// `local` for clients without a token, `operator` for the node's own token, else `token:<id>`.
     pub id: Arc<str>,
     /// What it may do.
     pub role: Role,
 }
 
 impl Principal {
-    /// All unauthenticated clients on loopback: one principal.
+    /// All clients without a token: one principal.
     pub fn local() -> Self {
         Self { id: "local".into(), role: Role::Client }
     }

@@ -54,7 +54,7 @@ impl Tool {
     }
 }
 
-/// A configured rule: names that match go to this runtime.
+/// A configured rule: calls by a bare name (as upstreams give it) that matches go to this runtime.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     /// What names match.

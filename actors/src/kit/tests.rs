@@ -67,6 +67,26 @@ impl Handler<Panic> for Counter {
     }
 }
 
+/// Counts what it is flooded with, each of which takes a while.
+struct Flooded(Arc<AtomicUsize>);
+
+impl Actor for Flooded {
+    type Context = Context<Self>;
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Drip(#[expect(dead_code, reason = "held until the work is done")] Permit);
+
+impl Handler<Drip> for Flooded {
+    type Result = ();
+    fn handle(&mut self, _: Drip, ctx: &mut Self::Context) {
+        breathe(self, ctx);
+        (0..20_000).for_each(|turn| drop(std::hint::black_box(turn)));
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 fn counter(gate: &Arc<Notify>, obituary: Option<Obituary>) -> Counter {
     Counter { seen: 0, gate: gate.clone(), _obituary: obituary }
 }
@@ -152,4 +172,38 @@ fn the_stop_order_fits_the_deadline() {
     orders.dedup_by_key(|(order, _)| *order);
     let sum: Duration = orders.iter().map(|(_, drain)| *drain).sum();
     assert!(sum <= toolmesh_core::limits::STOP_TIME, "{sum:?}");
+}
+
+/// As on a node: the actors on one thread, those who ask on others.
+#[test]
+#[expect(clippy::unwrap_used, reason = "a failure here fails the test")]
+fn a_flooded_actor_lets_the_others_have_their_turn() {
+    const ASKERS: usize = 64;
+    const DRIPS: usize = 2_000;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+    let runtime = std::cell::Cell::new(Some(runtime));
+    let system = actix::System::with_tokio_rt(move || runtime.take().unwrap());
+    system.block_on(async {
+        let (seen, (flooded, other)) = (Arc::default(), (Door::new(ASKERS), Door::new(1)));
+        flooded.bind(Flooded(Arc::clone(&seen)).start());
+        other.bind(counter(&Arc::default(), None).start());
+        let askers: Vec<_> = (0..ASKERS)
+            .map(|_| {
+                let flooded = flooded.clone();
+                tokio::spawn(async move {
+                    for _ in 0..DRIPS {
+                        flooded.ask(Drip).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        while seen.load(Ordering::SeqCst) < ASKERS {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(other.ask(Count).await, Ok(1));
+        let seen = seen.load(Ordering::SeqCst);
+        assert!(seen < ASKERS * DRIPS, "the others waited for all {seen}");
+        askers.iter().for_each(tokio::task::JoinHandle::abort);
+    });
 }

@@ -82,7 +82,9 @@ impl Handler<Drip> for Flooded {
     type Result = ();
     fn handle(&mut self, _: Drip, ctx: &mut Self::Context) {
         breathe(self, ctx);
-        (0..20_000).for_each(|turn| drop(std::hint::black_box(turn)));
+        for turn in 0..20_000 {
+            std::hint::black_box(turn);
+        }
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -91,7 +91,10 @@ mod tests {
     use super::*;
 
     fn object(value: Value) -> Map<String, Value> {
-        value.as_object().cloned().unwrap_or_default()
+        match value {
+            Value::Object(object) => object,
+            _ => Map::new(),
+        }
     }
 
     /// The trick rests on rmcp's parsing: each shape must arrive as a custom request, whole.

@@ -14,6 +14,7 @@
 mod http;
 mod mcp;
 mod node;
+mod upstreams;
 
 use std::{
     error::Error,
@@ -27,6 +28,7 @@ use std::{
 pub(crate) use http::{Connection, Events, Request, Response};
 pub(crate) use mcp::{Answer, Client, LEGACY, STATELESS, id_of, stateless_request};
 pub(crate) use node::{Home, Node};
+pub(crate) use upstreams::{HttpUpstream, Recorder, SideFile, http_config, is_alive, kill};
 
 /// What a test returns.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;

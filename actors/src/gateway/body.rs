@@ -122,7 +122,7 @@ fn check(message: &Map<String, Value>) -> Result<(), (i32, &'static str)> {
 /// A response body that holds `held` until it has been sent or its client is gone, and says which.
 pub(super) struct Held<T> {
     body: BoxBody,
-    held: Option<T>,
+    _held: T,
     on_abort: Option<Box<dyn FnOnce()>>,
 }
 
@@ -130,7 +130,7 @@ impl<T> Held<T> {
     /// `on_abort` runs when the body is dropped before its end: the client went away.
     pub(super) fn new(body: BoxBody, held: T, on_abort: Option<Box<dyn FnOnce()>>) -> Self {
         let whole = matches!(body.size(), BodySize::None | BodySize::Sized(_));
-        Self { body, held: Some(held), on_abort: on_abort.filter(|_| !whole) }
+        Self { body, _held: held, on_abort: on_abort.filter(|_| !whole) }
     }
 }
 
@@ -148,7 +148,6 @@ impl<T: Unpin> MessageBody for Held<T> {
         let polled = Pin::new(&mut self.body).poll_next(cx);
         if let Poll::Ready(None) = &polled {
             self.on_abort = None;
-            self.held = None;
         }
         polled
     }

@@ -167,6 +167,9 @@ struct Passed {
 }
 
 /// The middleware: refuses, or passes on with the principal attached.
+///
+/// What was not read of a body is held until the response is sent. Then actix closes the
+/// connection; for a chunked body that nobody holds any more it would wait without end.
 pub(super) async fn guard(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -176,8 +179,14 @@ pub(super) async fn guard(
         return Ok(request.into_response(HttpResponse::InternalServerError().finish()));
     };
     match check(&guard, &mut request).await {
-        Err(refusal) => Ok(request.into_response(refusal.into_response())),
+        Err(refusal) => {
+            let unread = request.take_payload();
+            let response = request.into_response(refusal.into_response());
+            Ok(response.map_body(|_, body| BoxBody::new(Held::new(body, unread, None))))
+        }
         Ok(Passed { ticket, promise, call }) => {
+            let unread =
+                if message_expected(&request) { Payload::None } else { request.take_payload() };
             let response = next.call(request).await?.map_into_boxed_body();
             if let (Some(promise), Some(id)) = (promise, response.headers().get(&SESSION))
                 && let Ok(id) = id.to_str()
@@ -185,7 +194,8 @@ pub(super) async fn guard(
                 promise.keep(id);
             }
             let on_abort = call.map(|(session, id)| cancel_later(guard, session, id));
-            Ok(response.map_body(|_, body| BoxBody::new(Held::new(body, ticket, on_abort))))
+            Ok(response
+                .map_body(|_, body| BoxBody::new(Held::new(body, (ticket, unread), on_abort))))
         }
     }
 }
@@ -227,7 +237,7 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
         .map_err(|refused| Refusal::refused(StatusCode::TOO_MANY_REQUESTS, refused))?;
     let session = session_of(guard, request, &principal)?;
     let message =
-        if request.method() == Method::POST { Some(message(guard, request).await?) } else { None };
+        if message_expected(request) { Some(message(guard, request).await?) } else { None };
     let method = message.as_ref().and_then(|message| message.get("method")?.as_str());
     if method == Some("subscriptions/listen") {
         place.listen();
@@ -266,6 +276,10 @@ fn session_of(
     Ok(Some(id.into()))
 }
 
+fn message_expected(request: &ServiceRequest) -> bool {
+    request.method() == Method::POST
+}
+
 /// Reads the body as one JSON-RPC message and puts it back for rmcp.
 async fn message(guard: &Guard, request: &mut ServiceRequest) -> Result<Value, Refusal> {
     let announced = request
@@ -275,7 +289,9 @@ async fn message(guard: &Guard, request: &mut ServiceRequest) -> Result<Value, R
         .and_then(|length| length.parse().ok());
     let limits = &guard.limits;
     let mut payload = request.take_payload();
-    let body = body::read(&mut payload, announced, limits.body_bytes, limits.body_time).await?;
+    let body = body::read(&mut payload, announced, limits.body_bytes, limits.body_time).await;
+    request.set_payload(payload);
+    let body = body?;
     let mut message = body::parse(&body, limits.json_depth)?;
     let named = is_named(request, &message);
     let marked = message.as_object_mut().map_or(Marked::No, |message| raw::mark(message, named));

@@ -6,14 +6,15 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
+    task::JoinHandle,
 };
 use toolmesh_actors::{
     gateway::{GatewayHandle, SessionCount, StartError},
@@ -21,6 +22,7 @@ use toolmesh_actors::{
     link::Guard,
     router::{RouterHandle, View},
     store::StoreHandle,
+    swarm::SwarmHandle,
     tools::{CatalogueTools, GroupHandle, NodeFacts, OperatorTools},
 };
 use toolmesh_core::{limits, link::State};
@@ -29,7 +31,7 @@ use toolmesh_store::{Durability, Options, Recovery, Store};
 
 use crate::{
     config::{self, Loaded, NodeName, Sources},
-    reload, wiring,
+    mesh, reload, wiring,
 };
 
 /// How long `up` waits for upstreams before it says that the node is ready. They go on starting.
@@ -92,6 +94,8 @@ struct Node {
     gateway: GatewayHandle,
     router: RouterHandle,
     store: StoreHandle,
+    /// The swarm, and who tells of it; none where the configuration wants none.
+    mesh: Option<(SwarmHandle, JoinHandle<()>)>,
     faults: mpsc::Receiver<Fault>,
     node_file: PathBuf,
 }
@@ -195,15 +199,10 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
     )
     .await;
 
-    let facts = Arc::new(OnceLock::new());
+    let (publish, facts) = watch::channel(NodeFacts::default());
     let sessions = SessionCount::default();
-    let operator = OperatorTools::new(
-        facts.clone(),
-        router.clone(),
-        store.clone(),
-        sessions.clone(),
-        clock.clone(),
-    );
+    let operator =
+        OperatorTools::new(facts, router.clone(), store.clone(), sessions.clone(), clock.clone());
     let groups = vec![
         GroupHandle::start(CatalogueTools::new(view), &supervisor).await,
         GroupHandle::start(operator, &supervisor).await,
@@ -226,10 +225,10 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
         &supervisor,
     )
     .await?;
-    gateway.note(notes);
+    gateway.note("store", notes);
 
     let node_file = data.join("node.json");
-    let known = NodeFacts {
+    let mut known = NodeFacts {
         name: name.to_string(),
         peer_id: identity.peer_id(),
         http: format!("http://{}", reachable(gateway.address())),
@@ -237,11 +236,19 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
         data: data.display().to_string(),
         pid: std::process::id(),
     };
-    write_private(&node_file, &serde_json::to_vec(&known).unwrap_or_default())
+    let mut mesh = None;
+    if let Some(config) = wiring::swarm(config) {
+        let swarm = mesh::start(Arc::new(identity), config, &supervisor).await;
+        let status = swarm.status();
+        known.addresses.clone_from(&status.borrow().addresses);
+        let (publish, gateway, file) = (publish.clone(), gateway.clone(), node_file.clone());
+        mesh = Some((swarm, actix::spawn(mesh::tell(status, publish, gateway, file))));
+    }
+    write_node_file(&node_file, &known)
         .map_err(|source| BootError::File { path: node_file.clone(), source })?;
-    let known = facts.get_or_init(|| known).clone();
+    publish.send_replace(known.clone());
     tracing::info!(name = known.name, peer_id = known.peer_id, http = known.http, "node is up");
-    Ok((Node { gateway, router, store, faults, node_file }, known))
+    Ok((Node { gateway, router, store, mesh, faults, node_file }, known))
 }
 
 /// The address to use on this machine: one that means every address is no place to go to.
@@ -282,6 +289,11 @@ fn operator_token(path: &Path) -> io::Result<String> {
     Ok(token)
 }
 
+/// Writes where the node is, for the command line to find it.
+pub(crate) fn write_node_file(path: &Path, facts: &NodeFacts) -> io::Result<()> {
+    write_private(path, &serde_json::to_vec(facts)?)
+}
+
 /// Writes a file that only its owner can read, whole or not at all.
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
@@ -309,10 +321,14 @@ async fn settled(router: &RouterHandle) {
 }
 
 async fn stop(node: Node) {
-    let Node { gateway, router, store, node_file, faults: _faults } = node;
+    let Node { gateway, router, store, mesh, node_file, faults: _faults } = node;
     let mut stopper = Stopper::default();
     stopper.add(row("gateway"), "gateway".into(), move || async move { gateway.stop().await });
     stopper.add(row("link"), "links".into(), move || async move { router.stop().await });
+    if let Some((swarm, telling)) = mesh {
+        telling.abort(); // It would write a node.json that nobody removes.
+        stopper.add(row("swarm"), "swarm".into(), move || async move { swarm.stop().await });
+    }
     stopper.add(row("store"), "store".into(), move || async move { store.stop().await });
     let stopped = stopper.stop(limits::STOP_TIME).await;
     if !stopped.late.is_empty() {

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod example_server;
 mod guard;
+mod mesh;
 mod reload;
 mod up;
 mod wiring;

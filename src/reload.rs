@@ -36,12 +36,14 @@ pub(crate) async fn watch(
         tokio::time::sleep(STEPS_TOGETHER).await;
         while changed.try_recv().is_ok() {}
         match config::load(&sources) {
-            Ok(loaded) if loaded.config == present.config => gateway.note(Vec::new()),
+            Ok(loaded) if loaded.config == present.config => {
+                gateway.note("configuration", Vec::new())
+            }
             Ok(loaded) => {
                 if router.configure(wiring::router(&loaded.config)).await.is_err() {
                     return;
                 }
-                gateway.note(restart_notes(&present, &loaded));
+                gateway.note("configuration", restart_notes(&present, &loaded));
                 tracing::info!("configuration reloaded");
                 // What waits for a restart stays due until then.
                 present.config.upstreams = loaded.config.upstreams;
@@ -55,7 +57,7 @@ pub(crate) async fn watch(
                 let note =
                     format!("the changed configuration is not in force: {}", problems.join("; "));
                 tracing::error!("{note}");
-                gateway.note(vec![note]);
+                gateway.note("configuration", vec![note]);
             }
         }
     }

@@ -17,7 +17,7 @@ const IO_THREADS: usize = 2;
 /// Runs a node until it is told to stop. 0: stopped; 1: it could not start, or failed.
 pub(crate) fn run(args: &UpArgs) -> ExitCode {
     let sources = Sources::of_process(args.file.config.clone(), args.data.clone(), flags(args));
-    let plan = match plan(sources, &args.listen) {
+    let plan = match plan(sources) {
         Ok(plan) => plan,
         Err(message) => return failed(args.json, &message),
     };
@@ -61,8 +61,11 @@ fn flags(args: &UpArgs) -> Vec<Flag> {
         })
     };
     let unauthenticated = args.allow_unauthenticated.then(|| "true".to_owned());
+    // A list of strings looks the same in JSON and in TOML.
+    let listen = (!args.listen.is_empty()).then(|| json!(args.listen).to_string());
     [
         flag("--http", "gateway.http", &args.http),
+        flag("--listen", "mesh.listen", &listen),
         flag("--name", "name", &args.name),
         flag("--allow-unauthenticated", "gateway.allow_unauthenticated", &unauthenticated),
     ]
@@ -71,12 +74,7 @@ fn flags(args: &UpArgs) -> Vec<Flag> {
     .collect()
 }
 
-fn plan(sources: Sources, listen: &[String]) -> Result<Plan, String> {
-    if !listen.is_empty() {
-        return Err("this version does not join nodes yet, so there is nothing to listen for\n\
-                    next: leave --listen out"
-            .to_owned());
-    }
+fn plan(sources: Sources) -> Result<Plan, String> {
     let loaded = config::load(&sources).map_err(|errors| {
         let problems: Vec<String> = errors.problems().iter().map(ToString::to_string).collect();
         format!("{}\nnext: toolmesh config check", problems.join("\n"))
@@ -110,12 +108,15 @@ fn announce(facts: &NodeFacts, as_json: bool) {
         });
         writeln!(out, "{line}")
     } else {
+        let mesh: String =
+            facts.addresses.iter().map(|at| format!("\x20 other nodes:    {at}\n")).collect();
         writeln!(
             out,
             "toolmesh node {name} is ready\n\
              \x20 HTTP clients:   {http}/mcp\n\
              \x20 stdio clients:  toolmesh stdio --data {data}\n\
              \x20 see its tools:  toolmesh tools list --data {data}\n\
+             {mesh}\
              Ctrl-C stops it.",
             name = facts.name,
             http = facts.http,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use toolmesh_actors::{
     gateway,
     link::{self, Endpoint},
-    router,
+    router, swarm,
 };
 use toolmesh_core::{link::Policy, router as core};
 
@@ -33,6 +33,12 @@ pub(crate) fn gateway(config: &Config) -> gateway::Config {
             rate: limits.rate.map(|rate| (rate.per_second, rate.burst)),
         },
     }
+}
+
+/// What the swarm takes; without an address to listen on there is none.
+pub(crate) fn swarm(config: &Config) -> Option<swarm::Config> {
+    let listen = &config.mesh.listen;
+    (!listen.is_empty()).then(|| swarm::Config { listen: listen.clone() })
 }
 
 /// What the router takes.

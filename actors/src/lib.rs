@@ -10,4 +10,5 @@ pub mod kit;
 pub mod link;
 pub mod router;
 pub mod store;
+pub mod swarm;
 pub mod tools;

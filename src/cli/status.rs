@@ -47,17 +47,17 @@ fn describe(status: &Value) -> String {
         lines.push(format!("  because {}", summary(reason.as_str().unwrap_or_default())));
     }
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    lines.push(columns(
-        &[
-            row("endpoint", format!("{}/mcp", text_of(status, "http"))),
-            row("peer id", text_of(status, "peer_id")),
-            row("version", text_of(status, "version")),
-            row("data", text_of(status, "data")),
-            row("tools", text_of(status, "tools")),
-            row("sessions", text_of(status, "sessions")),
-        ],
-        2,
-    ));
+    let mut rows = vec![
+        row("endpoint", format!("{}/mcp", text_of(status, "http"))),
+        row("peer id", text_of(status, "peer_id")),
+        row("version", text_of(status, "version")),
+        row("data", text_of(status, "data")),
+        row("tools", text_of(status, "tools")),
+        row("sessions", text_of(status, "sessions")),
+    ];
+    let addresses = status["addresses"].as_array().into_iter().flatten();
+    rows.extend(addresses.filter_map(Value::as_str).map(|at| row("other nodes", at.to_owned())));
+    lines.push(columns(&rows, 2));
     lines.push(String::new());
     lines.push(upstreams(&status["upstreams"]));
     lines.join("\n")

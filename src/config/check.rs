@@ -10,17 +10,18 @@ use std::time::Duration;
 use globset::Glob;
 use reqwest::Url;
 use toolmesh_core::limits;
+use toolmesh_net::ListenAddress;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::check_upstream::check_upstream;
 use super::checked::{
-    Config, Gateway, Limits, Log, NodeName, Rate, Route, Runtime, Upstream, UpstreamName,
+    Config, Gateway, Limits, Log, Mesh, NodeName, Rate, Route, Runtime, Upstream, UpstreamName,
 };
 use super::keys::nearest;
 use super::layers::Layers;
 use super::problem::{Errors, PROBLEMS_MAX, Problem};
-use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawRoute, RawUpstream};
+use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawMesh, RawRoute, RawUpstream};
 
 /// Port of the HTTP endpoint where none is configured.
 const PORT: u16 = 7332;
@@ -47,12 +48,13 @@ pub(super) fn check(raw: Raw, layers: &Layers, base: &Path) -> Result<Config, Er
     });
     let gateway = checker.gateway(raw.gateway);
     let limits = checker.limits(&raw.limits, gateway.http.ip().is_loopback());
+    let mesh = checker.mesh(raw.mesh);
     let log = checker.log(raw.log);
     let upstreams = checker.upstreams(raw.upstream, limits.tool_time);
     let routes = checker.routes(&raw.route, &upstreams);
     Errors::none(checker.problems)?;
     let durability = raw.store.durability.unwrap_or_default();
-    Ok(Config { name, gateway, limits, durability, log, upstreams, routes })
+    Ok(Config { name, gateway, limits, mesh, durability, log, upstreams, routes })
 }
 
 /// Collects problems, so that one run reports all of them. After a problem it goes on with the
@@ -138,8 +140,12 @@ impl Checker<'_> {
         });
         Gateway {
             http,
-            allowed_hosts: self.each(raw.allowed_hosts, "allowed_hosts", host),
-            allowed_origins: self.each(raw.allowed_origins, "allowed_origins", web_origin),
+            allowed_hosts: self.each(raw.allowed_hosts, ["gateway", "allowed_hosts"], host),
+            allowed_origins: self.each(
+                raw.allowed_origins,
+                ["gateway", "allowed_origins"],
+                web_origin,
+            ),
             require_token: raw.require_token.unwrap_or(false),
             allow_unauthenticated: raw.allow_unauthenticated.unwrap_or(false),
             exposure: raw.exposure.unwrap_or_default(),
@@ -152,19 +158,27 @@ impl Checker<'_> {
         }
     }
 
-    fn each(
+    fn mesh(&mut self, raw: RawMesh) -> Mesh {
+        let most = limits::MESH_LISTENERS;
+        if raw.listen.as_ref().is_some_and(|listen| listen.len() > most) {
+            self.wrong(&["mesh", "listen"], format!("at most {most} addresses fit one node"));
+        }
+        Mesh { listen: self.each(raw.listen, ["mesh", "listen"], str::parse::<ListenAddress>) }
+    }
+
+    fn each<T, E: std::fmt::Display>(
         &mut self,
         texts: Option<Vec<String>>,
-        key: &str,
-        parse: impl Fn(&str) -> Result<String, &'static str>,
-    ) -> Vec<String> {
+        [table, key]: [&str; 2],
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<T> {
         let mut parsed = Vec::new();
         for (index, text) in texts.unwrap_or_default().iter().enumerate() {
             match parse(text) {
                 Ok(value) => parsed.push(value),
                 Err(message) => {
                     let message = format!("{text:?} {message}");
-                    self.wrong(&["gateway", key, &index.to_string()], message);
+                    self.wrong(&[table, key, &index.to_string()], message);
                 }
             }
         }

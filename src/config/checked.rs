@@ -13,6 +13,7 @@ use reqwest::header::HeaderName;
 
 use super::value::{Durability, Exposure, LogFormat, Protocol};
 use toolmesh_actors::link::Secret;
+use toolmesh_net::ListenAddress;
 
 /// Everything an operator may decide about a node.
 ///
@@ -25,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) gateway: Gateway,
     /// Bounds on what clients may ask for.
     pub(crate) limits: Limits,
+    /// How other nodes reach this one.
+    pub(crate) mesh: Mesh,
     /// What an acknowledged write survives.
     pub(crate) durability: Durability,
     /// What is written to stderr.
@@ -88,6 +91,13 @@ pub(crate) struct Rate {
     pub(crate) per_second: NonZeroU32,
     /// Requests above the rate before it holds.
     pub(crate) burst: NonZeroU32,
+}
+
+/// Says how other nodes reach this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mesh {
+    /// Where to listen for other nodes; empty is no mesh at all.
+    pub(crate) listen: Vec<ListenAddress>,
 }
 
 /// Says what is written to stderr.

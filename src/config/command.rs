@@ -67,6 +67,7 @@ pub(crate) fn run(
                 "file": loaded.file,
                 "data": loaded.data,
                 "http": config.gateway.http,
+                "listen": config.mesh.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "upstreams": config.upstreams.keys().map(ToString::to_string).collect::<Vec<_>>(),
             });
             writeln!(out, "{checked:#}")?;
@@ -90,6 +91,9 @@ fn summarise(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "data in {}", data.display())?;
     writeln!(out, "would listen on http://{}/mcp{}", config.gateway.http, access(config))?;
+    for address in &config.mesh.listen {
+        writeln!(out, "would listen for other nodes on {address}")?;
+    }
     for (name, upstream) in &config.upstreams {
         let state = if upstream.enabled { "" } else { " (not enabled)" };
         match &upstream.transport {

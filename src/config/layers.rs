@@ -170,7 +170,7 @@ impl Layer {
         let headers = ["upstream", upstream, "headers"]
             .iter()
             .try_fold(&self.table, |table, key| table.get(*key)?.as_table());
-        let written = headers.and_then(|headers| {
+        let written = headers.filter(|headers| !headers.contains_key(*name)).and_then(|headers| {
             headers.keys().map(String::as_str).find(|header| header.eq_ignore_ascii_case(name))
         });
         vec!["upstream", upstream, "headers", written.unwrap_or(name)]

@@ -26,6 +26,9 @@ pub(super) struct Raw {
     /// Bounds on what clients may ask for.
     #[serde(default)]
     pub(super) limits: RawLimits,
+    /// How other nodes reach this one.
+    #[serde(default)]
+    pub(super) mesh: RawMesh,
     /// What the node remembers.
     #[serde(default)]
     pub(super) store: RawStore,
@@ -111,6 +114,16 @@ pub(super) struct RawLimits {
     /// Seconds without a request after which a session ends, 5 to 86400. Default 300.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) session_idle_s: Option<u64>,
+}
+
+/// How other nodes reach this one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMesh {
+    /// Addresses to listen on for other nodes, such as `/ip4/0.0.0.0/tcp/7333`; port 0 takes a
+    /// free one, at most 16. Default: none, and no mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) listen: Option<Vec<String>>,
 }
 
 /// What the node remembers.

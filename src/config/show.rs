@@ -8,7 +8,9 @@ use toml::{Table, Value};
 use super::checked::{Config, Limits, Route, Runtime, Tool, Transport, Upstream};
 use super::layers::Layers;
 use super::problem::Origin;
-use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawRoute, RawStore, RawTool, RawUpstream};
+use super::raw::{
+    Raw, RawGateway, RawLimits, RawLog, RawMesh, RawRoute, RawStore, RawTool, RawUpstream,
+};
 use toolmesh_actors::link::Secret;
 
 /// Stands for a confidential value that was written in the clear.
@@ -140,6 +142,9 @@ fn raw(config: &Config) -> Raw {
             page_size: Some(gateway.page_size as u64),
         },
         limits: raw_limits(&config.limits),
+        mesh: RawMesh {
+            listen: Some(config.mesh.listen.iter().map(ToString::to_string).collect()),
+        },
         store: RawStore { durability: Some(config.durability) },
         log: RawLog { format: Some(config.log.format), level: Some(config.log.level.clone()) },
         upstream: config

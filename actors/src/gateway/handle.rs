@@ -111,9 +111,10 @@ impl GatewayHandle {
         self.health.read()
     }
 
-    /// Says in `/readyz` what is not as it should be, in place of what was said before.
-    pub fn note(&self, notes: Vec<String>) {
-        self.health.note(notes);
+    /// Says in `/readyz` what is not as it should be, in place of what was said `about` the same
+    /// before.
+    pub fn note(&self, about: &'static str, notes: Vec<String>) {
+        self.health.note(about, notes);
     }
 
     /// Takes nothing new, lets requests under way finish, then ends streams and the listener.

@@ -1,8 +1,11 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use actix_web::{HttpResponse, web};
@@ -48,8 +51,8 @@ pub(super) struct HealthSource {
     pulse: Pulse,
     stopping: Arc<AtomicBool>,
     metrics: Option<PrometheusHandle>,
-    /// What was said at start or reload and still holds, such as a bad configuration file.
-    notes: Arc<std::sync::Mutex<Vec<String>>>,
+    /// What others said and still holds, by what it is about: a bad configuration file, the mesh.
+    notes: Arc<std::sync::Mutex<BTreeMap<&'static str, Vec<String>>>>,
 }
 
 impl HealthSource {
@@ -70,8 +73,14 @@ impl HealthSource {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    pub(super) fn note(&self, notes: Vec<String>) {
-        *self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = notes;
+    pub(super) fn note(&self, about: &'static str, notes: Vec<String>) {
+        let mut all = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.insert(about, notes);
+    }
+
+    fn noted(&self) -> Vec<String> {
+        let all = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.values().flatten().cloned().collect()
     }
 
     /// What keeps the node from working at all, if anything.
@@ -89,8 +98,7 @@ impl HealthSource {
                 reasons: vec!["the node is stopping".into()],
             };
         }
-        let mut reasons =
-            self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let mut reasons = self.noted();
         reasons.extend(self.fault().map(str::to_owned));
         let mut starting = 0;
         let links = self.router.links();

@@ -18,6 +18,14 @@ pub enum OnFault {
         /// In this time.
         within: Duration,
     },
+    /// As `Restart`, but more often than that the node goes on without the actor, which says so
+    /// itself: nothing that was promised depends on it.
+    GoWithout {
+        /// Restarts allowed.
+        times: u32,
+        /// In this time.
+        within: Duration,
+    },
     /// The node stops: going on could lose what was promised.
     StopNode,
 }
@@ -38,7 +46,7 @@ pub struct Row {
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every kind of actor: doors close from the top, the store goes last.
-pub const TABLE: [Row; 5] = [
+pub const TABLE: [Row; 6] = [
     Row {
         name: "gateway",
         on_fault: OnFault::StopNode,
@@ -64,9 +72,15 @@ pub const TABLE: [Row; 5] = [
         drain: Duration::from_secs(4),
     },
     Row {
+        name: "swarm",
+        on_fault: OnFault::GoWithout { times: 3, within: MINUTE },
+        stop_order: 4,
+        drain: Duration::from_secs(1),
+    },
+    Row {
         name: "store",
         on_fault: OnFault::StopNode,
-        stop_order: 4,
+        stop_order: 5,
         drain: Duration::from_secs(5),
     },
 ];
@@ -99,23 +113,30 @@ enum News {
 
 type Restart = Box<dyn Fn(Obituary) + Send>;
 
-/// Held by an actor as a field: tells the supervisor when the actor is dropped by a panic.
+/// Held by an actor as a field: tells the supervisor when the actor is dropped by a panic, or
+/// says itself that it cannot go on.
 #[derive(Debug)]
 pub struct Obituary {
     id: u64,
     news: mpsc::WeakSender<News>,
 }
 
-impl Drop for Obituary {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
+impl Obituary {
+    /// Has the supervisor do as after a panic. The actor stops itself next, and says this once.
+    pub fn fault(&self) {
         // Restart budgets keep deaths far below the lane's capacity.
         if let Some(news) = self.news.upgrade()
             && news.try_send(News::Died { id: self.id }).is_err()
         {
             tracing::error!(id = self.id, "obituary lost: the supervisor's lane is full");
+        }
+    }
+}
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.fault();
         }
     }
 }
@@ -224,7 +245,7 @@ async fn watch(
         let Some(watched) = actors.get_mut(&id) else { continue };
         let again = match watched.row.on_fault {
             OnFault::StopNode => false,
-            OnFault::Restart { times, within } => {
+            OnFault::Restart { times, within } | OnFault::GoWithout { times, within } => {
                 let now = clock.now_ms();
                 let window = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
                 watched.deaths.retain(|death| now.saturating_sub(*death) < window);
@@ -234,10 +255,12 @@ async fn watch(
         };
         metrics::counter!("toolmesh_actor_panics_total", "actor" => watched.row.name).increment(1);
         if again {
-            tracing::error!(actor = watched.name, "actor panicked; starting it again");
+            tracing::error!(actor = watched.name, "actor failed; starting it again");
             (watched.restart)(Obituary { id, news: news.clone() });
+        } else if matches!(watched.row.on_fault, OnFault::GoWithout { .. }) {
+            tracing::error!(actor = watched.name, "actor failed; the node goes on without it");
         } else {
-            tracing::error!(actor = watched.name, "actor panicked; stopping the node");
+            tracing::error!(actor = watched.name, "actor failed; stopping the node");
             let fault =
                 Fault { actor: watched.name.clone(), reason: "it panicked; see the log".into() };
             if fatal.try_send(fault).is_err() {

@@ -1,12 +1,13 @@
 //! The operator's tools: the node's state, its upstreams and its tokens. The CLI uses them; they
 //! are neither listed nor callable without the operator role.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 use toolmesh_core::{
     call::{CallError, RpcError},
     principal::Role,
@@ -26,7 +27,7 @@ use crate::{
 
 const CATEGORY: &str = "operator";
 
-/// Facts of the node that do not change while it runs.
+/// What a node says of itself. Only its addresses change while it runs.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct NodeFacts {
     /// Short name.
@@ -35,7 +36,7 @@ pub struct NodeFacts {
     pub peer_id: String,
     /// Base of the HTTP endpoint.
     pub http: String,
-    /// Addresses on the mesh.
+    /// Where other nodes reach it, each ending in its identity.
     pub addresses: Vec<String>,
     /// Data directory.
     pub data: String,
@@ -46,8 +47,8 @@ pub struct NodeFacts {
 /// The group of operator tools.
 #[derive(Debug)]
 pub struct OperatorTools {
-    /// Known once the listener is bound, which is after the tools exist.
-    facts: Arc<OnceLock<NodeFacts>>,
+    /// Known once the listeners are bound, which is after the tools exist.
+    facts: watch::Receiver<NodeFacts>,
     router: RouterHandle,
     store: StoreHandle,
     sessions: crate::gateway::SessionCount,
@@ -57,7 +58,7 @@ pub struct OperatorTools {
 impl OperatorTools {
     /// Tools over the given parts of a node.
     pub fn new(
-        facts: Arc<OnceLock<NodeFacts>>,
+        facts: watch::Receiver<NodeFacts>,
         router: RouterHandle,
         store: StoreHandle,
         sessions: crate::gateway::SessionCount,
@@ -152,7 +153,7 @@ struct NodeStatus {
     http: String,
     /// The data directory.
     data: String,
-    /// Addresses on the mesh; none in this version.
+    /// Where other nodes reach this one; none unless it listens for them.
     addresses: Vec<String>,
     /// Tools that a client sees.
     tools: usize,
@@ -273,7 +274,7 @@ impl OperatorTools {
     }
 
     fn status(&self) -> NodeStatus {
-        let facts = self.facts.get().cloned().unwrap_or_default();
+        let facts = self.facts.borrow().clone();
         NodeStatus {
             name: facts.name,
             peer_id: facts.peer_id,

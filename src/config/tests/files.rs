@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
-const BAD_LEVEL: &str =
-    "2:1: log.level: must be a level such as debug, or levels such as info,rmcp=off,actix_server=warn";
+const BAD_LEVEL: &str = "2:1: log.level: must be a level such as debug, or levels such as info,rmcp=off,actix_server=warn";
 
 /// Files that are wrong, and what is said about them.
 const BAD: &[(&str, &str)] = &[
@@ -98,6 +97,13 @@ const BAD: &[(&str, &str)] = &[
         "[upstream.a]\ncommand = \"x\"\ntools.t.timeout_s = 0\nmax_in_flight = 1025",
         "4:1: upstream.a.max_in_flight: must be 1 to 1024, not 1025\n\
          3:9: upstream.a.tools.t.timeout_s: must be 1 to 3600, not 0",
+    ),
+    // The mesh.
+    (
+        "[mesh]\nlisten = [\"/ip4/0.0.0.0/tcp/7333\", \"/ip4/0.0.0.0/udp/7333\", \"0.0.0.0:7333\"]",
+        "2:36: mesh.listen.1: \"/ip4/0.0.0.0/udp/7333\" is not of the form \
+         /ip4/0.0.0.0/tcp/7333; this version speaks TCP over IP addresses\n\
+         2:61: mesh.listen.2: \"0.0.0.0:7333\" is not a multiaddr such as /ip4/0.0.0.0/tcp/7333",
     ),
     // Routes.
     (

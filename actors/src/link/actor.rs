@@ -141,7 +141,15 @@ impl Link {
         let finished = done.clone().drop_guard();
         tokio::spawn(async move {
             let _finished = finished;
-            work.run(|report| tell(&address, News { attempt, report })).await;
+            let link = address.clone();
+            let run = tokio::spawn(async move {
+                work.run(|report| tell(&link, News { attempt, report })).await;
+            });
+            if let Err(error) = run.await {
+                // A panic would leave the link starting for ever.
+                let reason = format!("the attempt failed inside ({error})");
+                tell(&address, News { attempt, report: Report::Ended { reason, answered: false } });
+            }
         });
         let close_on_drop = close.clone().drop_guard();
         self.running = Some(Running { attempt, close, done, _close_on_drop: close_on_drop });

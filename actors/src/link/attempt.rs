@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use toolmesh_core::call::CallError;
 
 use super::{
     Guard, Memory, Protocol,
@@ -83,7 +84,7 @@ impl Attempt {
             .await
             .map_err(|failed| failed.reason)?;
         let deadline = Instant::now() + config.start_timeout;
-        let tools = list(&connected.session, deadline).await.map_err(|error| error.to_string())?;
+        let tools = list(&connected.session, deadline).await.map_err(reason)?;
         self.publish(tools);
         if remembered != Some(connected.protocol) && config.protocol == Protocol::Auto {
             let revision = &connected.session.server.protocol;
@@ -141,6 +142,16 @@ impl Attempt {
             tracing::warn!(upstream = %self.shared.config.name, "the process does not end");
         }
         session.tap.end("the session was closed");
+    }
+}
+
+/// What went wrong, without the advice that callers get.
+fn reason(error: CallError) -> String {
+    match error {
+        CallError::Answered(error) => format!("it refused to list its tools: {error}"),
+        CallError::NotStarted { detail, .. } | CallError::OutcomeUnknown { detail, .. } => {
+            format!("its tools cannot be listed: {detail}")
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{StreamExt, stream::BoxStream};
@@ -16,6 +17,7 @@ use reqwest::{
 };
 use rmcp::{
     model::ClientJsonRpcMessage,
+    transport::common::client_side_sse::ExponentialBackoff,
     transport::streamable_http_client::{
         HttpStatusError, SseError, StreamableHttpClient, StreamableHttpClientTransport,
         StreamableHttpClientTransportConfig, StreamableHttpError, StreamableHttpPostResponse,
@@ -27,12 +29,16 @@ use toolmesh_core::limits;
 
 use super::{
     Secret,
+    resume::Resumes,
     secret::resolved,
     tap::{Slot, Tap},
 };
 
 const SESSION_HEADER: &str = "mcp-session-id";
 const BOTH_TYPES: &str = "application/json, text/event-stream";
+
+/// First pause before a broken event stream is opened again; it doubles up to eight times this.
+const STREAM_PAUSE: Duration = Duration::from_millis(250);
 
 type Failure = StreamableHttpError<reqwest::Error>;
 
@@ -65,8 +71,12 @@ pub(super) fn transport(
         .max_concurrent_requests(max_in_flight)
         .custom_headers(custom);
     config.max_sse_event_size = limits::UPSTREAM_MESSAGE_BYTES;
+    let mut retries = ExponentialBackoff::default();
+    retries.base_duration = STREAM_PAUSE;
+    retries.max_delay = Some(STREAM_PAUSE * 8);
+    config.retry_config = Arc::new(retries);
     Ok(StreamableHttpClientTransport::with_client(
-        TappedClient { client, tap: tap.clone() },
+        TappedClient { client, tap: tap.clone(), resumes: Arc::default() },
         config,
     ))
 }
@@ -76,6 +86,7 @@ pub(super) fn transport(
 pub(super) struct TappedClient {
     client: reqwest::Client,
     tap: Arc<Tap>,
+    resumes: Arc<Resumes>,
 }
 
 impl StreamableHttpClient for TappedClient {
@@ -172,18 +183,29 @@ impl StreamableHttpClient for TappedClient {
         custom_headers: HashMap<HeaderName, HeaderValue>,
         max_sse_event_size: usize,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failure> {
-        let stream = self
+        if last_event_id.as_deref().is_some_and(|last| !self.resumes.may_resume(last)) {
+            return Err(StreamableHttpError::ServerDoesNotSupportSse); // It ends the retries.
+        }
+        let opened = self
             .client
             .get_stream_with_max_sse_event_size(
                 uri,
                 session_id,
-                last_event_id,
+                last_event_id.clone(),
                 auth_header,
                 custom_headers,
                 max_sse_event_size,
             )
-            .await?;
-        Ok(tapped(stream, self.tap.clone()))
+            .await;
+        let stream = opened.map_err(|error| self.not_opened(error, last_event_id.is_some()))?;
+        self.resumes.opened();
+        let (resumes, mut last) = (self.resumes.clone(), last_event_id);
+        let stream = stream.inspect(move |event| {
+            if let (Ok(_), Some(last)) = (event, last.take()) {
+                resumes.goes_on(&last);
+            }
+        });
+        Ok(tapped(stream.boxed(), self.tap.clone()))
     }
 }
 
@@ -194,6 +216,24 @@ impl TappedClient {
             && error.is_connect()
         {
             self.tap.end(format!("the server cannot be reached ({})", root_cause(error)));
+        }
+    }
+
+    /// What rmcp shall do about a stream that cannot be opened.
+    fn not_opened(&self, error: Failure, is_resumed: bool) -> Failure {
+        self.note(&error);
+        match &error {
+            StreamableHttpError::ServerDoesNotSupportSse => error,
+            // Nothing is left of the session. The next call makes a fresh one.
+            StreamableHttpError::HttpStatus(status) if is_resumed && status.status == 404 => {
+                StreamableHttpError::ServerDoesNotSupportSse
+            }
+            _ => {
+                if self.resumes.failed() {
+                    self.tap.end(format!("its event stream cannot be opened ({error})"));
+                }
+                error
+            }
         }
     }
 }
@@ -243,11 +283,18 @@ impl Call<'_> {
         }
         let retry = self.refused_status(&response);
         let body = read_whole(response).await?;
-        let message: Value = serde_json::from_slice(&body)?;
-        if !status.is_success() && message.get("error").is_none() {
+        let mut answer: Value = serde_json::from_slice(&body)?;
+        if !status.is_success() && answer.get("error").is_none() {
             return Err(retry.into());
         }
-        match self.client.tap.incoming(message)? {
+        if let (Some(answer), ClientJsonRpcMessage::Request(request)) =
+            (answer.as_object_mut(), message)
+            && answer.get("id").is_none_or(Value::is_null)
+        {
+            // An error that came before the server read the id is still this call's.
+            answer.insert("id".into(), serde_json::to_value(&request.id)?);
+        }
+        match self.client.tap.incoming(answer)? {
             Some(seen) => Ok(StreamableHttpPostResponse::Json(seen, session_id)),
             None => Ok(StreamableHttpPostResponse::Accepted),
         }
@@ -277,6 +324,11 @@ impl Call<'_> {
         }
         HttpStatusError::new(response.status().as_u16(), header(response, RETRY_AFTER.as_str()))
     }
+}
+
+/// Whether a call failed because its connection broke, which says nothing against a further one.
+pub(super) fn is_broken_wire(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref::<Failure>(), Some(StreamableHttpError::Client(_)))
 }
 
 fn header(response: &Response, name: &str) -> Option<String> {

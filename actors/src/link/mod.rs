@@ -19,6 +19,7 @@ mod guard;
 mod handle;
 mod http;
 mod list;
+mod resume;
 mod secret;
 mod session;
 mod stdio;

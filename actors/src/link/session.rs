@@ -14,6 +14,7 @@ use toolmesh_core::call::{CallError, Why};
 
 use super::{
     handle::Call,
+    http,
     tap::{Open, Tap},
 };
 
@@ -134,28 +135,22 @@ impl Session {
             return answer.map_err(CallError::Answered);
         }
         match ended {
-            Some(Err(ServiceError::McpError(error))) => {
-                let data = error.data;
-                let message = error.message.into_owned();
-                Err(CallError::Answered(toolmesh_core::call::RpcError {
-                    code: error.code.0,
-                    message,
-                    data,
-                }))
-            }
             Some(Err(ServiceError::TransportSend(error))) if !self.tap.ended.is_cancelled() => {
-                Err(failed(
-                    open,
-                    Why::BadAnswer,
-                    format!("the server did not answer the call ({})", error.error),
-                ))
+                let error = error.error;
+                let why = if http::is_broken_wire(&*error) { Why::Lost } else { Why::BadAnswer };
+                Err(failed(open, why, format!("the server did not answer the call ({error})")))
             }
             _ => Err(self.lost(open)),
         }
     }
 
     fn lost(&self, open: &Open) -> CallError {
-        failed(open, Why::Lost, format!("the server went away: {}", self.tap.reason()))
+        let detail = if self.tap.ended.is_cancelled() {
+            format!("the server went away: {}", self.tap.reason())
+        } else {
+            "the connection broke before the answer".to_owned()
+        };
+        failed(open, Why::Lost, detail)
     }
 }
 

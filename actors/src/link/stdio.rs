@@ -22,7 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::{
-    codec::{FramedRead, LinesCodec},
+    codec::{AnyDelimiterCodec, FramedRead},
     sync::CancellationToken,
 };
 use toolmesh_core::limits;
@@ -218,23 +218,24 @@ async fn write(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Outgoing>, tap: 
 }
 
 async fn read(stdout: ChildStdout, deliver: mpsc::Sender<ServerJsonRpcMessage>, tap: Arc<Tap>) {
-    let codec = LinesCodec::new_with_max_length(limits::UPSTREAM_MESSAGE_BYTES);
+    // Bytes, because what a server prints beside its messages need not be text.
+    let limit = limits::UPSTREAM_MESSAGE_BYTES;
+    let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), limit);
     let mut lines = FramedRead::with_capacity(stdout, codec, 64 * 1024);
     while let Some(line) = lines.next().await {
         let line = match line {
             Ok(line) => line,
             Err(error) => {
-                let limit = limits::UPSTREAM_MESSAGE_BYTES;
                 tap.end(format!(
                     "its output cannot be read ({error}; a message may have {limit} bytes)"
                 ));
                 return;
             }
         };
-        if line.trim().is_empty() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        let message = serde_json::from_str(&line).and_then(|message| tap.incoming(message));
+        let message = serde_json::from_slice(&line).and_then(|message| tap.incoming(message));
         match message {
             Ok(Some(message)) => {
                 if deliver.send(message).await.is_err() {

@@ -1,1 +1,7 @@
+//! A link against real servers: whatever breaks and whenever, every call ends, and truthfully.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod broken;
+mod rig;
+mod sessions;

@@ -1,4 +1,4 @@
-//! `docs/api.md` is what a running node says of its own tools, and operators' tools are theirs.
+//! `docs/api.md` is what a running node says of its own tools.
 //!
 //! `just api-docs` writes the page anew.
 
@@ -60,29 +60,6 @@ fn the_page_is_what_a_node_says_of_its_tools() -> Outcome {
     let differs = kept.lines().zip(written.lines()).position(|(kept, written)| kept != written);
     let first = differs.unwrap_or_else(|| kept.lines().count().min(written.lines().count())) + 1;
     assert_eq!(kept, written, "{PAGE} differs from line {first} on; write it anew: just api-docs");
-    Ok(())
-}
-
-#[test]
-fn an_operators_tool_does_not_exist_for_a_client() -> Outcome {
-    let node = Node::start("")?;
-    let listed = node.operator()?.tools()?;
-    for revision in support::LEGACY.into_iter().chain([support::STATELESS]) {
-        let mut client = node.client(revision)?;
-        let seen = client.tools()?;
-        let hidden: Vec<_> = listed.iter().filter(|name| !seen.contains(name)).collect();
-        assert_eq!(hidden.len(), 6, "{hidden:?}");
-        for tool in hidden {
-            let answer = client.try_call(tool, Value::Null)?;
-            assert_eq!(answer.code(), -32602);
-            let made_up = client.try_call(&format!("{tool}x"), Value::Null)?;
-            let unknown = |text: &str| text.split(';').next().unwrap_or_default().to_owned();
-            assert_eq!(unknown(answer.text()), format!("unknown tool: {tool}"));
-            assert_eq!(unknown(made_up.text()), format!("unknown tool: {tool}x"));
-            let found = client.call("tools_search", json!({"query": tool, "limit": 100}))?;
-            assert!(!found.to_string().contains(&format!("\"{tool}\"")), "{tool} was found");
-        }
-    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{
-    Answer, Client, Home, HttpUpstream, Node, Outcome, Recorder, STATELESS, SideFile, http_config,
+    Answer, Client, Home, HttpUpstream, Node, Outcome, Recorder, STATELESS, http_config,
     test_server, upstream,
 };
 

@@ -20,7 +20,7 @@ mod report;
 mod requests;
 mod wire;
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -53,9 +53,25 @@ struct Plan {
     idle: Duration,
 }
 
-/// What this program is when it stands in for something else, in a process of its own.
-#[derive(Debug, Clone, Copy, Subcommand)]
+/// What this program does beside measuring everything.
+#[derive(Debug, Clone, Subcommand)]
 enum Role {
+    /// Loads one server with calls of one tool, for a profiler to look at
+    Load {
+        /// Where it listens
+        to: SocketAddr,
+        /// The tool's name
+        tool: String,
+        /// Its arguments, as JSON
+        #[arg(default_value = r#"{"message":"hello"}"#, value_parser = json)]
+        arguments: serde_json::Value,
+        /// Connections, each with one call at a time
+        #[arg(long, default_value_t = measure::CONNECTIONS)]
+        connections: usize,
+        /// For how long
+        #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+        length: Duration,
+    },
     /// Serves the echo tool with nothing but rmcp-actix-web
     #[command(hide = true)]
     BareServer,
@@ -69,6 +85,10 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
+fn json(text: &str) -> std::result::Result<serde_json::Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
@@ -76,6 +96,14 @@ fn main() -> ExitCode {
             actix_web::rt::System::new().block_on(bare::serve()).map(|()| true)
         }
         Some(Role::RawEcho) => in_runtime(machine::serve_echo()).map(|()| true),
+        Some(Role::Load { to, tool, arguments, connections, length }) => {
+            let request = requests::call(to, &tool, &arguments);
+            in_runtime(async {
+                load::once(to, &request).await?;
+                println!("{:?}", load::run(to, &[request], connections, length).await?);
+                Ok(true)
+            })
+        }
         None => in_runtime(run(arguments.plan)),
     };
     match outcome {

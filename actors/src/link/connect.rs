@@ -83,7 +83,7 @@ pub(super) async fn connect(
         (Protocol::Auto, Some(Protocol::Modern), _) => &[Protocol::Modern, Protocol::Legacy],
         (Protocol::Auto, Some(Protocol::Legacy), _)
         | (Protocol::Auto, _, Endpoint::Stdio { .. }) => &[Protocol::Legacy, Protocol::Modern],
-        (Protocol::Auto, _, Endpoint::Http { .. }) => &[Protocol::Auto],
+        (Protocol::Auto, _, Endpoint::Http { .. }) => &[Protocol::Auto, Protocol::Legacy],
     };
     let mut last = Failed::from("no lifecycle to try".to_owned());
     for &protocol in order {
@@ -226,15 +226,16 @@ async fn failed(error: ClientInitializeError, tap: &Tap) -> Failed {
     );
     let reason = match &error {
         // The wire knows better why; a child's exit status may be a moment away.
-        ConnectionClosed(_) | Cancelled => {
+        ConnectionClosed(_) | Cancelled | TransportError { .. } => {
             let ended = tap.ended.cancelled();
             if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {
                 tap.reason()
+            } else if let TransportError { error, .. } = &error {
+                error.error.to_string()
             } else {
                 error.to_string()
             }
         }
-        TransportError { error, .. } => format!("{}", error.error),
         LegacyFallbackFailed { fallback, .. } => fallback.to_string(),
         other => format!("it refused to start a session: {other}"),
     };

@@ -116,6 +116,11 @@ impl LinkHandle {
         &self.shared.config
     }
 
+    /// Whether both are doors to one link; a link that replaced another of its name is not the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// What it offers, now and whenever that changes. What was offered last stays while the
     /// server is away.
     pub fn offered(&self) -> watch::Receiver<Offered> {
@@ -197,7 +202,7 @@ impl LinkHandle {
         CallError::NotStarted {
             why: Why::Down,
             detail: format!("upstream {name} {is}{reason}"),
-            retry_after_ms: self.retry_in_ms().or(Some(1_000)),
+            retry_after_ms: self.retry_in_ms().or(Some(250)),
         }
     }
 

@@ -25,7 +25,7 @@ mod session;
 mod stdio;
 mod tap;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 

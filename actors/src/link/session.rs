@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rmcp::{
     RoleClient,
-    model::{ClientRequest, CustomRequest, MetaObject, RequestMetaObject},
+    model::{ClientRequest, CustomRequest, MetaObject, RequestMetaObject, ServerResult},
     service::{Peer, PeerRequestOptions, RequestHandle, ServiceError},
 };
 use serde_json::{Map, Value};
@@ -51,6 +51,9 @@ pub(super) struct Pass {
     /// Where progress goes.
     pub(super) progress: Option<mpsc::Sender<Map<String, Value>>>,
 }
+
+/// What rmcp makes of the end of a request; `None`: it has ended itself.
+type Ended = Option<Result<ServerResult, ServiceError>>;
 
 const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 
@@ -112,10 +115,20 @@ impl Session {
             () = cancel.cancelled() => return Err(given_up(&open, Why::Cancelled)),
             () = tokio::time::sleep_until(deadline) => return Err(given_up(&open, Why::Timeout)),
         };
-        let Ok(mut handle) = sent else { return Err(self.lost(&open)) };
+        let Ok(mut handle) = sent else {
+            if self.server.pid.is_none() {
+                self.tap.end("the session broke off"); // There is no process whose end tells.
+            }
+            tokio::select! {
+                () = self.tap.ended.cancelled() => {}
+                () = cancel.cancelled() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            return Err(self.lost(&open));
+        };
         let why = tokio::select! {
             biased;
-            ended = &mut handle.rx => return self.finished(&mut open, ended.ok()),
+            ended = self.over(&mut handle, &open) => return self.finished(&mut open, ended),
             () = self.tap.ended.cancelled() => return self.finished(&mut open, None),
             () = cancel.cancelled() => Why::Cancelled,
             () = tokio::time::sleep_until(deadline) => Why::Timeout,
@@ -125,12 +138,18 @@ impl Session {
         Err(error)
     }
 
+    /// Waits until rmcp is done with the request. If it is without an answer, a child's pipe broke:
+    /// its end, and what it still had to say, is a moment away.
+    async fn over(&self, handle: &mut RequestHandle<RoleClient>, open: &Open) -> Ended {
+        let ended = (&mut handle.rx).await.ok();
+        if self.server.pid.is_some() && !open.is_answered() {
+            self.tap.ended.cancelled().await;
+        }
+        ended
+    }
+
     /// rmcp is done with the request: the answer is in the slot, or there is none.
-    fn finished(
-        &self,
-        open: &mut Open,
-        ended: Option<Result<rmcp::model::ServerResult, ServiceError>>,
-    ) -> Result<Value, CallError> {
+    fn finished(&self, open: &mut Open, ended: Ended) -> Result<Value, CallError> {
         if let Ok(answer) = open.answer.try_recv() {
             return answer.map_err(CallError::Answered);
         }
@@ -150,7 +169,8 @@ impl Session {
         } else {
             "the connection broke before the answer".to_owned()
         };
-        failed(open, Why::Lost, detail)
+        let why = if self.tap.is_unreachable() { Why::Down } else { Why::Lost };
+        failed(open, why, detail)
     }
 }
 

@@ -93,9 +93,9 @@ pub(super) async fn spawn(
 
     let (outbox, queue) = mpsc::channel(limits::UPSTREAM_OUTBOX);
     let (deliver, inbox) = mpsc::channel(limits::UPSTREAM_OUTBOX);
-    tokio::spawn(write(stdin, queue, tap.clone()));
     let stderr_read = tokio::spawn(stderr.clone().read(errors));
     let silent = CancellationToken::new();
+    tokio::spawn(write(stdin, queue, tap.clone(), silent.clone()));
     let stdout_read = tokio::spawn({
         let (tap, at_end) = (tap.clone(), silent.clone().drop_guard());
         async move {
@@ -197,7 +197,12 @@ impl Transport<RoleClient> for StdioTransport {
     }
 }
 
-async fn write(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Outgoing>, tap: Arc<Tap>) {
+async fn write(
+    mut stdin: ChildStdin,
+    mut queue: mpsc::Receiver<Outgoing>,
+    tap: Arc<Tap>,
+    silent: CancellationToken,
+) {
     while let Some(Outgoing { bytes, slot, written }) = queue.recv().await {
         if slot.is_some_and(|slot| !slot.start()) {
             continue; // Its caller has gone; nothing of it was written.
@@ -209,6 +214,7 @@ async fn write(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Outgoing>, tap: 
         tokio::select! {
             result = result => if let Err(error) = result {
                 tracing::debug!(%error, "the server's input broke");
+                silent.cancel(); // What it does not hear it does not answer.
                 return;
             },
             () = tap.ended.cancelled() => return,
@@ -255,7 +261,7 @@ async fn read(stdout: ChildStdout, deliver: mpsc::Sender<ServerJsonRpcMessage>, 
 struct Process {
     child: Child,
     pid: u32,
-    /// Fires when its output has ended and everything in it was delivered.
+    /// Fires when its output has ended and everything in it was delivered, or its input broke.
     silent: CancellationToken,
     tap: Arc<Tap>,
     guard: Arc<Guard>,
@@ -303,7 +309,7 @@ impl Process {
     }
 }
 
-/// Usually a process ends with its output. One that stays a while is of no use any more.
+/// Usually a process ends with its pipes. One that stays a while is of no use any more.
 async fn stays_silent(silent: CancellationToken) {
     silent.cancelled().await;
     tokio::time::sleep(limits::CHILD_GRACE).await;

@@ -6,10 +6,10 @@
 //! passes progress on in wire order. rmcp sees an empty result and keeps its books.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -88,6 +88,13 @@ impl Open {
     }
 }
 
+impl Open {
+    /// Whether the server has answered.
+    pub(super) fn is_answered(&self) -> bool {
+        lock(&self.slot.answer).is_none()
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.tap.forget(self.key);
@@ -105,6 +112,8 @@ struct Entry {
 struct Table {
     entries: HashMap<u64, Entry>,
     by_id: HashMap<RequestId, u64>,
+    /// Requests of rmcp's own that are not answered yet.
+    own: HashSet<RequestId>,
     by_token: HashMap<String, u64>,
 }
 
@@ -112,6 +121,16 @@ impl Table {
     fn slot(&self, key: u64) -> Option<Arc<Slot>> {
         self.entries.get(&key).map(|entry| entry.slot.clone())
     }
+}
+
+/// Whose answer a message is.
+enum Asked {
+    /// A call's.
+    Call(Arc<Slot>),
+    /// rmcp's, or it is no answer.
+    Own,
+    /// Nobody's.
+    Never,
 }
 
 /// The tap of one session.
@@ -123,6 +142,8 @@ pub(super) struct Tap {
     pub(super) ended: CancellationToken,
     /// Why the wire is gone, for people; the first reason stays.
     reason: Mutex<Option<String>>,
+    /// Nobody listens where the server should be.
+    unreachable: AtomicBool,
     answers: AtomicU64,
     dropped_progress: AtomicU64,
 }
@@ -134,6 +155,7 @@ impl Tap {
             keys: AtomicU64::new(1),
             ended: CancellationToken::new(),
             reason: Mutex::default(),
+            unreachable: AtomicBool::new(false),
             answers: AtomicU64::new(0),
             dropped_progress: AtomicU64::new(0),
         })
@@ -180,6 +202,17 @@ impl Tap {
         self.ended.cancel();
     }
 
+    /// Says that nobody listens where the server should be, so that trying again soon is in vain.
+    pub(super) fn end_unreachable(&self, reason: impl Into<String>) {
+        self.unreachable.store(true, Ordering::SeqCst);
+        self.end(reason);
+    }
+
+    /// Whether nobody listens where the server should be.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::SeqCst)
+    }
+
     /// Why the wire is gone.
     pub(super) fn reason(&self) -> String {
         lock(&self.reason).clone().unwrap_or_else(|| "the session was closed".to_owned())
@@ -195,6 +228,7 @@ impl Tap {
             if !keeps_token {
                 meta.shift_remove(PROGRESS_KEY); // Nobody listens to rmcp's own.
             }
+            lock(&self.table).own.insert(request.id.clone());
             return None;
         };
         let mut table = lock(&self.table);
@@ -231,8 +265,11 @@ impl Tap {
             self.progress(params);
             return Ok(None);
         }
-        let Some(slot) = self.slot_of_answer(&message) else {
-            return serde_json::from_value(message).map(Some);
+        let slot = match self.asked_for(&message) {
+            Asked::Call(slot) => slot,
+            Asked::Own => return serde_json::from_value(message).map(Some),
+            // It came too late, or was never asked for, which rmcp would take amiss.
+            Asked::Never => return Ok(None),
         };
         self.answers.fetch_add(1, Ordering::Relaxed);
         if slot.typed {
@@ -246,19 +283,28 @@ impl Tap {
         Ok(Some(JsonRpcMessage::response(ServerResult::EmptyResult(EmptyResult {}), id)))
     }
 
-    fn slot_of_answer(&self, message: &Value) -> Option<Arc<Slot>> {
-        let object = message.as_object()?;
-        if !object.contains_key("result") && !object.contains_key("error") {
-            return None;
+    fn asked_for(&self, message: &Value) -> Asked {
+        let answers = |key: &str| message.get(key).is_some();
+        if answers("method") || !(answers("result") || answers("error")) {
+            return Asked::Own; // No answer at all.
         }
-        let id: RequestId = serde_json::from_value(object.get("id")?.clone()).ok()?;
-        let mut table = lock(&self.table);
-        let key = table.by_id.remove(&id).or_else(|| {
+        let Some(id) = message.get("id").filter(|id| !id.is_null()) else { return Asked::Own };
+        let Ok(id) = serde_json::from_value::<RequestId>(id.clone()) else { return Asked::Never };
+        let number = match &id {
             // Some servers answer a numeric id as a string.
-            let RequestId::String(text) = &id else { return None };
-            table.by_id.remove(&RequestId::Number(text.parse().ok()?))
-        })?;
-        table.slot(key)
+            RequestId::String(text) => text.parse().ok().map(RequestId::Number),
+            RequestId::Number(_) => None,
+        };
+        let mut table = lock(&self.table);
+        for id in std::iter::once(id).chain(number) {
+            if table.own.remove(&id) {
+                return Asked::Own;
+            }
+            if let Some(slot) = table.by_id.remove(&id).and_then(|key| table.slot(key)) {
+                return Asked::Call(slot);
+            }
+        }
+        Asked::Never
     }
 
     fn progress(&self, params: Map<String, Value>) {

@@ -3,5 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod broken;
-mod rig;
+pub(crate) mod rig;
 mod sessions;

@@ -36,7 +36,7 @@ type Links = BTreeMap<Arc<str>, (LinkHandle, Upstream)>;
 pub(super) struct Router {
     shared: Arc<Shared>,
     door: Door<Router>,
-    watchers: BTreeMap<Arc<str>, AbortHandle>,
+    watchers: BTreeMap<Arc<str>, (LinkHandle, AbortHandle)>,
     _obituary: Obituary,
 }
 
@@ -59,11 +59,12 @@ impl Router {
         self.shared.view.publish(catalogue);
     }
 
-    /// Watches every link that is not watched yet, and none that is gone.
+    /// Watches every link that is not watched yet, and none that is gone or was replaced.
     fn watch(&mut self) {
         let links = self.shared.links.load_full();
-        self.watchers.retain(|name, watcher| {
-            let kept = links.contains_key(name) && !watcher.is_finished();
+        self.watchers.retain(|name, (watched, watcher)| {
+            let kept = links.get(name).is_some_and(|(link, _)| link.is_same(watched))
+                && !watcher.is_finished();
             if !kept {
                 watcher.abort();
             }
@@ -74,7 +75,7 @@ impl Router {
                 continue;
             }
             let watcher = tokio::spawn(nudge_on_change(link.clone(), self.door.clone()));
-            self.watchers.insert(name.clone(), watcher.abort_handle());
+            self.watchers.insert(name.clone(), (link.clone(), watcher.abort_handle()));
         }
     }
 }

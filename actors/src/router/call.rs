@@ -63,11 +63,19 @@ impl RouterHandle {
         let Decision { tool, .. } = self.decide(&request.principal, &name, &request.params)?;
         let started = Instant::now();
         let deadline = started + self.time_of(&tool);
-        let mut attempts = 0;
+        let (mut attempts, mut may_have_run) = (0, false);
         let outcome = loop {
             attempts += 1;
-            let outcome = self.attempt(&tool, &request, deadline).await;
+            let mut outcome = self.attempt(&tool, &request, deadline).await;
+            if let Err(CallError::NotStarted { why, detail, .. }) = &outcome
+                && may_have_run
+            {
+                // This attempt was not started, but an earlier one was.
+                let detail = format!("an earlier attempt may have run; {detail}");
+                outcome = Err(CallError::OutcomeUnknown { why: *why, detail });
+            }
             let Err(error) = &outcome else { break outcome };
+            may_have_run |= matches!(error, CallError::OutcomeUnknown { .. });
             let left = deadline.saturating_duration_since(Instant::now());
             match after_failure(attempts, tool.is_repeatable(), left, error) {
                 Next::GiveUp => break outcome,
@@ -130,9 +138,7 @@ impl RouterHandle {
         let own = tool.timeout_s.map(Duration::from_secs);
         let upstream = match &tool.origin {
             Origin::Local => None,
-            Origin::Upstream { upstream, .. } => {
-                self.upstream(upstream).map(|upstream| upstream.timeout)
-            }
+            Origin::Upstream { upstream, .. } => self.timeout(upstream),
         };
         own.or(upstream).unwrap_or(limits::TOOL_TIME)
     }
@@ -172,7 +178,8 @@ impl RouterHandle {
                         retry_after_ms: None,
                     });
                 };
-                link.forward(call).await?
+                // Boxed: a call of a built-in tool need not carry the size of this.
+                Box::pin(link.forward(call)).await?
             }
         };
         match result {

@@ -1,6 +1,6 @@
 //! The only door to the router.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -170,8 +170,8 @@ impl RouterHandle {
         self.shared.links.load().get(upstream).map(|(link, _)| link.clone())
     }
 
-    pub(super) fn upstream(&self, upstream: &str) -> Option<Upstream> {
-        self.shared.links.load().get(upstream).map(|(_, upstream)| upstream.clone())
+    pub(super) fn timeout(&self, upstream: &str) -> Option<Duration> {
+        self.shared.links.load().get(upstream).map(|(_, upstream)| upstream.timeout)
     }
 
     pub(super) async fn local(&self, call: tools::Call) -> Result<Value, CallError> {

@@ -105,7 +105,12 @@ async fn a_child_whose_output_is_cut_at_any_byte() {
     for _ in 0..12 {
         let (_directory, log) = side_file();
         let bytes = chance.random_range(0..1_800).to_string();
-        let cut = script(r#""$0" | { dd bs=1 count="$1"; kill -9 0; }"#, &server("raw-server"), &[&bytes], &log);
+        let cut = script(
+            r#""$0" | { dd bs=1 count="$1"; kill -9 0; }"#,
+            &server("raw-server"),
+            &[&bytes],
+            &log,
+        );
         round(legacy(cut), &log, "start", "echo", &mut tally).await;
     }
     assert!(tally.ok > 0 && tally.not_started > 0 && tally.unknown > 0, "{tally:?}");

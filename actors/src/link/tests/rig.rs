@@ -21,11 +21,11 @@ use super::super::{Call, Config, Endpoint, Guard, LinkHandle, Memory, Protocol, 
 use crate::kit::{Clock, Fault, Supervisor};
 
 /// How long anything here may take before it counts as hanging.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Remembers in memory which lifecycle worked.
 #[derive(Debug, Default)]
-pub(super) struct Notebook(Mutex<BTreeMap<String, Protocol>>);
+pub(crate) struct Notebook(Mutex<BTreeMap<String, Protocol>>);
 
 impl Memory for Notebook {
     fn recall(&self, upstream: &str) -> Option<Protocol> {
@@ -38,19 +38,19 @@ impl Memory for Notebook {
 }
 
 /// A started link and what it leans on.
-pub(super) struct Rig {
-    pub(super) link: LinkHandle,
-    pub(super) memory: Arc<Notebook>,
+pub(crate) struct Rig {
+    pub(crate) link: LinkHandle,
+    pub(crate) memory: Arc<Notebook>,
     _supervisor: Supervisor,
     _faults: mpsc::Receiver<Fault>,
 }
 
 impl Rig {
-    pub(super) async fn start(config: Config) -> Self {
+    pub(crate) async fn start(config: Config) -> Self {
         Self::with_memory(config, Arc::default()).await
     }
 
-    pub(super) async fn with_memory(config: Config, memory: Arc<Notebook>) -> Self {
+    pub(crate) async fn with_memory(config: Config, memory: Arc<Notebook>) -> Self {
         // As the program does before anything else; the second time changes nothing.
         let _there = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::system();
@@ -62,14 +62,14 @@ impl Rig {
     }
 
     /// Starts a link and waits until it answers calls.
-    pub(super) async fn ready(config: Config) -> Self {
+    pub(crate) async fn ready(config: Config) -> Self {
         let rig = Self::start(config).await;
         rig.until("ready", |status| matches!(status.state, State::Ready { .. })).await;
         rig
     }
 
     /// Waits until the status is as `fits` wants it.
-    pub(super) async fn until(&self, wanted: &str, fits: impl Fn(&Status) -> bool) -> Status {
+    pub(crate) async fn until(&self, wanted: &str, fits: impl Fn(&Status) -> bool) -> Status {
         let mut status = self.link.status();
         let found = tokio::time::timeout(PATIENCE, status.wait_for(|status| fits(status))).await;
         match found {
@@ -78,20 +78,22 @@ impl Rig {
         }
     }
 
-    pub(super) async fn call(&self, tool: &str, arguments: Value) -> Result<Value, CallError> {
+    pub(crate) async fn call(&self, tool: &str, arguments: Value) -> Result<Value, CallError> {
         let call = call(tool, arguments, Duration::from_secs(8), &CancellationToken::new());
         self.link.forward(call).await
     }
 }
 
 /// A call that gives up after `time` or when `cancel` fires.
-pub(super) fn call(
+pub(crate) fn call(
     tool: &str,
     arguments: Value,
     time: Duration,
     cancel: &CancellationToken,
 ) -> Call {
-    let params = json!({"name": tool, "arguments": arguments}).as_object().cloned().unwrap();
+    let params = [("name".to_owned(), tool.into()), ("arguments".to_owned(), arguments)]
+        .into_iter()
+        .collect();
     Call {
         method: "tools/call".into(),
         params,
@@ -102,7 +104,7 @@ pub(super) fn call(
 }
 
 /// A link's configuration, with the side file of the server.
-pub(super) fn config(endpoint: Endpoint) -> Config {
+pub(crate) fn config(endpoint: Endpoint) -> Config {
     Config {
         name: "up".into(),
         endpoint,
@@ -114,7 +116,7 @@ pub(super) fn config(endpoint: Endpoint) -> Config {
 }
 
 /// A child that runs `program` with `args`; what it does is noted in `log`.
-pub(super) fn stdio(program: &Path, args: &[&str], log: &Path) -> Config {
+pub(crate) fn stdio(program: &Path, args: &[&str], log: &Path) -> Config {
     config(Endpoint::Stdio {
         command: program.to_str().unwrap().to_owned(),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
@@ -128,26 +130,26 @@ pub(super) fn stdio(program: &Path, args: &[&str], log: &Path) -> Config {
 }
 
 /// A child that runs a shell script, in which `$0` is `program`.
-pub(super) fn script(text: &str, program: &Path, args: &[&str], log: &Path) -> Config {
+pub(crate) fn script(text: &str, program: &Path, args: &[&str], log: &Path) -> Config {
     let program = program.to_str().unwrap();
     stdio(Path::new("sh"), &[&["-c", text, program], args].concat(), log)
 }
 
 /// A directory with a side file.
-pub(super) fn side_file() -> (TempDir, PathBuf) {
+pub(crate) fn side_file() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     (directory, log)
 }
 
 /// How often the side file has `event id`.
-pub(super) fn times(log: &Path, event: &str, id: &str) -> usize {
+pub(crate) fn times(log: &Path, event: &str, id: &str) -> usize {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     text.lines().filter(|line| *line == format!("{event} {id}")).count()
 }
 
 /// The path of a server of the tests; it is built when it is missing.
-pub(super) fn server(name: &str) -> PathBuf {
+pub(crate) fn server(name: &str) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
     let test = std::env::current_exe().unwrap();
     let directory = test.parent().and_then(Path::parent).unwrap();

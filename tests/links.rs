@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{fs, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use support::{
@@ -59,13 +59,9 @@ impl Sleepers {
     }
 
     fn cancelled(&self, id: &str) -> Outcome {
-        let (seen, time) = timed(|| {
-            wait_within(SEEN, &format!("{id} is cancelled"), || {
-                (self.notes.times("cancelled", id) > 0).then_some(())
-            })
-        });
-        println!("{id}: {time:?}");
-        seen
+        wait_within(SEEN, &format!("{id} is cancelled"), || {
+            (self.notes.times("cancelled", id) > 0).then_some(())
+        })
     }
 }
 
@@ -100,6 +96,21 @@ fn a_caller_that_goes_away_cancels_its_call_upstream() -> Outcome {
             sleepers.cancelled(&id)?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_client_that_lost_a_stream_and_is_back_at_once_keeps_its_call() -> Outcome {
+    let sleepers = Sleepers::start()?;
+    let mut client = sleepers.node.client(LEGACY)?;
+    let arguments = json!({"seconds": 2, "id": "kept"});
+    let call = json!({"name": "pipe-old__sleep", "arguments": arguments});
+    let (_head, events) = client.stream("tools/call", call)?;
+    sleepers.notes.wait("start", "kept")?;
+    drop(events);
+    client.request("ping", Value::Null)?.result()?;
+    sleepers.notes.wait("done", "kept")?;
+    assert_eq!(sleepers.notes.times("cancelled", "kept"), 0);
     Ok(())
 }
 
@@ -211,12 +222,18 @@ fn the_lifecycle_of_a_server_is_found_and_remembered() -> Outcome {
         config += &upstream(&format!("{name}-raw"), "raw-server", &[flag])?;
         config += &upstream(name, "fixture-server", &[flag])?;
     }
-    let home = Home::new(&config)?;
-    let mut times = Vec::new();
-    for run in ["first", "second"] {
-        let (node, time) = timed(|| home.up());
-        let node = node?;
-        times.push(time);
+    let home = Home::new("")?;
+    // One server counts how often it is started: twice to find out, then once.
+    let script = "echo started >> \"$1\"; exec \"$0\" --modern-only";
+    let starts = home.path("starts");
+    let args: [PathBuf; 4] =
+        ["-c".into(), script.into(), support::test_server("raw-server")?, starts.clone()];
+    config += &format!("[upstream.counted]\ncommand = \"sh\"\nargs = {args:?}\n");
+    home.configure(&config)?;
+    for (run, started) in [("first", 2), ("second", 3)] {
+        let node = home.up()?;
+        node.wait_upstream("counted", "ready")?;
+        assert_eq!(fs::read_to_string(&starts)?.lines().count(), started, "in the {run} run");
         for (name, _, revision) in kinds {
             for name in [name.to_owned(), format!("{name}-raw")] {
                 let upstream = node.wait_upstream(&name, "ready")?;
@@ -227,7 +244,6 @@ fn the_lifecycle_of_a_server_is_found_and_remembered() -> Outcome {
         }
         assert_eq!(node.stop()?.code(), Some(0));
     }
-    println!("{times:?}");
     Ok(())
 }
 

@@ -145,21 +145,21 @@ pub const MESH_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
 pub const MESH_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// Streams of one connection, both ways. Each may hold 256 KiB unread, so a connection holds
-/// 16 MiB at most; a peer that opens more loses the connection.
+/// 16 MiB at most. A peer that opens more loses the connection.
 pub const MESH_STREAMS: usize = 64;
 
-/// Inbound streams of one connection that agree on a protocol; beyond it new ones are reset.
+/// Inbound streams of one connection that agree on a protocol at once; beyond it new ones wait.
 pub const MESH_NEGOTIATING_STREAMS: usize = 16;
 
 /// Time without a stream in use after which a connection is closed. Identify and ping are no use.
 pub const MESH_IDLE: Duration = Duration::from_secs(60);
 
-/// Time between two pings of a connection, and time to answer one. A peer that does not answer
-/// loses the connection, so one that vanished is noticed within the sum.
-pub const MESH_PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Time between two pings of a connection. A peer that leaves two in a row without an answer loses
+/// the connection, so one that vanished is noticed within 30 s.
+pub const MESH_PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// See [`MESH_PING_INTERVAL`].
-pub const MESH_PING_TIME: Duration = Duration::from_secs(10);
+/// Time to answer a ping.
+pub const MESH_PING_TIME: Duration = Duration::from_secs(5);
 
 /// Time between two questions who a connected peer is: its program may have nothing new to say.
 pub const MESH_IDENTIFY_INTERVAL: Duration = Duration::from_secs(300);

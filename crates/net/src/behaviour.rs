@@ -11,6 +11,8 @@ use libp2p::{
 };
 use toolmesh_core::limits;
 
+use crate::swarm::Times;
+
 /// What nodes of this mesh call the way they speak; says nothing about the program.
 const PROTOCOL_VERSION: &str = "/toolmesh/1.0.0";
 
@@ -26,7 +28,7 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// Makes the behaviours of the node whose public key is `key`.
-    pub(crate) fn new(key: PublicKey) -> Self {
+    pub(crate) fn new(key: PublicKey, times: &Times) -> Self {
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(limits::MESH_PENDING))
             .with_max_pending_outgoing(Some(limits::MESH_PENDING))
@@ -40,9 +42,7 @@ impl Behaviour {
             .with_push_listen_addr_updates(false)
             .with_hide_listen_addrs(true)
             .with_cache_size(0);
-        let ping = ping::Config::new()
-            .with_interval(limits::MESH_PING_INTERVAL)
-            .with_timeout(limits::MESH_PING_TIME);
+        let ping = ping::Config::new().with_interval(times.ping_interval).with_timeout(times.ping);
         Self {
             limits: connection_limits::Behaviour::new(limits),
             memory: memory::Behaviour::with_max_bytes(limits::MESH_MEMORY_BYTES),

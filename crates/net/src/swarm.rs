@@ -1,6 +1,6 @@
 //! The swarm and the task that polls it.
 
-use std::{collections::HashMap, convert::Infallible};
+use std::{collections::HashMap, convert::Infallible, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
@@ -14,7 +14,7 @@ use libp2p::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{self, MissedTickBehavior},
+    time::{self, Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
@@ -27,6 +27,28 @@ use crate::{
     listeners::Listeners,
     peers::Peers,
 };
+
+/// How long things take. Values are those of [`limits`]; only tests are less patient.
+#[derive(Debug, Clone)]
+pub(crate) struct Times {
+    pub(crate) handshake: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) listen_retry: Duration,
+    pub(crate) ping_interval: Duration,
+    pub(crate) ping: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            handshake: limits::MESH_HANDSHAKE_TIME,
+            idle: limits::MESH_IDLE,
+            listen_retry: limits::MESH_LISTEN_RETRY,
+            ping_interval: limits::MESH_PING_INTERVAL,
+            ping: limits::MESH_PING_TIME,
+        }
+    }
+}
 
 /// Why there is no swarm.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +68,16 @@ pub fn start(
     listen: Vec<ListenAddress>,
     status: watch::Sender<Status>,
 ) -> Result<(NetHandle, JoinHandle<()>), StartError> {
-    let swarm = build(identity)?;
+    start_with(identity, listen, status, &Times::default())
+}
+
+pub(crate) fn start_with(
+    identity: &Identity,
+    listen: Vec<ListenAddress>,
+    status: watch::Sender<Status>,
+    times: &Times,
+) -> Result<(NetHandle, JoinHandle<()>), StartError> {
+    let swarm = build(identity, times)?;
     let (handle, commands, stop) = NetHandle::new(limits::MESH_COMMANDS);
     let task = Task {
         swarm,
@@ -56,10 +87,11 @@ pub fn start(
         refused: 0,
         status,
     };
-    Ok((handle, tokio::spawn(task.run(commands, stop))))
+    let retry = time::interval(times.listen_retry);
+    Ok((handle, tokio::spawn(task.run(commands, stop, retry))))
 }
 
-fn build(identity: &Identity) -> Result<Swarm<Behaviour>, StartError> {
+fn build(identity: &Identity, times: &Times) -> Result<Swarm<Behaviour>, StartError> {
     let muxer = || {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(limits::MESH_STREAMS);
@@ -68,14 +100,14 @@ fn build(identity: &Identity) -> Result<Swarm<Behaviour>, StartError> {
     let swarm = SwarmBuilder::with_existing_identity(identity.keypair().clone())
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)?
-        .with_behaviour(|key| Behaviour::new(key.public()))
+        .with_behaviour(|key| Behaviour::new(key.public(), times))
         .unwrap_or_else(|error: Infallible| match error {})
         .with_swarm_config(|config| {
             config
-                .with_idle_connection_timeout(limits::MESH_IDLE)
+                .with_idle_connection_timeout(times.idle)
                 .with_max_negotiating_inbound_streams(limits::MESH_NEGOTIATING_STREAMS)
         })
-        .with_connection_timeout(limits::MESH_HANDSHAKE_TIME)
+        .with_connection_timeout(times.handshake)
         .build();
     Ok(swarm)
 }
@@ -92,9 +124,13 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
-        let mut listen = time::interval(limits::MESH_LISTEN_RETRY);
-        listen.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+        mut retry: Interval,
+    ) {
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.listeners.open(&mut self.swarm);
         loop {
             // What we want goes before what others want: peers make events without end.
@@ -105,7 +141,7 @@ impl Task {
                     Some(command) => self.command(command),
                     None => break,
                 },
-                _ = listen.tick() => self.listeners.open(&mut self.swarm),
+                _ = retry.tick() => self.listeners.open(&mut self.swarm),
                 event = self.swarm.select_next_some() => self.event(event),
             }
             self.publish();

@@ -2,11 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, time::Duration};
 
-use futures::StreamExt;
+use futures::{AsyncWriteExt, StreamExt};
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, Transport,
+    core::{
+        Endpoint,
+        muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox},
+        transport::{self, PortUse},
+        upgrade,
+    },
+    identify,
+    identity::Keypair,
+    noise,
     swarm::{SwarmEvent, dial_opts::DialOpts},
     tcp, yamux,
 };
@@ -22,8 +31,11 @@ use toolmesh_core::limits;
 use crate::{
     Identity, ListenAddress, NetError, NetHandle, PeerAddress, Status,
     handle::{Command, Reply},
-    start,
+    swarm::{Times, start_with},
 };
+
+/// Shorter than what a node waits for.
+const SOON: Duration = Duration::from_millis(300);
 
 /// Longer than anything here may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,11 +51,19 @@ struct Node {
 
 impl Node {
     async fn at(listen: &[&str]) -> Self {
+        Self::with(listen, &Times { listen_retry: SOON, ..Times::default() }).await
+    }
+
+    async fn on_loopback_with(times: &Times) -> Self {
+        Self::with(&["/ip4/127.0.0.1/tcp/0"], times).await
+    }
+
+    async fn with(listen: &[&str], times: &Times) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_create(&directory.path().join("node.key")).unwrap();
         let listen: Vec<ListenAddress> = listen.iter().map(|text| text.parse().unwrap()).collect();
         let (publish, mut status) = watch::channel(Status::default());
-        let (net, task) = start(&identity, listen, publish).unwrap();
+        let (net, task) = start_with(&identity, listen, publish, times).unwrap();
         timeout(PATIENCE, status.wait_for(|status| status.settled)).await.unwrap().unwrap();
         let peer_id = identity.keypair().public().to_peer_id();
         Self { net, status, task, peer_id, _directory: directory }
@@ -151,6 +171,70 @@ async fn a_stranger_learns_who_we_are_and_reaches_nothing_else() {
     assert!(agent.starts_with("evilagentevil"), "{agent}");
 }
 
+/// The connection of a program that opens and answers streams as it likes.
+async fn raw_connection(node: &Node) -> StreamMuxerBox {
+    let mut transport = tcp::tokio::Transport::default()
+        .upgrade(upgrade::Version::V1)
+        .authenticate(noise::Config::new(&Keypair::generate_ed25519()).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed();
+    let options = transport::DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+    let dialed = transport.dial(node.address().multiaddr(), options).unwrap();
+    timeout(PATIENCE, dialed).await.unwrap().unwrap().1
+}
+
+/// Opens this many streams that begin to agree on a protocol and leave it there.
+async fn open(connection: &mut StreamMuxerBox, count: usize) -> Vec<SubstreamBox> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let opened = poll_fn(|cx| connection.poll_outbound_unpin(cx));
+        let mut stream = opened.await.unwrap();
+        stream.write_all(b"\x13/multistream/1.0.0\n").await.unwrap();
+        streams.push(stream);
+    }
+    streams
+}
+
+/// Keeps a connection going until the node ends it.
+async fn end_of(connection: &mut StreamMuxerBox) {
+    while poll_fn(|cx| connection.poll_unpin(cx)).await.is_ok() {}
+}
+
+#[tokio::test]
+async fn a_peer_with_too_many_streams_loses_its_connection() {
+    let mut node = Node::on_loopback().await;
+    let mut connection = raw_connection(&node).await;
+    node.until(|status| status.peers == 1).await;
+    let half = limits::MESH_STREAMS / 2;
+    let _some = open(&mut connection, half).await;
+    assert!(timeout(SOON, end_of(&mut connection)).await.is_err(), "half of them do no harm");
+    assert_eq!(node.status.borrow().peers, 1);
+    let _too_many = open(&mut connection, half + 1).await;
+    timeout(PATIENCE, end_of(&mut connection)).await.unwrap();
+    node.until(|status| status.peers == 0).await;
+    let other = Node::on_loopback().await;
+    assert_eq!(other.net.connect(node.address()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_answer_pings_loses_its_connection() {
+    let times = Times { ping_interval: SOON, ping: SOON, ..Times::default() };
+    let mut node = Node::on_loopback_with(&times).await;
+    let _silent = raw_connection(&node).await;
+    node.until(|status| status.peers == 1).await;
+    node.until(|status| status.peers == 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed() {
+    let times = Times { idle: SOON, ping_interval: SOON / 10, ..Times::default() };
+    let (mut a, b) = (Node::on_loopback_with(&times).await, Node::on_loopback_with(&times).await);
+    a.net.connect(b.address()).await.unwrap();
+    a.until(|status| status.peers == 1).await;
+    a.until(|status| status.peers == 0).await;
+    assert_eq!(a.net.connect(b.address()).await, Ok(()), "and opened again when it is needed");
+}
+
 #[tokio::test]
 async fn a_peer_with_too_many_connections_loses_the_oldest() {
     let node = Node::on_loopback().await;
@@ -207,12 +291,12 @@ async fn a_connection_beyond_the_inbound_limit_is_refused_and_counted() {
 
 #[tokio::test]
 async fn silent_connections_hold_their_places_for_the_handshake_time_only() {
-    let mut node = Node::on_loopback().await;
+    let mut node = Node::on_loopback_with(&Times { handshake: SOON * 4, ..Times::default() }).await;
     let mut silent = Vec::new();
     for _ in 0..limits::MESH_PENDING {
         silent.push(TcpStream::connect(node.socket()).await.unwrap());
     }
-    sleep(Duration::from_millis(200)).await;
+    sleep(SOON).await;
     assert_eq!(node.status.borrow().refused, 0);
     let _beyond = TcpStream::connect(node.socket()).await.unwrap();
     node.until(|status| status.refused == 1).await;
@@ -223,7 +307,7 @@ async fn silent_connections_hold_their_places_for_the_handshake_time_only() {
             let _reset = stream.read_to_end(&mut said).await;
         }
     };
-    timeout(limits::MESH_HANDSHAKE_TIME * 2, cut).await.unwrap();
+    timeout(PATIENCE, cut).await.unwrap();
     let other = Node::on_loopback().await;
     assert_eq!(other.net.connect(node.address()).await, Ok(()));
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{
-    Client, Connection, Node, Outcome, Request, Response, STATELESS, pause, timed, upstream,
-    wait_for,
+    Client, Connection, Events, Node, Outcome, Request, Response, STATELESS, pause, timed,
+    upstream, wait_for,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -154,32 +154,36 @@ fn a_slow_head_is_cut_after_5_s() -> Outcome {
     Ok(())
 }
 
+/// A call that is certainly under way, until its stream is dropped.
+fn hold(client: &mut Client) -> Outcome<Events> {
+    let arguments = json!({"steps": 100_000, "delay_ms": 20});
+    let meta = json!({"progressToken": 1});
+    let call = json!({"name": "box__count", "arguments": arguments, "_meta": meta});
+    let (head, mut events) = client.stream("tools/call", call)?;
+    assert_eq!(head.status, 200);
+    events.next().ok_or("no progress")??;
+    Ok(events)
+}
+
+fn list(client: &mut Client) -> Outcome<Response> {
+    Ok(client.request("tools/list", Value::Null)?.response)
+}
+
 #[test]
 fn requests_in_flight_are_bounded_for_each_and_for_all() -> Outcome {
-    let node = start("in_flight = 3\nin_flight_per_principal = 2\nbody_time_s = 60")?;
+    let node = start("in_flight = 3\nin_flight_per_principal = 2")?;
     let mut local = node.client(STATELESS)?;
     let mut operator = node.operator()?;
-    let hold = |client: &mut Client| -> Outcome<Connection> {
-        let mut connection = Connection::open(node.address())?;
-        connection.begin(&unfinished(client))?;
-        Ok(connection)
-    };
-    fn list(client: &mut Client) -> Outcome<Response> {
-        Ok(client.request("tools/list", Value::Null)?.response)
-    }
-    let full = |client: &mut Client| {
-        wait_for("429", || list(client).ok().filter(|response| response.status == 429))
-    };
 
     let first = hold(&mut local)?;
     assert_eq!(list(&mut local)?.status, 200, "the second of two");
     let _second = hold(&mut local)?;
-    let refused = full(&mut local)?;
+    let refused = list(&mut local)?;
     assert_retry_later(&refused, 429);
     assert!(refused.text().contains("one client may"), "{}", refused.text());
     assert_eq!(list(&mut operator)?.status, 200, "another principal has its own");
     let third = hold(&mut operator)?;
-    let refused = full(&mut operator)?;
+    let refused = list(&mut operator)?;
     assert_retry_later(&refused, 429);
     assert!(refused.text().contains("the node has"), "{}", refused.text());
     assert_eq!(node.health()?["status"], "ready", "health is not counted");
@@ -200,15 +204,25 @@ fn a_principal_may_have_256_requests_in_flight() -> Outcome {
         connection.begin(&unfinished(&mut client))?;
         held.push(connection);
     }
-    assert_eq!(client.request("tools/list", Value::Null)?.response.status, 200);
-    let mut last = Connection::open(node.address())?;
-    last.begin(&unfinished(&mut client))?;
-    wait_for("429", || {
-        let answer = client.request("tools/list", Value::Null).ok()?;
-        (answer.response.status == 429).then_some(())
-    })?;
+    let last = hold(&mut client)?;
+    wait_for("429", || list(&mut client).ok().filter(|response| response.status == 429))?;
     drop((held, last));
     wait_for("room again", || client.has("box__echo").then_some(()))
+}
+
+#[test]
+fn streams_that_only_listen_are_not_counted_as_requests() -> Outcome {
+    let node = start("in_flight = 2\nin_flight_per_principal = 2")?;
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        let mut session = node.client("2025-11-25")?;
+        let changes = session.changes()?;
+        sessions.push((session, changes));
+    }
+    for (session, _) in &mut sessions {
+        assert_eq!(list(session)?.status, 200);
+    }
+    Ok(())
 }
 
 #[test]
@@ -280,20 +294,12 @@ fn a_server_gets_no_more_calls_at_once_than_it_may() -> Outcome {
     let boxed = upstream("box", "fixture-server", &[])?;
     let node = Node::start(&format!("{boxed}max_in_flight = 1"))?;
     let mut client = node.client(STATELESS)?;
-    let (_, events) = client.stream(
-        "tools/call",
-        json!({
-            "name": "box__count", "arguments": {"steps": 100, "delay_ms": 100},
-            "_meta": {"progressToken": 1},
-        }),
-    )?;
-    let mut events = events.peekable();
-    assert!(events.peek().is_some(), "the first call is under way");
+    let first = hold(&mut client)?;
     let answer = client.try_call("box__echo", json!({"message": "hi"}))?;
     let data = &answer.message["error"]["data"];
     assert_eq!((&data["kind"], &data["reason"]), (&json!("not_started"), &json!("busy")));
     assert_eq!((&data["started"], &data["safe_to_retry"]), (&json!(false), &json!(true)));
-    drop(events);
+    drop(first);
     wait_for("the call that nobody waits for makes room", || {
         client.call("box__echo", json!({"message": "hi"})).ok()
     })?;

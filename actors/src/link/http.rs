@@ -215,7 +215,8 @@ impl TappedClient {
         if let StreamableHttpError::Client(error) = error
             && error.is_connect()
         {
-            self.tap.end_unreachable(format!("the server cannot be reached ({})", root_cause(error)));
+            self.tap
+                .end_unreachable(format!("the server cannot be reached ({})", root_cause(error)));
         }
     }
 

@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use support::{
     Answer, Client, Home, HttpUpstream, Node, Outcome, Recorder, STATELESS, http_config,
-    test_server, upstream,
+    test_server, upstream, wait_for,
 };
 
 const LEGACY: &str = "2025-11-25";
@@ -253,9 +253,12 @@ fn metadata_of_one_hop_stays_on_it() -> Outcome {
             let mut result = node.client(caller)?.request("tools/call", call)?.result()?;
             take_route(&mut result, &format!("upstream:{name}"))?;
 
-            let sent = std::fs::read_to_string(home.path(name))?;
-            let sent: Value = serde_json::from_str(sent.lines().last().unwrap_or_default())?;
-            let mut params = sent["params"].clone();
+            // `tee` writes its file last.
+            let mut params = wait_for("what was sent", || {
+                let sent = std::fs::read_to_string(home.path(name)).ok()?;
+                let sent: Value = serde_json::from_str(sent.lines().last()?).ok()?;
+                (sent["params"]["arguments"] == arguments).then(|| sent["params"].clone())
+            })?;
             let meta = params["_meta"].as_object_mut().ok_or("no _meta")?;
             assert!(meta.shift_remove("progressToken").is_some_and(|token| token != "mine"));
             if name == "new" {

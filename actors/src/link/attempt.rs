@@ -122,7 +122,11 @@ impl Attempt {
             tokio::time::sleep(CHANGES_TOGETHER).await;
             changed.mark_unchanged();
             let deadline = Instant::now() + self.shared.config.start_timeout;
-            match list(&session, deadline).await {
+            let listed = tokio::select! {
+                listed = list(&session, deadline) => listed,
+                () = self.close.cancelled() => break, // A silent server delays no stop.
+            };
+            match listed {
                 Ok(tools) => self.publish(tools),
                 Err(error) => {
                     tracing::warn!(upstream = %self.shared.config.name, %error, "cannot list tools again")

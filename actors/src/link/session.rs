@@ -169,8 +169,12 @@ impl Session {
         } else {
             "the connection broke before the answer".to_owned()
         };
-        let why = if self.tap.is_unreachable() { Why::Down } else { Why::Lost };
-        failed(open, why, detail)
+        match failed(open, Why::Lost, detail) {
+            CallError::NotStarted { detail, retry_after_ms, .. } if self.tap.is_unreachable() => {
+                CallError::NotStarted { why: Why::Down, detail, retry_after_ms }
+            }
+            error => error,
+        }
     }
 }
 

@@ -1,5 +1,10 @@
 //! An MCP client of both lifecycles that shows what is on the wire.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use serde_json::{Map, Value, json};
 
 use super::{Connection, Events, Outcome, Request, Response};
@@ -49,16 +54,17 @@ impl Answer {
     }
 }
 
-/// A client of one revision and one principal. Each request has a connection of its own, so that
-/// clones may be used on many threads.
+/// A client of one revision and one principal. Each request has a connection of its own and clones
+/// share what is next, so that they may be used on many threads.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     address: String,
-    revision: String,
+    /// The revision: the one that was asked for, then the one that the node agreed to.
+    pub(crate) revision: String,
     token: Option<String>,
     /// The session's id, before 2026-07-28.
     pub(crate) session: Option<String>,
-    next_id: u64,
+    next_id: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -69,7 +75,7 @@ impl Client {
             revision: revision.to_owned(),
             token: token.map(str::to_owned),
             session: None,
-            next_id: 1,
+            next_id: Arc::new(AtomicU64::new(1)),
         };
         if revision != STATELESS {
             client.open()?.result()?;
@@ -86,6 +92,9 @@ impl Client {
         let answer = self.request("initialize", params)?;
         self.session = answer.response.header("Mcp-Session-Id").map(str::to_owned);
         if self.session.is_some() {
+            if let Some(agreed) = answer.message["result"]["protocolVersion"].as_str() {
+                agreed.clone_into(&mut self.revision);
+            }
             let response = self.notify("notifications/initialized", json!({}))?;
             if response.status != 202 {
                 return Err(format!("initialized: {} {}", response.status, response.text()).into());
@@ -118,9 +127,8 @@ impl Client {
     }
 
     /// The next request's JSON-RPC message, with the `_meta` that its revision needs.
-    pub(crate) fn message(&mut self, method: &str, params: Value) -> Value {
-        let id = self.next_id;
-        self.next_id += 1;
+    pub(crate) fn message(&self, method: &str, params: Value) -> Value {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         json!({"jsonrpc": "2.0", "id": id, "method": method, "params": self.params(params)})
     }
 

@@ -85,8 +85,7 @@ fn plan(sources: Sources) -> Result<Plan, String> {
 
 fn init_log(log: &config::Log) {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_new(&log.level)
-        .unwrap_or_else(|_| EnvFilter::new("info,rmcp=off,actix_server=warn"));
+    let filter = EnvFilter::new(&log.level);
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match log.format {
         LogFormat::Text => {

@@ -26,8 +26,11 @@ use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawMesh, RawRoute, RawUpstr
 /// Port of the HTTP endpoint where none is configured.
 const PORT: u16 = 7332;
 
-/// Directives of the log where none are configured; rmcp logs every message at `info`.
-const LOG_LEVEL: &str = "info,rmcp=off,actix_server=warn";
+/// Directives of the log where none are configured. rmcp logs every message at `info`, and the
+/// libraries of the mesh whatever a peer does wrong at `warn` or `error`, so that any stranger
+/// could fill the log; what matters of both is logged by us.
+const LOG_LEVEL: &str =
+    "info,rmcp=off,actix_server=warn,libp2p=off,multistream_select=off,yamux=off";
 
 /// Upstreams or routes of one node; each costs a task or a match per call.
 const ENTRIES_MAX: usize = 256;

@@ -143,7 +143,8 @@ pub(super) struct RawLog {
     /// `text` for people, `json` for one object a line. Default `text`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) format: Option<LogFormat>,
-    /// A level, or levels by module. Default `info,rmcp=off,actix_server=warn`.
+    /// A level, or levels by module. Default
+    /// `info,rmcp=off,actix_server=warn,libp2p=off,multistream_select=off,yamux=off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) level: Option<String>,
 }

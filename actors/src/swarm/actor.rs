@@ -64,7 +64,7 @@ impl Swarm {
             Err(error) if error.is_panic() => "it panicked",
             _ => "it ended by itself",
         };
-        self.fail(&format!("the mesh is down: {how}; see the log"), ctx);
+        self.fail(&format!("the mesh is down: {how}; restart the node if it stays so"), ctx);
     }
 
     fn fail(&mut self, reason: &str, ctx: &mut Context<Self>) {

@@ -100,7 +100,7 @@ async fn a_spent_budget_leaves_the_node_running_without_a_mesh() {
     timeout(PATIENCE, spent).await.unwrap();
     assert_eq!(
         swarm.status().borrow().problems,
-        ["the mesh is down: it panicked; see the log"],
+        ["the mesh is down: it panicked; restart the node if it stays so"],
         "said for as long as the node runs"
     );
     assert_eq!(swarm.peers().await, Err(SwarmError::Door(DoorError::Gone)));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
-const BAD_LEVEL: &str = "2:1: log.level: must be a level such as debug, or levels such as info,rmcp=off,actix_server=warn";
+const BAD_LEVEL: &str = "2:1: log.level: must be a level such as debug, or levels such as info,rmcp=off,actix_server=warn,libp2p=off,multistream_select=off,yamux=off";
 
 /// Files that are wrong, and what is said about them.
 const BAD: &[(&str, &str)] = &[

@@ -27,13 +27,16 @@ fn pid(node: &Node, name: &str) -> Outcome<u64> {
     Ok(node.wait_upstream(name, "ready")?["pid"].as_u64().ok_or("no pid")?)
 }
 
+/// What callers were told, by the id of the call.
+type Outcomes = Vec<(String, Result<Value, Value>)>;
+
 /// Calls in a loop on a thread until told to stop; returns the outcome of each call.
 fn caller<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     mut client: Client,
     stop: &'scope AtomicBool,
     call: impl Fn(&mut Client, usize) -> (String, Result<Value, Value>) + Send + 'scope,
-) -> thread::ScopedJoinHandle<'scope, Vec<(String, Result<Value, Value>)>> {
+) -> thread::ScopedJoinHandle<'scope, Outcomes> {
     scope.spawn(move || {
         let mut outcomes = Vec::new();
         while !stop.load(Ordering::SeqCst) {
@@ -84,8 +87,30 @@ fn fifty_kills_under_calls_are_survived_and_told_truthfully() -> Outcome {
         Ok((writers.concat(), reader.join().unwrap_or_default(), calm.join().unwrap_or_default()))
     })?;
 
+    let (ok, unknown) = truthful(&writers, &notes);
+    assert!(ok > 50 && unknown > 0, "{ok} answered, {unknown} unknown");
+
+    // A read is repeated when its server dies under it; only one that comes while the server is
+    // down is turned away, at once.
+    assert!(reader.iter().any(|(id, read)| read.is_ok() && notes.times("read", id) > 1));
+    for (id, outcome) in reader.iter().filter(|(_, outcome)| outcome.is_err()) {
+        let error = outcome.as_ref().err().ok_or("an error")?;
+        assert_eq!(error["data"]["kind"], "not_started", "{id}: {error}");
+    }
+    // The other server's callers notice nothing.
+    assert!(calm.len() > 50, "{} calls", calm.len());
+    for (time, outcome) in &calm {
+        assert!(outcome.is_ok(), "{outcome:?}");
+        assert!(time.parse::<u64>()? < 1_000, "a call took {time} ms");
+    }
+    Ok(())
+}
+
+/// Holds what callers were told against what the server did; returns how many calls were answered
+/// and how many have an unknown outcome.
+fn truthful(outcomes: &Outcomes, notes: &SideFile) -> (usize, usize) {
     let (mut ok, mut not_started, mut unknown) = (0, 0, 0);
-    for (id, outcome) in &writers {
+    for (id, outcome) in outcomes {
         let lines = notes.times("increment", id);
         match outcome {
             Ok(result) => {
@@ -103,23 +128,8 @@ fn fifty_kills_under_calls_are_survived_and_told_truthfully() -> Outcome {
             }
         }
     }
-    println!("increments: {ok} answered, {not_started} not started, {unknown} unknown");
-    assert!(ok > 50 && unknown > 0, "{ok} answered, {unknown} unknown");
-
-    // A read is repeated when its server dies under it; only one that comes while the server is
-    // down is turned away, at once.
-    assert!(reader.iter().any(|(id, read)| read.is_ok() && notes.times("read", id) > 1));
-    for (id, outcome) in reader.iter().filter(|(_, outcome)| outcome.is_err()) {
-        let error = outcome.as_ref().err().ok_or("an error")?;
-        assert_eq!(error["data"]["kind"], "not_started", "{id}: {error}");
-    }
-    // The other server's callers notice nothing.
-    assert!(calm.len() > 50, "{} calls", calm.len());
-    for (time, outcome) in &calm {
-        assert!(outcome.is_ok(), "{outcome:?}");
-        assert!(time.parse::<u64>()? < 1_000, "a call took {time} ms");
-    }
-    Ok(())
+    println!("{ok} answered, {not_started} not started, {unknown} unknown");
+    (ok, unknown)
 }
 
 /// Kills the child of `shaky` again and again; it is back in time each time.
@@ -185,7 +195,10 @@ fn a_server_that_dies_in_the_middle_of_a_line_is_brought_back() -> Outcome {
     let node = home.up()?;
     let mut client = node.client(STATELESS)?;
     for round in 0..5 {
-        node.wait_upstream("dying", "ready")?;
+        wait_for("it is back", || {
+            let upstream = node.upstream("dying").ok()?;
+            (upstream["state"] == "ready" && upstream["restarts"] == round).then_some(())
+        })?;
         let first =
             client.call("dying__echo", json!({"message": "one", "id": format!("a{round}")}))?;
         assert_eq!(first["content"][0]["text"], "one");
@@ -286,6 +299,47 @@ fn an_http_server_that_goes_and_comes_back_is_found_again() -> Outcome {
         assert_eq!(client.tools()?, listed);
         assert!((0..5).all(|number| notes.times("increment", &format!("down-{number}")) == 0));
     }
+    Ok(())
+}
+
+#[test]
+fn an_http_server_that_is_killed_under_calls_is_told_of_truthfully() -> Outcome {
+    let home = Home::new("")?;
+    let notes = SideFile::new(&home, "notes");
+    let first = HttpUpstream::start(&[], Some(&notes))?;
+    let address = first.address.clone();
+    let mut config = String::new();
+    for (name, protocol) in [("old", "legacy"), ("new", STATELESS)] {
+        config += &(first.config(name) + &format!("protocol = {protocol:?}\n"));
+    }
+    home.configure(&config)?;
+    let node = home.up()?;
+    let mut server = Some(first);
+    let stop = AtomicBool::new(false);
+    let outcomes = thread::scope(|scope| -> Outcome<_> {
+        let mut writers = Vec::new();
+        for name in ["old", "new"] {
+            let tool = format!("{name}__unsafe_increment");
+            writers.push(caller(scope, node.client(STATELESS)?, &stop, move |client, count| {
+                call_with_id(client, &tool, format!("{name}-{count}"))
+            }));
+        }
+        let killed = (0..10).try_for_each(|number| -> Outcome {
+            node.wait_upstream("old", "ready")?;
+            node.wait_upstream("new", "ready")?;
+            pause(Duration::from_millis(30 + number * 7 % 31));
+            drop(server.take());
+            server = Some(HttpUpstream::start_at(&address, &[], Some(&notes))?);
+            Ok(())
+        });
+        stop.store(true, Ordering::SeqCst);
+        let outcomes: Vec<_> =
+            writers.into_iter().filter_map(|writer| writer.join().ok()).collect();
+        killed?;
+        Ok(outcomes.concat())
+    })?;
+    let (ok, _unknown) = truthful(&outcomes, &notes);
+    assert!(ok > 0, "none was answered");
     Ok(())
 }
 

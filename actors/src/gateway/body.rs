@@ -1,6 +1,7 @@
 //! Reading a request's body within its bounds, and ending with the response what belongs to it.
 
 use std::{
+    borrow::Cow,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -13,7 +14,9 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use serde_json::{Map, Value};
+use rmcp::model::RequestId;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::{Value, value::RawValue};
 use toolmesh_core::json;
 
 /// Why a body is refused: the HTTP status, the JSON-RPC code and a text.
@@ -72,51 +75,123 @@ pub(super) async fn read(
     })
 }
 
-/// Reads one JSON-RPC message: an object, no deeper than `depth`.
-pub(super) fn parse(body: &[u8], depth: usize) -> Result<Value, BadBody> {
-    if json::depth(body, depth) > depth {
-        return Err(BadBody::parse(-32700, format!("the JSON is nested deeper than {depth}")));
+/// One JSON-RPC message, read just far enough to decide on it: what it holds stays the text it was.
+#[derive(Debug, Deserialize)]
+pub(super) struct Message<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) params: Option<&'a RawValue>,
+    result: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
+}
+
+/// Parameters as far as anything is decided by them.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Params<'a> {
+    #[serde(borrow, rename = "_meta", default, deserialize_with = "present")]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow, rename = "inputResponses", default, deserialize_with = "present")]
+    pub(super) input_responses: Option<&'a RawValue>,
+}
+
+/// Tells `null`, which is there, from nothing.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+impl<'a> Message<'a> {
+    /// The method of a request or notification.
+    pub(super) fn method(&self) -> Option<Cow<'a, str>> {
+        #[derive(Deserialize)]
+        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+        let Text(method) = serde_json::from_str(self.method?.get()).ok()?;
+        Some(method)
     }
-    let message = serde_json::from_slice(body)
-        .map_err(|error| BadBody::parse(-32700, format!("the body is not JSON: {error}")))?;
-    match &message {
-        Value::Object(object) => {
-            check(object).map_err(|(code, text)| {
-                let id = object.get("id").filter(|id| id.is_string() || id.is_number());
-                BadBody { id: id.cloned().unwrap_or_default(), ..BadBody::parse(code, text) }
-            })?;
-            Ok(message)
+
+    /// The method as it is written in the body, quotes included.
+    pub(super) fn method_text(&self) -> Option<&'a str> {
+        self.method.map(RawValue::get)
+    }
+
+    /// The id of a request.
+    pub(super) fn id(&self) -> Option<RequestId> {
+        self.method?;
+        serde_json::from_str(self.id?.get()).ok()
+    }
+
+    /// Its parameters; those that are none were refused by [`parse`].
+    pub(super) fn params(&self) -> Params<'a> {
+        self.params.and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default()
+    }
+
+    /// What rmcp would refuse without a JSON-RPC answer.
+    fn check(&self) -> Result<(), (i32, &'static str)> {
+        if self.jsonrpc.map(RawValue::get) != Some("\"2.0\"") {
+            return Err((-32600, "jsonrpc: \"2.0\" is missing"));
         }
-        Value::Array(_) => {
-            Err(BadBody::parse(-32600, "batches are not supported: send one message a request"))
+        if self.method.is_none() {
+            let answers = self.result.is_some() || self.error.is_some();
+            return if answers { Ok(()) } else { Err((-32600, "the message has no method")) };
         }
-        _ => Err(BadBody::parse(-32600, "a JSON-RPC message is an object")),
+        if self.method().is_none() {
+            return Err((-32600, "method: a string is expected"));
+        }
+        if self.id.is_some() && self.id().is_none() {
+            return Err((-32600, "id: a string or an integer is expected"));
+        }
+        let Some(params) = self.params else { return Ok(()) };
+        if !is_object(params) {
+            return Err((-32602, "params: an object is expected"));
+        }
+        let Ok(params) = serde_json::from_str::<Params<'_>>(params.get()) else {
+            return Err((-32602, "params: a field stands twice"));
+        };
+        if params.meta.is_some_and(|meta| !is_object(meta)) {
+            return Err((-32602, "params._meta: an object is expected"));
+        }
+        Ok(())
     }
 }
 
-/// What rmcp would refuse without a JSON-RPC answer.
-fn check(message: &Map<String, Value>) -> Result<(), (i32, &'static str)> {
-    if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
-        return Err((-32600, "jsonrpc: \"2.0\" is missing"));
+fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+/// Reads one JSON-RPC message: an object, no deeper than `depth`.
+pub(super) fn parse(body: &[u8], depth: usize) -> Result<Message<'_>, BadBody> {
+    if json::depth(body, depth) > depth {
+        return Err(BadBody::parse(-32700, format!("the JSON is nested deeper than {depth}")));
     }
-    if !message.contains_key("method") {
-        let answers = message.contains_key("result") || message.contains_key("error");
-        return if answers { Ok(()) } else { Err((-32600, "the message has no method")) };
+    let text = std::str::from_utf8(body)
+        .map_err(|error| BadBody::parse(-32700, format!("the body is not UTF-8: {error}")))?;
+    match text.trim_start().as_bytes().first() {
+        Some(b'{') => {}
+        Some(b'[') => {
+            let text = "batches are not supported: send one message a request";
+            return Err(BadBody::parse(-32600, text));
+        }
+        _ if serde_json::from_str::<IgnoredAny>(text).is_ok() => {
+            return Err(BadBody::parse(-32600, "a JSON-RPC message is an object"));
+        }
+        _ => {}
     }
-    if !message.get("method").is_some_and(Value::is_string) {
-        return Err((-32600, "method: a string is expected"));
-    }
-    if message.get("id").is_some_and(|id| !id.is_string() && !id.is_i64()) {
-        return Err((-32600, "id: a string or an integer is expected"));
-    }
-    let Some(params) = message.get("params") else { return Ok(()) };
-    let Value::Object(params) = params else {
-        return Err((-32602, "params: an object is expected"));
-    };
-    match params.get("_meta") {
-        None | Some(Value::Object(_)) => Ok(()),
-        Some(_) => Err((-32602, "params._meta: an object is expected")),
-    }
+    let message: Message<'_> = serde_json::from_str(text).map_err(|error| {
+        if error.is_data() {
+            BadBody::parse(-32600, format!("the body is no JSON-RPC message: {error}"))
+        } else {
+            BadBody::parse(-32700, format!("the body is not JSON: {error}"))
+        }
+    })?;
+    message.check().map_err(|(code, text)| {
+        let id = message.id().and_then(|id| serde_json::to_value(id).ok());
+        BadBody { id: id.unwrap_or_default(), ..BadBody::parse(code, text) }
+    })?;
+    Ok(message)
 }
 
 /// A response body that holds `held` until it has been sent or its client is gone, and says which.
@@ -184,11 +259,18 @@ mod tests {
             (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#.to_owned(), -32600),
             (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#.to_owned(), -32600),
             (r#"{"jsonrpc":"2.0","id":1,"method":7}"#.to_owned(), -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#.to_owned(), -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#.to_owned(), -32700),
+            ("[".to_owned(), -32600),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#.to_owned(), -32602),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":7}}"#.to_owned(), -32602),
         ] {
-            assert_eq!(parse(body.as_bytes(), 64).map_err(|error| error.code), Err(code));
+            assert_eq!(
+                parse(body.as_bytes(), 64).map_err(|error| error.code).err(),
+                Some(code),
+                "{body}"
+            );
         }
-        assert_eq!(parse(&[0xff, 0xfe], 64).map_err(|error| error.code), Err(-32700));
+        assert_eq!(parse(&[0xff, 0xfe], 64).err().map(|error| error.code), Some(-32700));
     }
 }

@@ -236,13 +236,12 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
         .admit(&principal.id)
         .map_err(|refused| Refusal::refused(StatusCode::TOO_MANY_REQUESTS, refused))?;
     let session = session_of(guard, request, &principal)?;
-    let message =
-        if message_expected(request) { Some(message(guard, request).await?) } else { None };
-    let method = message.as_ref().and_then(|message| message.get("method")?.as_str());
-    if method == Some("subscriptions/listen") {
+    let seen =
+        if message_expected(request) { message(guard, request).await? } else { Seen::default() };
+    if seen.kind == Kind::Listens {
         place.listen();
     }
-    let starts_session = session.is_none() && method == Some("initialize");
+    let starts_session = session.is_none() && seen.kind == Kind::Initializes;
     let promise = if starts_session {
         let promised = guard.sessions.promise(&principal).await;
         Some(
@@ -252,7 +251,7 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
     } else {
         None
     };
-    let call = session.zip(message.as_ref().and_then(request_id));
+    let call = session.zip(seen.id);
     // A stream that only listens is bounded with its session, not with requests under way.
     let listens = request.method() == Method::GET;
     request.extensions_mut().insert(principal);
@@ -280,8 +279,26 @@ fn message_expected(request: &ServiceRequest) -> bool {
     request.method() == Method::POST
 }
 
+/// What of a message matters here.
+#[derive(Debug, Default)]
+struct Seen {
+    kind: Kind,
+    /// Its id, if it is a request.
+    id: Option<RequestId>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Kind {
+    /// Wants a session.
+    Initializes,
+    /// Stays open to listen.
+    Listens,
+    #[default]
+    Other,
+}
+
 /// Reads the body as one JSON-RPC message and puts it back for rmcp.
-async fn message(guard: &Guard, request: &mut ServiceRequest) -> Result<Value, Refusal> {
+async fn message(guard: &Guard, request: &mut ServiceRequest) -> Result<Seen, Refusal> {
     let announced = request
         .headers()
         .get(CONTENT_LENGTH)
@@ -292,31 +309,37 @@ async fn message(guard: &Guard, request: &mut ServiceRequest) -> Result<Value, R
     let body = body::read(&mut payload, announced, limits.body_bytes, limits.body_time).await;
     request.set_payload(payload);
     let body = body?;
-    let mut message = body::parse(&body, limits.json_depth)?;
-    let named = is_named(request, &message);
-    let marked = message.as_object_mut().map_or(Marked::No, |message| raw::mark(message, named));
-    let body = if marked == Marked::No { body } else { message.to_string().into() };
-    if marked == Marked::List && request.headers().contains_key(&METHOD) {
-        request.headers_mut().insert(METHOD, HeaderValue::from_static(raw::OUR_LIST));
-    }
-    request.set_payload(Payload::from(body));
-    Ok(message)
+    let message = body::parse(&body, limits.json_depth)?;
+    let method = message.method().unwrap_or_default();
+    let kind = match method.as_ref() {
+        "initialize" => Kind::Initializes,
+        "subscriptions/listen" => Kind::Listens,
+        _ => Kind::Other,
+    };
+    let seen = Seen { kind, id: message.id() };
+    let passed = match raw::mark(&body, &message, is_named(request, &method)) {
+        Marked::No => body,
+        Marked::Call(marked) => marked,
+        Marked::List(marked) => {
+            if request.headers().contains_key(&METHOD) {
+                request.headers_mut().insert(METHOD, HeaderValue::from_static(raw::OUR_LIST));
+            }
+            marked
+        }
+    };
+    request.set_payload(Payload::from(passed));
+    Ok(seen)
 }
 
 /// Whether the `Mcp-Method` header agrees with the body, or is not needed: before 2026-07-28.
-fn is_named(request: &ServiceRequest, message: &Value) -> bool {
+fn is_named(request: &ServiceRequest, method: &str) -> bool {
     let headers = request.headers();
     match headers.get(&METHOD) {
-        Some(given) => message.get("method").and_then(Value::as_str).is_some_and(|m| given == m),
+        Some(given) => given == method,
         None => {
             headers.get(&REVISION).is_none_or(|revision| revision.as_bytes() < b"2026".as_slice())
         }
     }
-}
-
-fn request_id(message: &Value) -> Option<RequestId> {
-    message.get("method")?;
-    serde_json::from_value(message.get("id")?.clone()).ok()
 }
 
 /// In a session rmcp lets a call go on when its client went away, because it may resume. One that

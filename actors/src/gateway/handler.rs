@@ -20,7 +20,7 @@ use rmcp::{
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use toolmesh_core::{
-    call::RpcError,
+    call::{CallError, RpcError},
     limits,
     principal::{Principal, Role},
     router::Catalogue,
@@ -61,27 +61,21 @@ impl Handler {
         if !context.meta.0.0.is_empty() {
             params.insert("_meta".into(), context.meta.0.0.clone().into());
         }
-        let token = context.meta.get_progress_token();
-        let (sender, mut progress) = mpsc::channel(limits::PROGRESS_WAITING);
+        let wants_progress = context.meta.get_progress_token().is_some();
+        let (sender, progress) =
+            wants_progress.then(|| mpsc::channel(limits::PROGRESS_WAITING)).unzip();
         let request = Request {
             principal: principal(context),
             params,
             cancel: context.ct.clone(),
-            progress: token.is_some().then_some(sender),
+            progress: sender,
         };
         let call = self.router.call(request);
-        let mut call = std::pin::pin!(call);
-        let result = loop {
-            tokio::select! {
-                biased;
-                Some(news) = progress.recv() => notify(context, news).await,
-                result = &mut call => break result,
-            }
+        let result = match progress {
+            None => call.await,
+            Some(progress) => Box::pin(with_progress(context, progress, call)).await,
         };
-        while let Ok(news) = progress.try_recv() {
-            notify(context, news).await;
-        }
-        let mut result = result.map_err(toolmesh_core::call::CallError::into_rpc)?;
+        let mut result = result.map_err(CallError::into_rpc)?;
         let needs_input =
             result.get("resultType").and_then(Value::as_str) == Some("input_required");
         match (modern, needs_input) {
@@ -165,7 +159,8 @@ impl ServerHandler for Handler {
             .protocol_version()
             .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
         let result = match request {
-            raw::Request::Call(params) => self.call(params, &context, modern).await,
+            // Boxed: rmcp moves the whole of a handler several times before it runs.
+            raw::Request::Call(params) => Box::pin(self.call(params, &context, modern)).await,
             raw::Request::List(params) => self.list(&params, principal(&context).role, modern),
         };
         result.map(|result| CustomResult(result.into())).map_err(error_data)
@@ -273,6 +268,26 @@ fn principal(context: &RequestContext<RoleServer>) -> Principal {
         .and_then(|extensions| extensions.get::<Principal>())
         .cloned()
         .unwrap_or_else(|| Principal { id: Arc::from("nobody"), role: Role::Peer })
+}
+
+/// Passes progress on, in order and before the result.
+async fn with_progress<T>(
+    context: &RequestContext<RoleServer>,
+    mut progress: mpsc::Receiver<Map<String, Value>>,
+    call: impl Future<Output = T>,
+) -> T {
+    let mut call = std::pin::pin!(call);
+    let result = loop {
+        tokio::select! {
+            biased;
+            Some(news) = progress.recv() => notify(context, news).await,
+            result = &mut call => break result,
+        }
+    };
+    while let Ok(news) = progress.try_recv() {
+        notify(context, news).await;
+    }
+    result
 }
 
 async fn notify(context: &RequestContext<RoleServer>, mut news: Map<String, Value>) {

@@ -10,7 +10,10 @@
 //! - `tools/list` has only optional parameters, which rmcp ignores when they do not fit; it goes
 //!   under a name of ours instead.
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
+
+use super::body::Message;
 
 const CALL: &str = "tools/call";
 const LIST: &str = "tools/list";
@@ -22,36 +25,56 @@ const WRAPPED: &str = "inputResponses";
 pub(super) const OUR_LIST: &str = "dev.toolmesh/tools/list";
 
 /// What was done to a message so that rmcp passes it on untyped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Marked {
     /// Nothing: rmcp shall read it.
     No,
     /// A parameter was wrapped.
-    Call,
+    Call(Bytes),
     /// The method was renamed; an `Mcp-Method` header must follow.
-    List,
+    List(Bytes),
 }
 
-/// Makes a message not fit rmcp's types. `named` says whether its `Mcp-Method` header, if it needs
-/// one, agrees: rmcp shall refuse the others by their own name.
-pub(super) fn mark(message: &mut Map<String, Value>, named: bool) -> Marked {
-    if !message.contains_key("id") {
+/// Makes a message not fit rmcp's types; its text changes in that one place only. `named` says
+/// whether its `Mcp-Method` header, if it needs one, agrees: rmcp shall refuse the others by their
+/// own name.
+pub(super) fn mark(body: &Bytes, message: &Message<'_>, named: bool) -> Marked {
+    if message.id().is_none() {
         return Marked::No;
     }
-    match message.get("method").and_then(Value::as_str) {
+    match message.method().as_deref() {
         Some(CALL) => {
-            let params = message.entry("params").or_insert_with(|| Map::new().into());
-            let Value::Object(params) = params else { return Marked::No };
-            let given = params.shift_remove(WRAPPED);
-            params.insert(WRAPPED.to_owned(), given.into_iter().collect());
-            Marked::Call
+            // Without parameters it fits no type anyway.
+            let Some(params) = message.params else { return Marked::No };
+            let wrapped = match message.params().input_responses {
+                Some(given) => splice(body, given.get(), &format!("[{}]", given.get())),
+                None => {
+                    let comma = if is_empty_object(params.get()) { "" } else { "," };
+                    let first = params.get().get(..1).unwrap_or_default();
+                    splice(body, first, &format!("{{\"{WRAPPED}\":[]{comma}"))
+                }
+            };
+            wrapped.map_or(Marked::No, Marked::Call)
         }
         Some(LIST) if named => {
-            message.insert("method".into(), OUR_LIST.into());
-            Marked::List
+            let renamed = message
+                .method_text()
+                .and_then(|method| splice(body, method, &format!("\"{OUR_LIST}\"")));
+            renamed.map_or(Marked::No, Marked::List)
         }
         _ => Marked::No,
     }
+}
+
+fn is_empty_object(text: &str) -> bool {
+    text.get(1..).is_some_and(|rest| rest.trim_start().starts_with('}'))
+}
+
+/// Returns `body` with `part`, a piece of it, replaced.
+fn splice(body: &Bytes, part: &str, by: &str) -> Option<Bytes> {
+    let start = (part.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+    let (before, after) = (body.get(..start)?, body.get(start + part.len()..)?);
+    Some([before, by.as_bytes(), after].concat().into())
 }
 
 /// A request that passed rmcp untyped, as the client sent it.
@@ -88,7 +111,7 @@ mod tests {
     use rmcp::model::{ClientJsonRpcMessage, ClientRequest, GetMeta, JsonRpcMessage};
     use serde_json::json;
 
-    use super::*;
+    use super::{super::body, *};
 
     fn object(value: Value) -> Map<String, Value> {
         match value {
@@ -118,10 +141,12 @@ mod tests {
         let mut params = params.clone();
         params["_meta"] =
             json!({"progressToken": 7, "io.modelcontextprotocol/protocolVersion": "2026-07-28"});
-        let mut message =
-            object(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
-        assert_ne!(mark(&mut message, true), Marked::No);
-        let parsed: ClientJsonRpcMessage = serde_json::from_value(message.into())?;
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let text = Bytes::from(message.to_string());
+        let (Marked::Call(marked) | Marked::List(marked)) = marked(&text, true) else {
+            return Ok(None);
+        };
+        let parsed: ClientJsonRpcMessage = serde_json::from_slice(&marked)?;
         let JsonRpcMessage::Request(request) = parsed else { return Ok(None) };
         let meta = request.request.get_meta();
         assert!(meta.get_progress_token().is_some() && meta.protocol_version().is_some());
@@ -131,17 +156,44 @@ mod tests {
         Ok(unmark(&custom.method, Some(seen.into())))
     }
 
+    fn marked(text: &Bytes, named: bool) -> Marked {
+        body::parse(text, 64).map_or(Marked::No, |message| mark(text, &message, named))
+    }
+
+    #[test]
+    fn the_text_changes_in_one_place() {
+        for (before, after) in [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params": { }}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params": {"inputResponses":[] }}"#,
+            ),
+            (
+                r#"{"method":"tools/call","params":{"n":1e400},"id":"a","jsonrpc":"2.0"}"#,
+                r#"{"method":"tools/call","params":{"inputResponses":[],"n":1e400},"id":"a","jsonrpc":"2.0"}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools\/list"}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"dev.toolmesh/tools/list"}"#,
+            ),
+        ] {
+            let (Marked::Call(seen) | Marked::List(seen)) = marked(&Bytes::from(before), true)
+            else {
+                unreachable!("{before}");
+            };
+            assert_eq!(seen, after);
+        }
+    }
+
     #[test]
     fn everything_else_stays_as_it_is() {
         for (message, named) in [
-            (json!({"id": 1, "method": "ping"}), true),
-            (json!({"method": "tools/call"}), true),
-            (json!({"id": 1, "result": {}}), true),
-            (json!({"id": 1, "method": "tools/list"}), false),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, true),
+            (r#"{"jsonrpc":"2.0","method":"tools/call"}"#, true),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, true),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, true),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#, false),
         ] {
-            let mut marked = object(message.clone());
-            assert_eq!(mark(&mut marked, named), Marked::No);
-            assert_eq!(Value::Object(marked), message);
+            assert_eq!(marked(&Bytes::from(message), named), Marked::No);
         }
     }
 }

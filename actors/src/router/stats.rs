@@ -1,11 +1,12 @@
 //! How calls went, per runtime: for `router_metrics`, `/metrics` and people.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use metrics::{Counter, Histogram, counter, histogram};
 use serde::Serialize;
 use toolmesh_core::{call::CallError, limits, router::Runtime};
 
@@ -32,13 +33,64 @@ struct Figures {
     errors: u64,
     retries: u64,
     recent: VecDeque<Duration>,
+    series: HashMap<String, Series>,
 }
+
+/// The metric series of one tool at one runtime, kept because looking them up costs more than a
+/// route does.
+struct Series {
+    ok: Counter,
+    error: Counter,
+    not_started: Counter,
+    outcome_unknown: Counter,
+    seconds: Histogram,
+}
+
+impl std::fmt::Debug for Series {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Series")
+    }
+}
+
+impl Series {
+    fn new(runtime: &Runtime, tool: &str) -> Self {
+        let runtime = runtime.to_string();
+        let calls = |outcome: &'static str| counter!("toolmesh_calls_total", "runtime" => runtime.clone(), "tool" => tool.to_owned(), "outcome" => outcome);
+        Self {
+            ok: calls("ok"),
+            error: calls("error"),
+            not_started: calls("not_started"),
+            outcome_unknown: calls("outcome_unknown"),
+            seconds: histogram!("toolmesh_call_seconds", "runtime" => runtime),
+        }
+    }
+
+    fn count(&self, time: Duration, outcome: Result<(), &CallError>) {
+        let counter = match outcome {
+            Ok(()) => &self.ok,
+            Err(CallError::Answered(_)) => &self.error,
+            Err(CallError::NotStarted { .. }) => &self.not_started,
+            Err(CallError::OutcomeUnknown { .. }) => &self.outcome_unknown,
+        };
+        counter.increment(1);
+        self.seconds.record(time.as_secs_f64());
+    }
+}
+
+/// The name under which tools without series of their own are counted.
+const OTHER: &str = "other";
 
 /// Counts calls. Shared; a call takes its lock for nanoseconds.
 #[derive(Debug, Default)]
 pub struct Stats {
-    runtimes: Mutex<BTreeMap<Runtime, Figures>>,
-    tools: Mutex<HashSet<String>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    runtimes: BTreeMap<Runtime, Figures>,
+    /// Tools with series of their own.
+    named: usize,
 }
 
 impl Stats {
@@ -51,47 +103,34 @@ impl Stats {
         attempts: u32,
         outcome: Result<(), &CallError>,
     ) {
-        {
-            let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-            let figures = runtimes.entry(runtime.clone()).or_default();
-            figures.calls += 1;
-            figures.errors += u64::from(outcome.is_err());
-            figures.retries += u64::from(attempts.saturating_sub(1));
-            if figures.recent.len() == limits::LATENCY_SAMPLES {
-                figures.recent.pop_front();
-            }
-            figures.recent.push_back(time);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner { runtimes, named } = &mut *inner;
+        let figures = runtimes.entry(runtime.clone()).or_default();
+        figures.calls += 1;
+        figures.errors += u64::from(outcome.is_err());
+        figures.retries += u64::from(attempts.saturating_sub(1));
+        if figures.recent.len() == limits::LATENCY_SAMPLES {
+            figures.recent.pop_front();
         }
-        let outcome = match outcome {
-            Ok(()) => "ok",
-            Err(CallError::Answered(_)) => "error",
-            Err(CallError::NotStarted { .. }) => "not_started",
-            Err(CallError::OutcomeUnknown { .. }) => "outcome_unknown",
-        };
-        let (runtime, tool) = (runtime.to_string(), self.label(tool));
-        metrics::counter!("toolmesh_calls_total", "runtime" => runtime.clone(), "tool" => tool, "outcome" => outcome)
-            .increment(1);
-        metrics::histogram!("toolmesh_call_seconds", "runtime" => runtime)
-            .record(time.as_secs_f64());
-    }
-
-    /// The first tools called have series of their own; the rest share one.
-    fn label(&self, tool: &str) -> String {
-        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        if tools.contains(tool) {
-            return tool.to_owned();
+        figures.recent.push_back(time);
+        if let Some(series) = figures.series.get(tool) {
+            return series.count(time, outcome);
         }
-        if tools.len() < limits::METRIC_TOOLS {
-            tools.insert(tool.to_owned());
-            return tool.to_owned();
-        }
-        "other".to_owned()
+        // The first tools called have series of their own; the rest of a runtime share one.
+        let label = if *named < limits::METRIC_TOOLS { tool } else { OTHER };
+        *named += usize::from(label != OTHER);
+        let series = figures.series.entry(label.to_owned());
+        series.or_insert_with(|| Series::new(runtime, label)).count(time, outcome);
     }
 
     /// The figures of every runtime that was called.
     pub fn read(&self) -> BTreeMap<String, RuntimeStats> {
-        let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-        runtimes.iter().map(|(runtime, figures)| (runtime.to_string(), figures.read())).collect()
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner
+            .runtimes
+            .iter()
+            .map(|(runtime, figures)| (runtime.to_string(), figures.read()))
+            .collect()
     }
 }
 

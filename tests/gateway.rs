@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use support::{
     Client, Connection, Home, Node, Outcome, Request, Response, STATELESS, stateless_request,
-    upstream,
+    upstream, wait_for,
 };
 
 /// A node with the fixture behind it, and a client of 2026-07-28.
@@ -222,7 +222,7 @@ fn two_hosts_or_none_are_refused() -> Outcome {
 fn an_unknown_tool_and_wrong_arguments_are_explained() -> Outcome {
     let (node, mut client) = start("")?;
     for mut client in [client.clone(), node.client("2025-06-18")?] {
-        for wrong in ["box_echo", "files__echo"] {
+        for wrong in ["box_echo", "files__echo", "box__ecko"] {
             let answer = client.try_call(wrong, Value::Null)?;
             assert_eq!(answer.code(), -32602, "{}", answer.message);
             assert!(answer.text().contains(&format!("unknown tool: {wrong}")), "{}", answer.text());
@@ -301,8 +301,8 @@ fn a_node_whose_servers_all_start_is_starting() -> Outcome {
     );
     assert_eq!(node.get("/healthz")?.status, 200);
     assert_eq!(node.wait_health("ready")?["reasons"], json!([]));
-    assert!(node.client(STATELESS)?.has("slow__echo"));
-    Ok(())
+    let mut client = node.client(STATELESS)?;
+    wait_for("its tools are listed", || client.has("slow__echo").then_some(()))
 }
 
 #[test]

@@ -119,11 +119,7 @@ impl RouterHandle {
         let decision =
             catalogue.route(principal.role, name, explicit.as_ref(), &settings.patterns, None);
         decision.ok_or_else(|| {
-            let near: Vec<&str> = catalogue
-                .search(principal.role, name, 3)
-                .iter()
-                .map(|(tool, _)| tool.name.as_str())
-                .collect();
+            let near = catalogue.near(principal.role, name, 3);
             let hint = if near.is_empty() {
                 String::new()
             } else {

@@ -13,6 +13,12 @@ use super::{
 };
 use crate::{call::RpcError, principal::Role};
 
+/// Bytes of a name up to which it is compared; tools have names of 64.
+const NAME_BYTES_READ: usize = 128;
+
+/// Likeness (Jaro and Winkler, 0 to 1) from which a name may be a misspelling of another.
+const ALIKE: f64 = 0.93;
+
 /// `_meta` key in which an upstream may say a tool's category.
 const CATEGORY_KEYS: [&str; 2] = ["dev.toolmesh/category", "category"];
 
@@ -284,6 +290,29 @@ impl Catalogue {
             .filter(|(tool, _)| role >= tool.audience)
             .take(limit)
             .collect()
+    }
+
+    /// Names that may have been meant by `name`, best first: those spelled like it, then those that
+    /// a search for it finds.
+    pub fn near(&self, role: Role, name: &str, limit: usize) -> Vec<&str> {
+        if name.len() > NAME_BYTES_READ {
+            return Vec::new();
+        }
+        let mut alike: Vec<(f64, &str)> = self
+            .tools
+            .iter()
+            .filter(|tool| role >= tool.audience)
+            .map(|tool| (strsim::jaro_winkler(name, &tool.name), tool.name.as_str()))
+            .filter(|(likeness, _)| *likeness >= ALIKE)
+            .collect();
+        alike.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut near: Vec<&str> = alike.into_iter().map(|(_, name)| name).take(limit).collect();
+        for (tool, _) in self.search(role, name, limit) {
+            if near.len() < limit && !near.contains(&tool.name.as_str()) {
+                near.push(&tool.name);
+            }
+        }
+        near
     }
 }
 

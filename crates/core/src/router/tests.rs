@@ -301,3 +301,13 @@ proptest! {
         prop_assert_eq!(&catalogue, &Catalogue::build(&local(), &offered));
     }
 }
+
+#[test]
+fn a_misspelled_name_is_near_what_was_meant_and_near_nothing_hidden() {
+    let catalogue = two_disks();
+    assert_eq!(catalogue.near(Role::Client, "home__reed_file", 1), ["home__read_file"]);
+    assert!(catalogue.near(Role::Client, "read_file", 3).contains(&"work__read_file"));
+    assert_eq!(catalogue.near(Role::Operator, "token_creat", 1), ["token_create"]);
+    assert!(!catalogue.near(Role::Client, "token_creat", 9).contains(&"token_create"));
+    assert!(catalogue.near(Role::Client, &"x".repeat(1_000), 3).is_empty());
+}

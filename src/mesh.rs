@@ -41,13 +41,13 @@ pub(crate) async fn tell(
     loop {
         let Status { addresses, problems, .. } = status.borrow_and_update().clone();
         gateway.note("mesh", problems);
-        let moved = facts.send_if_modified(|facts| {
-            let moved = facts.addresses != addresses;
-            facts.addresses = addresses;
-            moved
-        });
-        if moved && let Err(error) = write_node_file(&node_file, &facts.borrow()) {
-            tracing::warn!(%error, "node.json does not have the present addresses");
+        let mut present = facts.borrow().clone();
+        if present.addresses != addresses {
+            present.addresses = addresses;
+            if let Err(error) = write_node_file(&node_file, &present) {
+                tracing::warn!(%error, "node.json does not have the present addresses");
+            }
+            facts.send_replace(present);
         }
         if status.changed().await.is_err() {
             return;

@@ -56,17 +56,18 @@ fn a_body_that_is_no_message_is_answered_as_json_rpc() -> Outcome {
         (r#"{"jsonrpc":"2.0","id":7}"#, -32600, "no method"),
         (r#"{"jsonrpc":"2.0","id":7,"method":["ping"]}"#, -32600, "method"),
         (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, -32600, "id"),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"ping","method":"x"}"#, -32600, "duplicate"),
         (r#"{"jsonrpc":"2.0","id":7,"method":"ping","params":[]}"#, -32602, "params"),
         (r#"{"jsonrpc":"2.0","id":7,"method":"ping","params":{"_meta":1}}"#, -32602, "_meta"),
     ] {
         let response = Request::post(body).send(node.address())?;
         assert_refused(&response, 400, code, why);
         let id = serde_json::from_str::<Value>(body).map_or(Value::Null, |sent| sent["id"].clone());
-        let id = if id == 7 { id } else { Value::Null };
+        let id = if id == 7 && why != "duplicate" { id } else { Value::Null };
         assert_eq!(response.json()?["id"], id, "{body}");
     }
     let response = Request::post(b"{\"jsonrpc\": \"\xff\"}".as_slice()).send(node.address())?;
-    assert_refused(&response, 400, -32700, "not JSON");
+    assert_refused(&response, 400, -32700, "not UTF-8");
     assert_serves(&node)
 }
 

@@ -121,6 +121,11 @@ impl<'a> Message<'a> {
     /// The id of a request.
     pub(super) fn id(&self) -> Option<RequestId> {
         self.method?;
+        self.given_id()
+    }
+
+    /// The id, whatever kind of message this is.
+    fn given_id(&self) -> Option<RequestId> {
         serde_json::from_str(self.id?.get()).ok()
     }
 
@@ -188,7 +193,7 @@ pub(super) fn parse(body: &[u8], depth: usize) -> Result<Message<'_>, BadBody> {
         }
     })?;
     message.check().map_err(|(code, text)| {
-        let id = message.id().and_then(|id| serde_json::to_value(id).ok());
+        let id = message.given_id().and_then(|id| serde_json::to_value(id).ok());
         BadBody { id: id.unwrap_or_default(), ..BadBody::parse(code, text) }
     })?;
     Ok(message)

@@ -248,8 +248,3 @@ pub(crate) fn stateless_request(message: &Value) -> Request {
         _ => request,
     }
 }
-
-/// The id of a request's message.
-pub(crate) fn id_of(message: &Value) -> &Value {
-    &message["id"]
-}

@@ -26,7 +26,7 @@ use std::{
 };
 
 pub(crate) use http::{Connection, Events, Request, Response};
-pub(crate) use mcp::{Answer, Client, LEGACY, STATELESS, id_of, stateless_request};
+pub(crate) use mcp::{Answer, Client, LEGACY, STATELESS, stateless_request};
 pub(crate) use node::{Home, Node};
 pub(crate) use upstreams::{HttpUpstream, Recorder, SideFile, http_config, is_alive, kill};
 

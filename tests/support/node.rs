@@ -1,9 +1,9 @@
 //! A real node: its directory, which outlives it, and its process.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, mpsc::sync_channel},
     thread,
@@ -237,9 +237,4 @@ impl Drop for Node {
             eprintln!("--- the node's log\n{}---", self.home.log());
         }
     }
-}
-
-/// Opens a file that must be there, with the path in the error.
-pub(crate) fn open(path: &Path) -> Outcome<File> {
-    File::open(path).map_err(|error| format!("{}: {error}", path.display()).into())
 }

@@ -283,8 +283,8 @@ fn an_http_server_that_goes_and_comes_back_is_found_again() -> Outcome {
                 client.try_call("far__unsafe_increment", json!({"id": format!("down-{number}")}))
             });
             let data = answer?.message["error"]["data"].clone();
-            // The first may be written to a connection whose other end has just gone.
-            let written = number == 0 && data["kind"] == "outcome_unknown";
+            // The first may be written to idle connections whose other ends have just gone.
+            let written = number < 3 && data["kind"] == "outcome_unknown";
             assert!(written || data["kind"] == "not_started", "{data}");
             assert!(time < Duration::from_secs(1), "{protocol}: told after {time:?}");
         }

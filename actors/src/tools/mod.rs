@@ -1,8 +1,11 @@
 //! The built-in tools: one actor a group, thin around a [`Group`].
 //!
-//! - Called by: the router.
-//! - Ordering: calls of a group run side by side; each is a task of its own.
-//! - A crash loses: the calls inside the group, whose callers are told that the outcome is unknown.
+//! - Called by: the router, on the worker that serves the request. A tool that only reads runs
+//!   right there; one that changes something is a message to the group's actor.
+//! - Ordering: calls of a group run side by side. What must be in order is asked of the actor that
+//!   owns it.
+//! - A crash loses: for a tool that reads, the one call; for the actor, the calls inside it. Their
+//!   callers are told that the outcome is unknown.
 //! - Limits: calls inside a group at once (`toolmesh_core::limits::DOOR`).
 
 mod catalogue;

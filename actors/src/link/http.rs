@@ -135,9 +135,9 @@ impl StreamableHttpClient for TappedClient {
                 .await;
             return posted.inspect_err(|error| self.note(error));
         };
-        if !slot.start() {
+        if self.tap.ended.is_cancelled() || !slot.start() {
             return Err(StreamableHttpError::UnexpectedServerResponse(
-                "its caller has gone".into(),
+                "the session or its caller has gone".into(),
             ));
         }
         let call = Call { client: self, slot: &slot, session_id };

@@ -107,6 +107,11 @@ impl Session {
     ) -> Result<Value, CallError> {
         let Pass { typed, mut meta, progress } = pass;
         let mut open = self.tap.open(progress, typed);
+        if self.tap.ended.is_cancelled() {
+            // The link is about to take this session away; nothing more is written to what is left
+            // of its connections.
+            return Err(self.lost(&open));
+        }
         meta.extend([open.meta()]);
         let meta = RequestMetaObject(MetaObject(meta));
         let options = PeerRequestOptions::no_options().with_meta(meta);

@@ -20,7 +20,8 @@ pub const BODY_TIME: Duration = Duration::from_secs(10);
 pub const JSON_DEPTH: usize = 64;
 
 /// Sessions of the revisions before 2026-07-28, in total. Each holds a task and channels (about
-/// 40 KiB). At the limit the oldest idle session goes first; if none is idle 503 and Retry-After.
+/// 145 KiB in a debug build). At the limit the oldest idle session goes first; if none is idle 503
+/// and Retry-After.
 pub const SESSIONS: usize = 1_000;
 
 /// Sessions a principal may hold. All unauthenticated loopback clients are one principal.

@@ -290,7 +290,12 @@ fn a_child_sees_the_environment_that_is_listed_and_nothing_else() -> Outcome {
     for (name, wanted) in [("one", json!(["LISTED"])), ("two", json!(["HANDED_ON", "SECRET"]))] {
         node.wait_upstream(name, "ready")?;
         let result = node.client(LEGACY)?.call(&format!("{name}__environment"), Value::Null)?;
-        assert_eq!(result["structuredContent"]["names"], wanted);
+        let mut names = result["structuredContent"]["names"].clone();
+        if let Some(names) = names.as_array_mut() {
+            // A child that is built to measure coverage sets this itself.
+            names.retain(|name| name != "__LLVM_PROFILE_RT_INIT_ONCE");
+        }
+        assert_eq!(names, wanted);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 pub mod gateway;
 pub mod kit;
 pub mod link;
+pub mod registry;
 pub mod router;
 pub mod store;
 pub mod swarm;

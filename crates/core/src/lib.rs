@@ -3,9 +3,11 @@
 //! Nothing here does I/O, reads the clock or throws dice: time and chance are arguments, so every
 //! decision of a node can be tested with a table. See `docs/architecture.md`.
 
+mod backoff;
 pub mod call;
 pub mod json;
 pub mod limits;
 pub mod link;
 pub mod principal;
+pub mod registry;
 pub mod router;

@@ -152,15 +152,43 @@ pub const MESH_STREAMS: usize = 64;
 /// Inbound streams of one connection that agree on a protocol at once; beyond it new ones wait.
 pub const MESH_NEGOTIATING_STREAMS: usize = 16;
 
+/// `/mcp+p2p/1.0.0` streams that one peer has opened to us, over all its connections. Sessions are
+/// multiplexed, so one would do; beyond it a new one is closed and counted.
+pub const MESH_STREAMS_PER_PEER: usize = 32;
+
+/// Inbound streams of all peers that wait to be served; beyond it a new one is closed and counted.
+pub const MESH_INBOUND_STREAMS: usize = 64;
+
+/// Streams of ours that one connection opens at once; beyond it an open is refused as busy.
+pub const MESH_OPENING_STREAMS: usize = 16;
+
+/// Time to open a stream: until both sides agree on its protocol.
+pub const MESH_OPEN_TIME: Duration = Duration::from_secs(10);
+
+/// Unread bytes of one QUIC connection; a peer that has sent so many waits.
+pub const MESH_QUIC_CONNECTION_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Unread bytes of one QUIC stream, so that a full one leaves room for three others.
+pub const MESH_QUIC_STREAM_BYTES: u32 = 1024 * 1024;
+
+/// Time after which a quiet QUIC connection says that it is alive.
+pub const MESH_QUIC_KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// Time after which a QUIC connection that heard nothing is given up: two keep-alives may be lost.
+pub const MESH_QUIC_IDLE: Duration = Duration::from_secs(8);
+
 /// Time without a stream in use after which a connection is closed. Identify and ping are no use.
 pub const MESH_IDLE: Duration = Duration::from_secs(60);
 
+/// Time that a stranger's connection lasts where strangers are not served: enough to join.
+pub const MESH_STRANGER_TIME: Duration = Duration::from_secs(15);
+
 /// Time between two pings of a connection. A peer that leaves two in a row without an answer loses
-/// the connection, so one that vanished is noticed within 30 s.
-pub const MESH_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// the connection, so one that vanished is noticed within 11 s.
+pub const MESH_PING_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Time to answer a ping.
-pub const MESH_PING_TIME: Duration = Duration::from_secs(5);
+pub const MESH_PING_TIME: Duration = Duration::from_secs(4);
 
 /// Time between two questions who a connected peer is: its program may have nothing new to say.
 pub const MESH_IDENTIFY_INTERVAL: Duration = Duration::from_secs(300);
@@ -168,11 +196,171 @@ pub const MESH_IDENTIFY_INTERVAL: Duration = Duration::from_secs(300);
 /// Characters kept of what a peer calls its program.
 pub const MESH_AGENT_CHARS: usize = 64;
 
+/// Time for the whole join exchange: five messages of at most [`MESH_JOIN_MESSAGE_BYTES`] and one
+/// fsync. Beyond it the stream is closed, and it counts as a failed try.
+pub const MESH_JOIN_TIME: Duration = Duration::from_secs(10);
+
+/// Largest message of the join exchange in bytes: two keys, a name and eight addresses fit. It is
+/// the most that a stranger can make a node keep. Beyond it the try has failed.
+pub const MESH_JOIN_MESSAGE_BYTES: usize = 1_024;
+
+/// Failed tries to join from one address (IPv6: one /64) within [`MESH_JOIN_TRIES_TIME`]. Beyond
+/// it that address is told when to come back, unless a node that was a member asks.
+pub const MESH_JOIN_TRIES: usize = 5;
+
+/// Join exchanges at once, each way; at most half of them with one address, so that nobody alone
+/// keeps others out. Beyond it who asks is told to come back.
+pub const MESH_JOINING: usize = 32;
+
+/// Time after which who found too many others joining may come back.
+pub const MESH_JOINING_RETRY: Duration = Duration::from_secs(1);
+
+/// Nodes that were members and may try to join whatever their address did; beyond it the one that
+/// joined longest ago is forgotten.
+pub const MESH_REMEMBERED: usize = 1_024;
+
+/// Time that a failed try to join counts.
+pub const MESH_JOIN_TRIES_TIME: Duration = Duration::from_secs(60);
+
+/// Addresses whose failed tries are remembered; beyond it the one that failed longest ago is
+/// forgotten. About 0.5 MiB when full.
+pub const MESH_JOIN_TRIES_ADDRESSES: usize = 4_096;
+
+/// Addresses that a node gives of itself, in an invite and when it joins. The first ones that fit
+/// are given.
+pub const MESH_ADDRESSES: usize = 8;
+
+/// Time for the system to resolve the name of a host.
+pub const MESH_RESOLVE_TIME: Duration = Duration::from_secs(5);
+
+/// Addresses that mDNS may have told of at once. Anybody on the network can make them up; beyond it
+/// all are forgotten, and those that are real tell again.
+pub const MESH_ANNOUNCED: usize = 1_024;
+
+/// Nodes found by mDNS that wait to be looked at; beyond it a find is dropped, and comes again.
+pub const MESH_CANDIDATES_WAITING: usize = 64;
+
+/// Longest invite in characters: one line that a terminal, a chat and a shell take.
+pub const INVITE_CHARS: usize = 2_048;
+
+/// Other nodes that are remembered. With the connections that may be there ([`MESH_INBOUND`],
+/// [`MESH_OUTBOUND`]) some are away; beyond it the one that is away for longest and that nobody
+/// trusts is forgotten.
+pub const MESH_NODES: usize = 512;
+
+/// Addresses of the configuration that are dialled; more are refused.
+pub const MESH_SEEDS: usize = 64;
+
+/// Nodes that were heard of and have not proved anything yet. Beyond it newcomers are ignored,
+/// but one that a member names takes the place of one that is only announced by mDNS.
+pub const MESH_HEARD_OF: usize = 256;
+
+/// Time until such a node is forgotten unless it is heard of again.
+pub const MESH_CANDIDATE_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// Time for which such a node is left alone after it refused us: it is of another mesh.
+pub const MESH_CANDIDATE_REFUSED_WAIT: Duration = Duration::from_secs(10 * 60);
+
+/// Dials at once; the others wait for one to end. Half of [`MESH_PENDING`], so that operators and
+/// upstreams find room.
+pub const MESH_DIALS: usize = 16;
+
+/// Wait before a known node that was lost is dialled; it doubles with each dial that fails.
+pub const MESH_REDIAL_MIN: Duration = Duration::from_millis(250);
+
+/// Longest wait between two dials of a known node or of an address of the configuration, so that
+/// one that is back is a member within 10 s also where it cannot dial us.
+pub const MESH_REDIAL_MAX: Duration = Duration::from_secs(5);
+
+/// Failed dials in a row, about ten minutes, after which [`MESH_REDIAL_LONG`] is waited.
+pub const MESH_REDIALS_TO_LONG: u32 = 120;
+
+/// Wait between two dials of who is gone for long, and of who was only heard of.
+pub const MESH_REDIAL_LONG: Duration = Duration::from_secs(60);
+
+/// Wait after a known node refused us: its secret or its list has changed.
+pub const MESH_REFUSED_WAIT: Duration = Duration::from_secs(30);
+
+/// Time between two questions to a member which nodes it knows; the first is asked at once.
+pub const MESH_ASK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time to answer that question; beyond it the member is asked again in its turn.
+pub const MESH_ASK_TIME: Duration = Duration::from_secs(5);
+
+/// Largest answer to that question in bytes: [`MESH_HEARD_OF`] nodes and their addresses fit.
+pub const MESH_ASK_BYTES: usize = 512 * 1024;
+
+/// PeerIds that are banned; beyond it a ban is refused, so that none is forgotten silently.
+pub const MESH_BANS: usize = 1_024;
+
+/// PeerIds that are trusted; beyond it a trust is refused.
+pub const MESH_TRUSTED: usize = 1_024;
+
+/// Invitations redeemed by this node that are remembered; beyond it the oldest is forgotten.
+pub const MESH_REDEEMED: usize = 64;
+
+/// Invitations of this node that are good at once; beyond it a new one is refused.
+pub const INVITES: usize = 64;
+
+/// Nodes that one invitation is good for at most.
+pub const INVITE_USES: u32 = 256;
+
+/// Longest time that an invitation is good: 30 days. It can be used by whoever reads it.
+pub const INVITE_TIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// Bytes of the reason of a ban.
+pub const BAN_REASON_BYTES: usize = 256;
+
 /// Commands that wait for the swarm; beyond it the caller is told that it is busy.
 pub const MESH_COMMANDS: usize = 64;
 
 /// Time to say goodbye to connected peers when the node stops; then their connections are cut.
 pub const MESH_GOODBYE: Duration = Duration::from_millis(500);
+
+/// Largest frame of a member in bytes: a result of 16 MiB and its envelope. Beyond it the stream is
+/// closed; a message of ours that is larger is answered with an error instead.
+pub const MESH_FRAME_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
+
+/// Largest frame of a stranger and of the Python dialects in bytes: what their programs take.
+pub const MESH_STRANGER_FRAME_BYTES: usize = 1024 * 1024;
+
+/// Time from a frame's first byte to its last, and for a peer to take 64 KiB of what is written.
+/// Bounds a peer that sends a byte a second or never reads; beyond it the stream is closed.
+pub const MESH_FRAME_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of each frame that no budget is asked for, so that small calls never wait for large ones.
+pub const MESH_FRAME_FREE_BYTES: usize = 64 * 1024;
+
+/// Bytes that the frames of all members may hold beyond the free part; strangers share as much as
+/// one member may hold. Beyond it a peer's stream is not read, at most for [`MESH_FRAME_TIME`].
+pub const MESH_FRAMES_BYTES: usize = 128 * 1024 * 1024;
+
+/// Bytes that the frames of one peer may hold beyond the free part: two of the largest.
+pub const MESH_FRAMES_BYTES_PER_PEER: usize = 32 * 1024 * 1024;
+
+/// Messages in line for one stream of the mesh. Beyond it calls wait for a peer that does not read.
+pub const MESH_OUTBOX: usize = 64;
+
+/// Time for the first frame of a stream that a peer has opened; then the stream is closed.
+pub const MESH_FIRST_FRAME_TIME: Duration = Duration::from_secs(10);
+
+/// Time without a frame after which a stranger's stream is closed. A member's stays open.
+pub const MESH_STRANGER_IDLE: Duration = Duration::from_secs(60);
+
+/// Calls in flight of one member, over all of its streams; beyond it -32010, safe to try again.
+pub const MESH_IN_FLIGHT_PER_MEMBER: usize = 256;
+
+/// Calls in flight of all members. Local clients have their own, so a mesh cannot starve them.
+pub const MESH_IN_FLIGHT: usize = 1_024;
+
+/// Calls in flight of one stranger; beyond it -32010, safe to try again.
+pub const MESH_IN_FLIGHT_PER_STRANGER: usize = 32;
+
+/// Calls in flight of all strangers: whoever makes a new identity for each call has these too.
+pub const MESH_STRANGERS_IN_FLIGHT: usize = 256;
+
+/// Frames a second of one stranger, and as many at once; beyond it -32010 and the stream is closed.
+pub const MESH_STRANGER_FRAMES: u32 = 100;
 
 /// Time to finish requests that are under way when the node stops, before they are cut.
 pub const DRAIN_TIME: Duration = Duration::from_secs(8);
@@ -187,4 +375,9 @@ const _: () = assert!(SESSIONS_PER_PRINCIPAL <= SESSIONS);
 const _: () = assert!(IN_FLIGHT_PER_PRINCIPAL <= IN_FLIGHT);
 const _: () = assert!(UPSTREAM_IN_FLIGHT <= UPSTREAM_IN_FLIGHT_MAX);
 const _: () = assert!(BODY_BYTES <= UPSTREAM_MESSAGE_BYTES);
+const _: () = assert!(2 * (MESH_FRAME_BYTES - MESH_FRAME_FREE_BYTES) <= MESH_FRAMES_BYTES_PER_PEER);
+const _: () = assert!(MESH_FRAMES_BYTES_PER_PEER <= MESH_FRAMES_BYTES);
+const _: () = assert!(MESH_IN_FLIGHT_PER_MEMBER <= MESH_IN_FLIGHT);
+const _: () = assert!(MESH_IN_FLIGHT_PER_STRANGER <= MESH_STRANGERS_IN_FLIGHT);
+const _: () = assert!(UPSTREAM_MESSAGE_BYTES < MESH_FRAME_BYTES);
 const _: () = assert!(DRAIN_TIME.as_secs() < STOP_TIME.as_secs());

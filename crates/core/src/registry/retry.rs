@@ -1,0 +1,75 @@
+//! When something is dialled again.
+
+use std::time::Duration;
+
+use super::input::{Failure, Now};
+use crate::{
+    backoff::{doubled, spread},
+    limits,
+};
+
+/// How patient a kind of target is dialled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Longest wait between two dials.
+    pub(super) max: Duration,
+    /// Wait after somebody is there who refuses us.
+    pub(super) refused: Duration,
+}
+
+/// Known nodes and seeds: back soon after they are.
+pub(super) const WANTED: Patience =
+    Patience { max: limits::MESH_REDIAL_MAX, refused: limits::MESH_REFUSED_WAIT };
+
+/// Candidates: nobody promised that they are of this mesh, or reachable from here.
+pub(super) const HEARD_OF: Patience =
+    Patience { max: limits::MESH_REDIAL_LONG, refused: limits::MESH_CANDIDATE_REFUSED_WAIT };
+
+/// The dials of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Retry {
+    /// When the next is due, in milliseconds.
+    pub(super) at: u64,
+    /// Whether one is under way.
+    pub(super) dialing: bool,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Retry {
+    /// The first dial is due at `at`.
+    pub(super) fn at(at: u64) -> Self {
+        Self { at, dialing: false, failures: 0 }
+    }
+
+    /// Makes the next dial due now, as if none had failed; one that is under way goes on.
+    pub(super) fn hurry(&mut self, now: Now) {
+        self.at = now.ms;
+        self.failures = 0;
+    }
+
+    /// A dial ended well; should there be no connection all the same, the next is due in a while.
+    pub(super) fn done(now: Now) -> Self {
+        Self::at(now.ms.saturating_add(ms(limits::MESH_REDIAL_MAX)))
+    }
+
+    pub(super) fn failed(&mut self, now: Now, failure: &Failure, patience: Patience) {
+        self.dialing = false;
+        let wait = match failure {
+            Failure::Unreachable(_) => {
+                let gone = self.failures >= limits::MESH_REDIALS_TO_LONG;
+                let max = if gone { limits::MESH_REDIAL_LONG } else { patience.max };
+                doubled(ms(limits::MESH_REDIAL_MIN), self.failures, ms(max))
+            }
+            Failure::Refused(_) => ms(patience.refused),
+            Failure::Itself => ms(limits::MESH_CANDIDATE_REFUSED_WAIT),
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.at = now.ms.saturating_add(spread(wait, now.chance));
+    }
+}
+
+/// Returns `time` in milliseconds.
+pub(super) fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -12,17 +12,25 @@
 
 mod address;
 mod behaviour;
+mod frame;
 mod handle;
 mod identity;
+pub mod join;
 mod listeners;
 mod peers;
+mod private_file;
 mod swarm;
 #[cfg(test)]
 mod tests;
 
 pub use address::{AddressError, ListenAddress, PeerAddress};
+pub use frame::{
+    Budget, Frame, FrameError, FrameLimits, FrameReader, FrameWriter, Held, PeerBudget,
+};
 pub use handle::{NetError, NetHandle, Status};
 pub use identity::{Identity, IdentityError};
+pub use join::{Invite, InviteError, Invites, MeshSecret, SecretError};
 pub use libp2p::PeerId;
 pub use peers::PeerView;
+pub use private_file::PrivateFileError;
 pub use swarm::{StartError, start};

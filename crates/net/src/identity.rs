@@ -1,16 +1,10 @@
 //! The node's key file.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use libp2p::identity::Keypair;
 
-/// Largest key file that is read, in bytes; an encoded ed25519 key has 68.
-const FILE_BYTES_MAX: u64 = 4_096;
+use crate::private_file::{self, PrivateFile, PrivateFileError};
 
 /// Who this node is.
 #[derive(Debug)]
@@ -22,31 +16,9 @@ pub struct Identity {
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The file cannot be read or made.
-    #[error("cannot use the key file {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// Others could have copied the key.
-    #[error(
-        "others can read the key file {0}: run `chmod 600 {0}` if only you had access to this \
-         machine, else remove the file to become a new node", .path.display()
-    )]
-    Readable {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Another user could replace the key.
-    #[error("the key file {} belongs to another user (uid {owner}); run as that user or choose another data directory", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-    },
+    /// The file cannot be read or made, or others can read it.
+    #[error("the node's key file: {0}")]
+    File(#[from] PrivateFileError),
     /// The file is no key.
     #[error("the key file {} is damaged; restore it from a backup, or remove it to become a new node", path.display())]
     Damaged {
@@ -62,52 +34,15 @@ impl Identity {
     /// See [`IdentityError`]. A key that others can read is refused; one that the group can read
     /// is used with a [`Identity::warning`].
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
-        let failed = |source| IdentityError::Io { path: path.to_owned(), source };
-        match File::open(path) {
-            Ok(file) => Self::load(path, &file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Self::create(path).map_err(failed)
-            }
-            Err(error) => Err(failed(error)),
+        let damaged = || IdentityError::Damaged { path: path.to_owned() };
+        if let Some(PrivateFile { bytes, warning }) = private_file::read(path)? {
+            let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(|_| damaged())?;
+            return Ok(Self { keypair, warning });
         }
-    }
-
-    fn load(path: &Path, file: &File) -> Result<Self, IdentityError> {
-        let failed = |source| IdentityError::Io { path: path.to_owned(), source };
-        let metadata = file.metadata().map_err(failed)?;
-        let user = rustix::process::geteuid().as_raw();
-        if metadata.uid() != user {
-            return Err(IdentityError::Foreign { path: path.to_owned(), owner: metadata.uid() });
-        }
-        if metadata.mode() & 0o007 != 0 {
-            return Err(IdentityError::Readable { path: path.to_owned() });
-        }
-        let warning = (metadata.mode() & 0o070 != 0).then(|| {
-            format!("the group can read the key file {0}; run `chmod 600 {0}`", path.display())
-        });
-        let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-        let keypair = Keypair::from_protobuf_encoding(&bytes)
-            .map_err(|_| IdentityError::Damaged { path: path.to_owned() })?;
-        Ok(Self { keypair, warning })
-    }
-
-    fn create(path: &Path) -> io::Result<Self> {
         let keypair = Keypair::generate_ed25519();
-        let bytes = keypair.to_protobuf_encoding().map_err(io::Error::other)?;
-        // Written beside and renamed, so that a crash leaves no half key.
-        let beside = path.with_extension("new");
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        if let Some(directory) = path.parent() {
-            File::open(directory)?.sync_all()?;
-        }
+        // Only a kind of key that this build does not know has no encoding.
+        let bytes = keypair.to_protobuf_encoding().map_err(|_| damaged())?;
+        private_file::write(path, &bytes)?;
         Ok(Self { keypair, warning: None })
     }
 
@@ -131,7 +66,10 @@ impl Identity {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-    use std::os::unix::fs::PermissionsExt;
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt},
+    };
 
     use super::*;
 
@@ -158,7 +96,10 @@ mod tests {
         let path = directory.path().join("node.key");
         Identity::load_or_create(&path).unwrap();
         chmod(&path, 0o644);
-        assert!(matches!(Identity::load_or_create(&path), Err(IdentityError::Readable { .. })));
+        assert!(matches!(
+            Identity::load_or_create(&path),
+            Err(IdentityError::File(PrivateFileError::Readable { .. }))
+        ));
         chmod(&path, 0o640);
         assert!(Identity::load_or_create(&path).unwrap().warning().is_some());
     }

@@ -11,6 +11,16 @@ pub(crate) enum Kind {
     Token = 2,
     /// What an upstream spoke last, by its name.
     Protocol = 3,
+    /// Other nodes by PeerId.
+    Known = 4,
+    /// Who must not come, by PeerId.
+    Ban = 5,
+    /// Whom an operator trusts, by PeerId.
+    Trusted = 6,
+    /// Invitations that this node redeemed, by id.
+    Redeemed = 7,
+    /// Invitations that this node made, by id.
+    Invite = 8,
 }
 
 /// Returns the key of the record of `kind` called `id`.

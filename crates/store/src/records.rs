@@ -1,15 +1,21 @@
-//! What a node remembers: its name, its bearer tokens, and what each upstream spoke last.
+//! What a node remembers: its name, its bearer tokens, what each upstream spoke last, and its
+//! mesh.
 //!
 //! Each record has a public type, and a private body that is its shape on disk.
+
+mod mesh;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use toolmesh_core::principal::Role;
+use toolmesh_core::registry::{self, Invite};
 
 use crate::codec::{self, CodecError, Decode, Encode, Record};
 use crate::keys::{Kind, key};
 use crate::record::{Records, RecordsError, Write};
+
+pub use mesh::{delete_invite, keep_registry, put_invite};
 
 /// A bearer token as it is kept: who may do what, and nothing to log in with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +59,10 @@ pub struct State {
     pub tokens: BTreeMap<String, Token>,
     /// The protocol that last worked, by upstream.
     pub protocols: BTreeMap<String, Protocol>,
+    /// What is known of other nodes.
+    pub registry: registry::Records,
+    /// Invitations that this node made, by id.
+    pub invites: BTreeMap<String, Invite>,
 }
 
 /// Why what is remembered could not be loaded.
@@ -87,6 +97,8 @@ impl State {
         each(records, Kind::Protocol, |upstream, body: ProtocolBody| {
             state.protocols.insert(upstream, body.protocol());
         })?;
+        state.registry = mesh::load_registry(records)?;
+        state.invites = mesh::load_invites(records)?;
         Ok(state)
     }
 }

@@ -1,0 +1,173 @@
+//! What a node remembers of its mesh: the other nodes, who must not come, who is trusted, the
+//! invitations it redeemed and those it made.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use toolmesh_core::registry::{self, Ban, Invite, NodeRecord};
+
+use super::{LoadError, each, put};
+use crate::codec::{CodecError, Decode, Encode, Record};
+use crate::keys::{Kind, key};
+use crate::record::{Records, Write};
+
+/// Loads what is remembered of other nodes.
+pub(super) fn load_registry(records: &dyn Records) -> Result<registry::Records, LoadError> {
+    let mut state = registry::Records::default();
+    each(records, Kind::Known, |id, body: KnownBody| {
+        state.nodes.insert(id.into(), body.record());
+    })?;
+    each(records, Kind::Ban, |id, BanBody { reason, since }| {
+        state.bans.insert(id.into(), Ban { reason, since });
+    })?;
+    each(records, Kind::Trusted, |id, TrustedBody { since }| {
+        state.trusted.insert(id.into(), since);
+    })?;
+    each(records, Kind::Redeemed, |id, RedeemedBody { at }| {
+        state.redeemed.insert(id.into(), at);
+    })?;
+    Ok(state)
+}
+
+/// Loads the invitations that this node made, by id.
+pub(super) fn load_invites(records: &dyn Records) -> Result<BTreeMap<String, Invite>, LoadError> {
+    let mut invites = BTreeMap::new();
+    each(records, Kind::Invite, |id, body: InviteBody| {
+        invites.insert(id, body.invite());
+    })?;
+    Ok(invites)
+}
+
+/// Returns the write that keeps a change of what is known of other nodes.
+///
+/// # Errors
+///
+/// A record is larger than a value may be.
+pub fn keep_registry(change: &registry::Write) -> Result<Write, CodecError> {
+    match change {
+        registry::Write::Node(id, Some(record)) => put(Kind::Known, id, &KnownBody::of(record)),
+        registry::Write::Ban(id, Some(Ban { reason, since })) => {
+            put(Kind::Ban, id, &BanBody { reason: reason.clone(), since: *since })
+        }
+        registry::Write::Trusted(id, Some(since)) => {
+            put(Kind::Trusted, id, &TrustedBody { since: *since })
+        }
+        registry::Write::Redeemed(id, Some(at)) => {
+            put(Kind::Redeemed, id, &RedeemedBody { at: *at })
+        }
+        registry::Write::Node(id, None) => Ok(delete(Kind::Known, id)),
+        registry::Write::Ban(id, None) => Ok(delete(Kind::Ban, id)),
+        registry::Write::Trusted(id, None) => Ok(delete(Kind::Trusted, id)),
+        registry::Write::Redeemed(id, None) => Ok(delete(Kind::Redeemed, id)),
+    }
+}
+
+/// Returns the write that keeps the invitation `id`.
+///
+/// # Errors
+///
+/// It was used by more nodes than a value holds.
+pub fn put_invite(id: &str, invite: &Invite) -> Result<Write, CodecError> {
+    put(Kind::Invite, id, &InviteBody::of(invite))
+}
+
+/// Returns the write that forgets the invitation `id`.
+pub fn delete_invite(id: &str) -> Write {
+    delete(Kind::Invite, id)
+}
+
+fn delete(kind: Kind, id: &str) -> Write {
+    Write::Delete { key: key(kind, id) }
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+struct KnownBody {
+    alias: String,
+    name: String,
+    addresses: Vec<String>,
+    last_seen: u64,
+}
+
+impl Record for KnownBody {
+    const MAGIC: [u8; 4] = *b"TMkn";
+    const VERSION: u16 = 1;
+}
+
+impl KnownBody {
+    fn of(record: &NodeRecord) -> Self {
+        Self {
+            alias: record.alias.to_string(),
+            name: record.name.to_string(),
+            addresses: record.addresses.iter().map(ToString::to_string).collect(),
+            last_seen: record.last_seen,
+        }
+    }
+
+    fn record(self) -> NodeRecord {
+        NodeRecord {
+            alias: self.alias.into(),
+            name: self.name.into(),
+            addresses: self.addresses.into_iter().map(Arc::from).collect(),
+            last_seen: self.last_seen,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+struct BanBody {
+    reason: String,
+    since: u64,
+}
+
+impl Record for BanBody {
+    const MAGIC: [u8; 4] = *b"TMbn";
+    const VERSION: u16 = 1;
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+struct TrustedBody {
+    since: u64,
+}
+
+impl Record for TrustedBody {
+    const MAGIC: [u8; 4] = *b"TMtr";
+    const VERSION: u16 = 1;
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+struct RedeemedBody {
+    at: u64,
+}
+
+impl Record for RedeemedBody {
+    const MAGIC: [u8; 4] = *b"TMrd";
+    const VERSION: u16 = 1;
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+struct InviteBody {
+    code: [u8; 32],
+    expires: u64,
+    uses: u32,
+    used_by: Vec<String>,
+}
+
+impl Record for InviteBody {
+    const MAGIC: [u8; 4] = *b"TMiv";
+    const VERSION: u16 = 1;
+}
+
+impl InviteBody {
+    fn of(invite: &Invite) -> Self {
+        Self {
+            code: invite.code,
+            expires: invite.expires,
+            uses: invite.uses,
+            used_by: invite.used_by.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn invite(self) -> Invite {
+        let Self { code, expires, uses, used_by } = self;
+        Invite { code, expires, uses, used_by: used_by.into_iter().map(Arc::from).collect() }
+    }
+}

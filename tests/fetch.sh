@@ -3,10 +3,11 @@
 #
 #   npm/node_modules/.bin/      node (22), conformance, mcp-server-filesystem
 #   python/bin/                 python (with the SDK), mcp-server-time
+#   python-mesh/bin/            python (with py-libp2p)
 #
-# What is pinned stands in tests/clients/{package.json,package-lock.json,requirements.txt}. Needs
-# python3 (3.10 or later, with venv), node (20 or later) and npm. Safe to repeat and to run twice at
-# once; takes no time when everything is there. Prints the folder.
+# What is pinned stands in tests/clients: package.json, package-lock.json, requirements.txt and
+# requirements-mesh.txt. Needs python3 (3.11 or later, with venv), node (20 or later) and npm. Safe to
+# repeat and to run twice at once; takes no time when everything is there. Prints the folder.
 
 set -eu
 
@@ -24,7 +25,7 @@ fail() {
     exit 1
 }
 
-wanted=$(cat "$0" "$pins/package.json" "$pins/package-lock.json" "$pins/requirements.txt" | cksum)
+wanted=$(cat "$0" "$pins/package.json" "$pins/package-lock.json" "$pins"/requirements*.txt | cksum)
 
 there() {
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]
@@ -40,13 +41,23 @@ fetch() {
     fi
 }
 
+# Makes the environment $1 with what $2 pins.
 install_python() {
-    command -v python3 >/dev/null || fail "python3 is not installed; version 3.10 or later is needed"
-    rm -rf "$packages/python"
-    fetch "the local python3" python3 -m venv "$packages/python"
-    fetch PyPI "$packages/python/bin/pip" install --quiet --disable-pip-version-check --no-deps \
-        --requirement "$pins/requirements.txt"
+    rm -rf "$packages/$1"
+    fetch "the local python3" python3 -m venv "$packages/$1"
+    fetch PyPI "$packages/$1/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+        --requirement "$pins/$2"
+}
+
+install_pythons() {
+    command -v python3 >/dev/null || fail "python3 is not installed; version 3.11 or later is needed"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "$(python3 --version) is too old; version 3.11 or later is needed"
+    install_python python requirements.txt
     fetch "the pinned list itself" "$packages/python/bin/pip" check
+    install_python python-mesh requirements-mesh.txt
+    # Not `pip check`: one of them is newer on purpose than another asks for.
+    fetch "the pinned list itself" "$packages/python-mesh/bin/python" -c "import libp2p"
 }
 
 install_npm() {
@@ -69,7 +80,7 @@ if ! there; then
     trap 'exit 1' INT TERM
     if ! there; then
         rm -f "$stamp"
-        install_python
+        install_pythons
         install_npm
         echo "$wanted" >"$stamp"
     fi

@@ -70,7 +70,7 @@ impl Machine {
     }
 
     /// Counts the dials under way.
-    fn dialing(&self) -> usize {
+    pub(super) fn dialing(&self) -> usize {
         let away = self.presence.values().filter_map(|presence| match presence {
             Presence::Away(away) => Some(&away.retry),
             Presence::Member { .. } => None,

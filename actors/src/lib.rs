@@ -8,6 +8,7 @@
 pub mod gateway;
 pub mod kit;
 pub mod link;
+mod outbox;
 pub mod registry;
 pub mod router;
 pub mod store;

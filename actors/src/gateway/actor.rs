@@ -19,6 +19,7 @@ use super::{
     guard::{Guard, guard},
     handler::Handler,
     health::{self, HealthSource},
+    mesh,
 };
 use crate::{
     kit::{Obituary, Permit},
@@ -41,6 +42,7 @@ pub(super) struct Stop(pub(super) Permit);
 pub(super) struct Gateway {
     server: ServerHandle,
     admission: Admission,
+    mesh: mesh::Server,
     health: HealthSource,
     streams: CancellationToken,
     _obituary: Obituary,
@@ -49,12 +51,12 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn new(
         server: ServerHandle,
-        admission: Admission,
+        (admission, mesh): (Admission, mesh::Server),
         health: HealthSource,
         streams: CancellationToken,
         obituary: Obituary,
     ) -> Self {
-        Self { server, admission, health, streams, _obituary: obituary }
+        Self { server, admission, mesh, health, streams, _obituary: obituary }
     }
 }
 
@@ -67,19 +69,21 @@ impl ActixHandler<Stop> for Gateway {
 
     fn handle(&mut self, Stop(permit): Stop, _: &mut Self::Context) -> Self::Result {
         let (server, admission) = (self.server.clone(), self.admission.clone());
-        let (health, streams) = (self.health.clone(), self.streams.clone());
+        let (mesh, streams) = (self.mesh.clone(), self.streams.clone());
+        self.health.stop();
         Box::pin(async move {
-            health.stop();
+            mesh.close();
+            let in_flight = || admission.in_flight() + mesh.in_flight();
             let drained = async {
                 // Polled, because requests end on other threads; only while the node stops.
-                while admission.in_flight() > 0 {
+                while in_flight() > 0 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
             let grace = limits::DRAIN_TIME.saturating_sub(Duration::from_secs(1));
             if tokio::time::timeout(grace, drained).await.is_err() {
                 tracing::warn!(
-                    requests = admission.in_flight(),
+                    requests = in_flight(),
                     "requests did not finish in time; cutting them"
                 );
             }

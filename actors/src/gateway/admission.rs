@@ -91,6 +91,12 @@ impl Admission {
 
     /// Admits one request of `principal`, at once or not at all.
     pub(super) fn admit(&self, principal: &Arc<str>) -> Result<Place, Refused> {
+        self.pace(principal)?;
+        self.place(principal)
+    }
+
+    /// Counts one message of `principal` against its rate.
+    pub(super) fn pace(&self, principal: &Arc<str>) -> Result<(), Refused> {
         if let Some(rate) = &self.0.rate {
             if rate.len() > limits::RATE_PRINCIPALS {
                 rate.retain_recent();
@@ -101,6 +107,11 @@ impl Admission {
                 return Err(Refused { reason: "too many requests a second", retry_after });
             }
         }
+        Ok(())
+    }
+
+    /// Takes a place among the requests under way, whatever the rate.
+    pub(super) fn place(&self, principal: &Arc<str>) -> Result<Place, Refused> {
         let mut counts = self.0.counts();
         let busy = |reason| Err(Refused { reason, retry_after: Duration::from_secs(1) });
         if counts.total >= self.0.in_flight {

@@ -14,6 +14,7 @@ use super::{
     guard::Guard,
     health::HealthSource,
     hosts::Hosts,
+    mesh,
     sessions::Sessions,
 };
 use crate::{
@@ -48,6 +49,7 @@ pub enum StartError {
 pub struct GatewayHandle {
     door: Door<Gateway>,
     health: HealthSource,
+    mesh: mesh::Server,
     address: SocketAddr,
     _supervised: Arc<Supervised>,
 }
@@ -82,23 +84,24 @@ impl GatewayHandle {
             open: Guard::is_open(&config),
         });
         let streams = CancellationToken::new();
+        let mesh = mesh::Server::new(router.clone(), streams.clone());
         let (server, address) = serve(&config, &guard, router, streams.clone())
             .map_err(|source| StartError::Bind { address, source })?;
         let door = Door::new(limits::DOOR);
-        let (handle, running) = (server.handle(), health.clone());
+        let (handle, running, for_peers) = (server.handle(), health.clone(), mesh.clone());
         actix::spawn(server);
         let supervised = supervisor
             .supervise(row("gateway"), "gateway".into(), door.clone(), move |obituary| {
                 Gateway::new(
                     handle.clone(),
-                    guard.admission.clone(),
+                    (guard.admission.clone(), for_peers.clone()),
                     running.clone(),
                     streams.clone(),
                     obituary,
                 )
             })
             .await;
-        Ok(Self { door, health, address, _supervised: Arc::new(supervised) })
+        Ok(Self { door, health, mesh, address, _supervised: Arc::new(supervised) })
     }
 
     /// Where it listens.

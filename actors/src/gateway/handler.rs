@@ -259,13 +259,15 @@ impl ServerHandler for Handler {
     }
 }
 
-/// Who asks: the guard put it into the HTTP request that rmcp hands on. Without one, nobody.
+/// Who asks: the guard put it into the HTTP request that rmcp hands on, the mesh into the request
+/// itself. Without one, nobody.
 fn principal(context: &RequestContext<RoleServer>) -> Principal {
-    context
-        .extensions
-        .get::<Parts>()
-        .and_then(|parts| parts.extensions.get::<Extensions>())
-        .and_then(|extensions| extensions.get::<Principal>())
+    let http = || {
+        let parts = context.extensions.get::<Parts>()?;
+        parts.extensions.get::<Extensions>()?.get::<Principal>()
+    };
+    let principal = context.extensions.get::<Principal>().or_else(http);
+    principal
         .cloned()
         .unwrap_or_else(|| Principal { id: Arc::from("nobody"), role: Role::Peer })
 }

@@ -1,6 +1,6 @@
-//! The gateway: the MCP face of a node over HTTP.
+//! The gateway: the MCP face of a node, over HTTP and, for other nodes, over the mesh (`mesh/`).
 //!
-//! - Called by: MCP clients. The actor owns the listener, sessions, admission and stop; requests
+//! - Called by: MCP clients and other nodes. The actor owns the listener, sessions, admission and stop; requests
 //!   run on actix-web's workers, hold handles and never pass its mailbox.
 //! - Ordering: what rmcp gives a session or a request; progress comes before its result.
 //! - A crash loses: sessions of the older revisions; clients start new ones after 404. A panic of
@@ -19,6 +19,7 @@ mod handle;
 mod handler;
 mod health;
 mod hosts;
+mod mesh;
 mod raw;
 mod sessions;
 #[cfg(test)]

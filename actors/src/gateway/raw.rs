@@ -24,6 +24,19 @@ const WRAPPED: &str = "inputResponses";
 /// The name under which `tools/list` passes rmcp.
 pub(super) const OUR_LIST: &str = "dev.toolmesh/tools/list";
 
+/// The name under which `tools/call` passes rmcp where no header has to agree with it.
+const OUR_CALL: &str = "dev.toolmesh/tools/call";
+
+/// Returns the name under which a request of `method` passes rmcp as a custom request with the
+/// parameters it came with, where no header has to agree; `None`: rmcp shall read it.
+pub(super) fn untyped(method: &str) -> Option<&'static str> {
+    match method {
+        CALL => Some(OUR_CALL),
+        LIST => Some(OUR_LIST),
+        _ => None,
+    }
+}
+
 /// What was done to a message so that rmcp passes it on untyped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Marked {
@@ -86,7 +99,7 @@ pub(super) enum Request {
     List(Map<String, Value>),
 }
 
-/// Undoes [`mark`]. `None`: the method is not one of ours.
+/// Undoes [`mark`] and [`untyped`]. `None`: the method is not one of ours.
 pub(super) fn unmark(method: &str, params: Option<Value>) -> Option<Request> {
     let mut params = match params {
         Some(Value::Object(params)) => params,
@@ -101,6 +114,7 @@ pub(super) fn unmark(method: &str, params: Option<Value>) -> Option<Request> {
             }
             Some(Request::Call(params))
         }
+        OUR_CALL => Some(Request::Call(params)),
         OUR_LIST => Some(Request::List(params)),
         _ => None,
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use toolmesh_core::link::{Effect, Input, Machine};
 
 use super::{
-    Guard, Memory,
+    Memory, Surroundings,
     attempt::{Attempt, Report},
     handle::Shared,
     session::Session,
@@ -56,8 +56,7 @@ struct Running {
 pub(super) struct Link {
     machine: Machine,
     shared: Arc<Shared>,
-    guard: Arc<Guard>,
-    memory: Arc<dyn Memory>,
+    surroundings: Surroundings,
     running: Option<Running>,
     session: Option<Arc<Session>>,
     wake: Option<AbortHandle>,
@@ -73,16 +72,14 @@ impl std::fmt::Debug for dyn Memory {
 impl Link {
     pub(super) fn new(
         shared: Arc<Shared>,
-        guard: Arc<Guard>,
-        memory: Arc<dyn Memory>,
+        surroundings: Surroundings,
         obituary: Obituary,
     ) -> Self {
         let machine = Machine::new(shared.config.policy.clone());
         Self {
             machine,
             shared,
-            guard,
-            memory,
+            surroundings,
             running: None,
             session: None,
             wake: None,
@@ -134,8 +131,7 @@ impl Link {
         let (close, done) = (CancellationToken::new(), CancellationToken::new());
         let work = Attempt {
             shared: self.shared.clone(),
-            guard: self.guard.clone(),
-            memory: self.memory.clone(),
+            surroundings: self.surroundings.clone(),
             close: close.clone(),
         };
         let finished = done.clone().drop_guard();

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use toolmesh_core::call::CallError;
 
 use super::{
-    Guard, Memory, Protocol,
+    Protocol, Surroundings,
     connect::{self, Connected},
     handle::Shared,
     list::list,
@@ -37,8 +37,7 @@ pub(super) enum Report {
 
 pub(super) struct Attempt {
     pub(super) shared: Arc<Shared>,
-    pub(super) guard: Arc<Guard>,
-    pub(super) memory: Arc<dyn Memory>,
+    pub(super) surroundings: Surroundings,
     pub(super) close: CancellationToken,
 }
 
@@ -79,8 +78,9 @@ impl Attempt {
         io: &CancellationToken,
     ) -> Result<Connected, String> {
         let config = &self.shared.config;
-        let remembered = self.memory.recall(&config.name);
-        let connected = connect::connect(config, remembered, &self.guard, stderr, io)
+        let Surroundings { memory, .. } = &self.surroundings;
+        let remembered = memory.recall(&config.name);
+        let connected = connect::connect(config, remembered, &self.surroundings, stderr, io)
             .await
             .map_err(|failed| failed.reason)?;
         let deadline = Instant::now() + config.start_timeout;
@@ -88,7 +88,7 @@ impl Attempt {
         self.publish(tools);
         if remembered != Some(connected.protocol) && config.protocol == Protocol::Auto {
             let revision = &connected.session.server.protocol;
-            self.memory.remember(&config.name, connected.protocol, revision);
+            memory.remember(&config.name, connected.protocol, revision);
         }
         Ok(connected)
     }
@@ -140,7 +140,7 @@ impl Attempt {
         self.close.cancel();
         // A child is gone, or on its way out, before the next is started.
         let ended = session.tap.ended.cancelled();
-        if session.server.pid.is_some()
+        if session.server.pid().is_some()
             && tokio::time::timeout(CLOSE_TIME * 2, ended).await.is_err()
         {
             tracing::warn!(upstream = %self.shared.config.name, "the process does not end");

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Endpoint, Guard, Protocol, http,
-    session::{Server, Session},
+    Config, Endpoint, Protocol, Surroundings, http, mesh,
+    session::{Server, Session, Wire},
     stdio::{self, StderrTail},
     tap::Tap,
 };
@@ -73,13 +73,13 @@ impl From<String> for Failed {
 pub(super) async fn connect(
     config: &Config,
     remembered: Option<Protocol>,
-    guard: &Arc<Guard>,
+    surroundings: &Surroundings,
     stderr: &StderrTail,
     close: &CancellationToken,
 ) -> Result<Connected, Failed> {
     let order: &[Protocol] = match (config.protocol, remembered, &config.endpoint) {
+        (_, _, Endpoint::Mesh { .. }) | (Protocol::Modern, _, _) => &[Protocol::Modern],
         (Protocol::Legacy, _, _) => &[Protocol::Legacy],
-        (Protocol::Modern, _, _) => &[Protocol::Modern],
         (Protocol::Auto, Some(Protocol::Modern), _) => &[Protocol::Modern, Protocol::Legacy],
         (Protocol::Auto, Some(Protocol::Legacy), _)
         | (Protocol::Auto, _, Endpoint::Stdio { .. }) => &[Protocol::Legacy, Protocol::Modern],
@@ -88,14 +88,13 @@ pub(super) async fn connect(
     let mut last = Failed::from("no lifecycle to try".to_owned());
     for &protocol in order {
         let tried = close.child_token();
-        match connect_as(config, protocol, guard, stderr, tried.clone()).await {
+        match connect_as(config, protocol, surroundings, stderr, tried.clone()).await {
             Ok(connected) if config.protocol == Protocol::Auto && remembered.is_none() => {
                 if !speaks_newer(&connected).await {
                     return Ok(connected);
                 }
-                let newer =
-                    connect_as(config, Protocol::Modern, guard, stderr, close.child_token()).await;
-                match newer {
+                let (newer, close) = (Protocol::Modern, close.child_token());
+                match connect_as(config, newer, surroundings, stderr, close).await {
                     Ok(newer) => {
                         tried.cancel();
                         return Ok(newer);
@@ -121,7 +120,7 @@ pub(super) async fn connect(
 /// Asks a server in a session of an older revision whether it speaks 2026-07-28 too. A server that
 /// does not know the question, or does not answer it soon, does not.
 async fn speaks_newer(connected: &Connected) -> bool {
-    if connected.protocol != Protocol::Legacy || connected.session.server.pid.is_none() {
+    if connected.protocol != Protocol::Legacy || connected.session.server.pid().is_none() {
         return false; // Over HTTP that was asked first.
     }
     let meta = RequestMetaObject::with_client_context(
@@ -140,7 +139,7 @@ fn us() -> Implementation {
 async fn connect_as(
     config: &Config,
     protocol: Protocol,
-    guard: &Arc<Guard>,
+    surroundings: &Surroundings,
     stderr: &StderrTail,
     close: CancellationToken,
 ) -> Result<Connected, Failed> {
@@ -148,16 +147,16 @@ async fn connect_as(
     let (changes, changed) = watch::channel(0);
     let client = Client { changed: changes.clone() };
     let mode = lifecycle(protocol);
-    let (running, pid) = match &config.endpoint {
+    let (running, wire) = match &config.endpoint {
         Endpoint::Stdio { .. } => {
-            let child = stdio::spawn(&config.endpoint, &tap, guard, stderr, close).await?;
+            let child = stdio::spawn(&config.endpoint, &tap, &surroundings.guard, stderr, close).await?;
             let running = tokio::select! {
                 biased;
                 running = client.serve_with_lifecycle(child.transport, mode) => running,
                 // What it left behind may hold its output open, which rmcp would wait for.
                 () = tap.ended.cancelled() => return Err(tap.reason().into()),
             };
-            (running, Some(child.pid))
+            (running, Wire::Child { pid: child.pid })
         }
         Endpoint::Http { url, headers } => {
             let transport = http::transport(url, headers, config.max_in_flight, &tap)?;
@@ -166,7 +165,16 @@ async fn connect_as(
                 running = client.serve_with_lifecycle(transport, mode) => running,
                 () = tap.ended.cancelled() => return Err(tap.reason().into()),
             };
-            (running, None)
+            (running, Wire::Http)
+        }
+        Endpoint::Mesh { peer_id } => {
+            let transport = mesh::connect(*peer_id, surroundings, &tap, close).await?;
+            let running = tokio::select! {
+                biased;
+                running = client.serve_with_lifecycle(transport, mode) => running,
+                () = tap.ended.cancelled() => return Err(tap.reason().into()),
+            };
+            (running, Wire::Mesh)
         }
     };
     let running = match running {
@@ -174,7 +182,7 @@ async fn connect_as(
         Err(error) => return Err(failed(error, &tap).await),
     };
     running.peer().set_response_cache_config(ClientCacheConfig::disabled()).await;
-    let server = describe(&running, pid);
+    let server = describe(&running, wire);
     let protocol = if server.protocol.as_str() >= ProtocolVersion::V_2026_07_28.as_str() {
         Protocol::Modern
     } else {
@@ -196,8 +204,8 @@ fn lifecycle(protocol: Protocol) -> ClientLifecycleMode {
     }
 }
 
-fn describe(running: &RunningService<RoleClient, Client>, pid: Option<u32>) -> Server {
-    let Some(info) = running.peer().peer_info() else { return Server { pid, ..Server::default() } };
+fn describe(running: &RunningService<RoleClient, Client>, wire: Wire) -> Server {
+    let Some(info) = running.peer().peer_info() else { return Server { wire, ..Server::default() } };
     let tools = info.capabilities.tools.as_ref();
     Server {
         title: info
@@ -208,7 +216,7 @@ fn describe(running: &RunningService<RoleClient, Client>, pid: Option<u32>) -> S
         protocol: info.protocol_version.as_str().to_owned(),
         has_tools: tools.is_some(),
         tells_changes: tools.and_then(|tools| tools.list_changed).unwrap_or(false),
-        pid,
+        wire,
     }
 }
 

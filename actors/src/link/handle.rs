@@ -16,7 +16,7 @@ use toolmesh_core::{
 };
 
 use super::{
-    Config, Guard, Memory,
+    Config, Surroundings,
     actor::{Link, Restart, Stop},
     session::{Server, Session},
 };
@@ -70,7 +70,7 @@ impl Shared {
             state,
             restarts,
             server: server.map(|server| (server.title.clone(), server.protocol.clone())),
-            pid: server.and_then(|server| server.pid),
+            pid: server.and_then(Server::pid),
         });
     }
 }
@@ -87,10 +87,9 @@ impl LinkHandle {
     /// Starts a link on the current arbiter. It connects at once and never delays its caller.
     pub async fn start(
         config: Config,
+        surroundings: Surroundings,
         clock: Clock,
         supervisor: &Supervisor,
-        guard: Arc<Guard>,
-        memory: Arc<dyn Memory>,
     ) -> Self {
         let status = Status { state: State::Starting, restarts: 0, server: None, pid: None };
         let shared = Arc::new(Shared {
@@ -105,7 +104,7 @@ impl LinkHandle {
         let (name, for_actor) = (format!("link {}", shared.config.name), shared.clone());
         let supervised = supervisor
             .supervise(row("link"), name, door.clone(), move |obituary| {
-                Link::new(for_actor.clone(), guard.clone(), memory.clone(), obituary)
+                Link::new(for_actor.clone(), surroundings.clone(), obituary)
             })
             .await;
         Self { shared, door, _supervised: Arc::new(supervised) }
@@ -150,8 +149,7 @@ impl LinkHandle {
     pub async fn forward(&self, call: Call) -> Result<Value, CallError> {
         let Ok(_permit) = self.shared.calls.try_acquire() else {
             let max = self.shared.config.max_in_flight;
-            let detail =
-                format!("upstream {} already has {max} calls in flight", self.shared.config.name);
+            let detail = format!("{} already has {max} calls in flight", self.who());
             return Err(CallError::NotStarted {
                 why: Why::Busy,
                 detail,
@@ -191,7 +189,7 @@ impl LinkHandle {
 
     fn down(&self) -> CallError {
         let state = self.shared.status.borrow().state.clone();
-        let name = &self.shared.config.name;
+        let who = self.who();
         let reason = state.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
         let is = match state {
             State::Starting => "is starting",
@@ -201,23 +199,29 @@ impl LinkHandle {
         };
         CallError::NotStarted {
             why: Why::Down,
-            detail: format!("upstream {name} {is}{reason}"),
+            detail: format!("{who} {is}{reason}"),
             retry_after_ms: self.retry_in_ms().or(Some(250)),
         }
     }
 
-    /// Puts the upstream's name before the reason.
+    /// Says who is at the other end.
+    fn who(&self) -> String {
+        let Config { endpoint, name, .. } = &self.shared.config;
+        format!("{} {name}", endpoint.noun())
+    }
+
+    /// Says before the reason who is at the other end.
     fn named(&self, error: CallError) -> CallError {
-        let name = &self.shared.config.name;
+        let who = self.who();
         match error {
             CallError::Answered(error) => CallError::Answered(error),
             CallError::NotStarted { why, detail, retry_after_ms } => CallError::NotStarted {
                 why,
-                detail: format!("upstream {name}: {detail}"),
+                detail: format!("{who}: {detail}"),
                 retry_after_ms,
             },
             CallError::OutcomeUnknown { why, detail } => {
-                CallError::OutcomeUnknown { why, detail: format!("upstream {name}: {detail}") }
+                CallError::OutcomeUnknown { why, detail: format!("{who}: {detail}") }
             }
         }
     }

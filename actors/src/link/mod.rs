@@ -9,8 +9,9 @@
 //!   `outcome_unknown`. What the link offered stays published.
 //! - Limits: calls in flight, message size, start time, pages and tools (`toolmesh_core::limits`).
 //!
-//! `connect.rs` makes a session with a connector (`stdio.rs`, `http.rs`); both see every message
-//! through one tap (`tap.rs`), which knows what was handed over and carries results untouched.
+//! `connect.rs` makes a session with a connector (`stdio.rs`, `http.rs`, `mesh.rs`); each sees every
+//! message through one tap (`tap.rs`), which knows what was handed over and carries results
+//! untouched. Python peers speak their own dialects (`python.rs`).
 
 mod actor;
 mod attempt;
@@ -19,6 +20,7 @@ mod guard;
 mod handle;
 mod http;
 mod list;
+mod mesh;
 mod resume;
 mod secret;
 mod session;
@@ -31,8 +33,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 pub use guard::Guard;
 pub use handle::{Call, LinkHandle, Offered, Status};
+pub use mesh::{Mesh, MeshStream, Streams};
 pub use secret::{EnvReference, FileReference, Secret, SecretError};
 use toolmesh_core::link::Policy;
+use toolmesh_net::PeerId;
 
 /// How to reach what a link is for.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +61,11 @@ pub enum Endpoint {
         /// Headers of every request.
         headers: BTreeMap<String, Secret>,
     },
+    /// Another node of the mesh, over a stream of `/mcp+p2p/1.0.0`.
+    Mesh {
+        /// Who it is.
+        peer_id: PeerId,
+    },
 }
 
 impl Endpoint {
@@ -65,6 +74,15 @@ impl Endpoint {
         match self {
             Self::Stdio { .. } => "stdio",
             Self::Http { .. } => "http",
+            Self::Mesh { .. } => "mesh",
+        }
+    }
+
+    /// What is at the other end, as it is called in errors.
+    fn noun(&self) -> &'static str {
+        match self {
+            Self::Stdio { .. } | Self::Http { .. } => "upstream",
+            Self::Mesh { .. } => "node",
         }
     }
 }
@@ -95,6 +113,17 @@ pub struct Config {
     pub max_in_flight: usize,
     /// How patient the link is.
     pub policy: Policy,
+}
+
+/// What links lean on; the same for all links of a node.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Ends the processes of stdio servers should this node die.
+    pub guard: Arc<Guard>,
+    /// What links remember over restarts of the node.
+    pub memory: Arc<dyn Memory>,
+    /// The way to other nodes; `None`: the mesh is off.
+    pub mesh: Option<Mesh>,
 }
 
 /// What a link remembers over restarts of the node: which lifecycle worked.

@@ -8,13 +8,14 @@ use rmcp::{
     service::{Peer, PeerRequestOptions, RequestHandle, ServiceError},
 };
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::call::{CallError, Why};
 
 use super::{
     handle::Call,
     http,
+    mesh::Unsent,
     tap::{Open, Tap},
 };
 
@@ -29,8 +30,39 @@ pub(super) struct Server {
     pub(super) has_tools: bool,
     /// Whether it tells of changes of its tool list.
     pub(super) tells_changes: bool,
+    /// What messages go over.
+    pub(super) wire: Wire,
+}
+
+impl Server {
     /// The process, if it is our child.
-    pub(super) pid: Option<u32>,
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self.wire {
+            Wire::Child { pid } => Some(pid),
+            Wire::Http | Wire::Mesh => None,
+        }
+    }
+
+    /// Whether all messages share one stream. Its reader tells when it ends, and everything read
+    /// before was delivered then; HTTP requests find out one by one.
+    fn is_one_stream(&self) -> bool {
+        !matches!(self.wire, Wire::Http)
+    }
+}
+
+/// What messages go over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// A request each.
+    #[default]
+    Http,
+    /// The pipes of a child.
+    Child {
+        /// The process.
+        pid: u32,
+    },
+    /// A stream of the mesh.
+    Mesh,
 }
 
 /// A session that answers calls. Shared by the handle and the link's task.
@@ -56,6 +88,9 @@ pub(super) struct Pass {
 type Ended = Option<Result<ServerResult, ServiceError>>;
 
 const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+
+/// `_meta` key under which a member is told how long its answer is waited for, in milliseconds.
+const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
 
 /// What a caller can answer when a 2026-07-28 tool needs input (`inputRequests`): that passes
 /// through us, so the server may know. Nothing else of the caller's is ours to promise.
@@ -88,6 +123,10 @@ impl Session {
                 !HOP_KEYS.contains(&key.as_str()) && !key.starts_with("dev.toolmesh/")
             });
         }
+        if self.server.wire == Wire::Mesh {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+            own.insert(TIME_LEFT_KEY.to_owned(), u64::try_from(left).unwrap_or(u64::MAX).into());
+        }
         let request = ClientRequest::CustomRequest(CustomRequest::new(method, Some(params.into())));
         let pass = Pass { typed: false, meta: own, progress };
         self.request(request, pass, deadline, cancel).await
@@ -102,7 +141,7 @@ impl Session {
         &self,
         request: ClientRequest,
         pass: Pass,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
         cancel: CancellationToken,
     ) -> Result<Value, CallError> {
         let Pass { typed, mut meta, progress } = pass;
@@ -121,8 +160,8 @@ impl Session {
             () = tokio::time::sleep_until(deadline) => return Err(given_up(&open, Why::Timeout)),
         };
         let Ok(mut handle) = sent else {
-            if self.server.pid.is_none() {
-                self.tap.end("the session broke off"); // There is no process whose end tells.
+            if !self.server.is_one_stream() {
+                self.tap.end("the session broke off"); // There is no stream whose end tells.
             }
             tokio::select! {
                 () = self.tap.ended.cancelled() => {}
@@ -143,11 +182,11 @@ impl Session {
         Err(error)
     }
 
-    /// Waits until rmcp is done with the request. If it is without an answer, a child's pipe broke:
-    /// its end, and what it still had to say, is a moment away.
+    /// Waits until rmcp is done with the request. If it is without an answer, the stream broke: its
+    /// end, and what was still to be read, is a moment away.
     async fn over(&self, handle: &mut RequestHandle<RoleClient>, open: &Open) -> Ended {
         let ended = (&mut handle.rx).await.ok();
-        if self.server.pid.is_some() && !open.is_answered() {
+        if self.server.is_one_stream() && !open.is_answered() && unsent(&ended).is_none() {
             self.tap.ended.cancelled().await;
         }
         ended
@@ -156,7 +195,13 @@ impl Session {
     /// rmcp is done with the request: the answer is in the slot, or there is none.
     fn finished(&self, open: &mut Open, ended: Ended) -> Result<Value, CallError> {
         if let Ok(answer) = open.answer.try_recv() {
-            return answer.map_err(CallError::Answered);
+            return answer.map_err(|error| match self.server.wire {
+                Wire::Mesh => CallError::from_rpc(error), // It knows how far the call came there.
+                Wire::Http | Wire::Child { .. } => CallError::Answered(error),
+            });
+        }
+        if let Some(unsent) = unsent(&ended) {
+            return Err(failed(open, Why::TooLarge, unsent.to_string()));
         }
         match ended {
             Some(Err(ServiceError::TransportSend(error))) if !self.tap.ended.is_cancelled() => {
@@ -181,6 +226,12 @@ impl Session {
             error => error,
         }
     }
+}
+
+/// Why the request itself could not be sent, over a wire that still stands.
+fn unsent(ended: &Ended) -> Option<&Unsent> {
+    let Some(Err(ServiceError::TransportSend(error))) = ended else { return None };
+    error.error.downcast_ref().filter(|unsent| !matches!(unsent, Unsent::Closed))
 }
 
 fn given_up(open: &Open, why: Why) -> CallError {

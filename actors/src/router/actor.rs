@@ -9,7 +9,7 @@ use toolmesh_core::router::{Catalogue, UpstreamTools};
 use super::{Settings, Upstream, handle::Shared};
 use crate::{
     kit::{Door, DoorError, Obituary, Permit},
-    link::LinkHandle,
+    link::{LinkHandle, Surroundings},
     tools::GroupHandle,
 };
 
@@ -112,11 +112,10 @@ async fn relink(shared: Arc<Shared>, wanted: Vec<Upstream>) -> Links {
     let stopping: Vec<LinkHandle> = ended.chain(replaced).collect();
     futures::future::join_all(stopping.iter().map(LinkHandle::stop)).await;
     for (_, upstream) in started {
-        let (clock, guard, memory) =
-            (shared.clock.clone(), shared.guard.clone(), shared.memory.clone());
-        let link =
-            LinkHandle::start(upstream.link.clone(), clock, &shared.supervisor, guard, memory)
-                .await;
+        let (guard, memory) = (shared.guard.clone(), shared.memory.clone());
+        let surroundings = Surroundings { guard, memory, mesh: None };
+        let (config, clock) = (upstream.link.clone(), shared.clock.clone());
+        let link = LinkHandle::start(config, surroundings, clock, &shared.supervisor).await;
         links.insert(upstream.link.name.clone(), (link, upstream));
     }
     links

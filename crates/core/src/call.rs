@@ -50,6 +50,13 @@ pub enum Why {
     TooLarge,
 }
 
+/// What the text of [`CallError::NotStarted`] ends with.
+const NOT_STARTED: &str = "; the call was not started, so it is safe to try again";
+
+/// What the text of [`CallError::OutcomeUnknown`] ends with.
+const OUTCOME_UNKNOWN: &str =
+    "; the outcome is unknown: check before repeating a call with side effects";
+
 /// A call without a usable answer: whether it can have had effects is settled here, once.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CallError {
@@ -57,7 +64,7 @@ pub enum CallError {
     #[error(transparent)]
     Answered(#[from] RpcError),
     /// Not one byte of the call was handed over: repeating is safe.
-    #[error("{detail}; the call was not started, so it is safe to try again")]
+    #[error("{detail}{NOT_STARTED}")]
     NotStarted {
         /// The kind of reason.
         why: Why,
@@ -67,7 +74,7 @@ pub enum CallError {
         retry_after_ms: Option<u64>,
     },
     /// The call was handed over, at least in part: it may have run, or may still run.
-    #[error("{detail}; the outcome is unknown: check before repeating a call with side effects")]
+    #[error("{detail}{OUTCOME_UNKNOWN}")]
     OutcomeUnknown {
         /// The kind of reason.
         why: Why,
@@ -110,6 +117,29 @@ impl CallError {
         }
         RpcError { code: -32603, message, data: Some(data) }
     }
+
+    /// Reads what another node made with [`into_rpc`](Self::into_rpc), so that what is known of a
+    /// call there is known here. Any other error is the tool's own answer.
+    pub fn from_rpc(error: RpcError) -> Self {
+        #[derive(Deserialize)]
+        struct Said {
+            kind: String,
+            reason: Why,
+            retry_after_ms: Option<u64>,
+        }
+        let Some(said) = error.data.as_ref().and_then(|data| Said::deserialize(data).ok()) else {
+            return Self::Answered(error);
+        };
+        let detail = |ends: &str| {
+            error.message.strip_suffix(ends).unwrap_or(&error.message).to_owned()
+        };
+        let Said { kind, reason: why, retry_after_ms } = said;
+        match kind.as_str() {
+            "not_started" => Self::NotStarted { why, detail: detail(NOT_STARTED), retry_after_ms },
+            "outcome_unknown" => Self::OutcomeUnknown { why, detail: detail(OUTCOME_UNKNOWN) },
+            _ => Self::Answered(error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +161,20 @@ mod tests {
         let data = down.into_rpc().data.unwrap_or_default();
         assert_eq!(data["started"], false);
         assert_eq!(data["retry_after_ms"], 5);
+    }
+
+    #[test]
+    fn what_is_known_of_a_call_crosses_nodes() {
+        let detail = || "it died".to_owned();
+        for error in [
+            CallError::OutcomeUnknown { why: Why::Lost, detail: detail() },
+            CallError::NotStarted { why: Why::Busy, detail: detail(), retry_after_ms: Some(5) },
+            CallError::NotStarted { why: Why::Down, detail: detail(), retry_after_ms: None },
+            RpcError { code: -7, message: detail(), data: None }.into(),
+            RpcError::invalid_params("no").with_data(serde_json::json!({"kind": 7})).into(),
+        ] {
+            assert_eq!(CallError::from_rpc(error.clone().into_rpc()), error);
+        }
     }
 
     #[test]

@@ -17,7 +17,9 @@ use toolmesh_core::{
     link::{Policy, State},
 };
 
-use super::super::{Call, Config, Endpoint, Guard, LinkHandle, Memory, Protocol, Secret, Status};
+use super::super::{
+    Call, Config, Endpoint, Guard, LinkHandle, Memory, Protocol, Secret, Status, Surroundings,
+};
 use crate::kit::{Clock, Fault, Supervisor};
 
 /// How long anything here may take before it counts as hanging.
@@ -57,7 +59,8 @@ impl Rig {
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let guard = Arc::new(Guard::default());
-        let link = LinkHandle::start(config, clock, &supervisor, guard, memory.clone()).await;
+        let surroundings = Surroundings { guard, memory: memory.clone(), mesh: None };
+        let link = LinkHandle::start(config, surroundings, clock, &supervisor).await;
         Self { link, memory, _supervisor: supervisor, _faults: faults }
     }
 

@@ -128,7 +128,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     A: Future<Output = bool>,
 {
-    in_time(dial_untimed(stream, ours, theirs, key, admit)).await
+    in_time(limits::MESH_JOIN_TIME, dial_untimed(stream, ours, theirs, key, admit)).await
 }
 
 /// Answers `theirs`, who has opened `stream` to join this node's mesh of `secret`.
@@ -150,15 +150,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     A: Future<Output = bool>,
 {
-    let answered = in_time(async {
+    in_time(limits::MESH_JOIN_TIME, async {
         let result = answer_untimed(&mut stream, ours, theirs, secret, invites, admit).await;
         match &result {
             Ok(_) | Err(ExchangeError::Broken(_)) => {}
             Err(_) => refuse(&mut stream, None).await,
         }
         result
-    });
-    answered.await
+    })
+    .await
 }
 
 /// Refuses who has opened `stream`, without looking at what it says: for good, or for
@@ -175,10 +175,11 @@ pub async fn refuse(
     }
 }
 
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
+    time: Duration,
     exchange: impl Future<Output = Result<T, ExchangeError>>,
 ) -> Result<T, ExchangeError> {
-    tokio::time::timeout(limits::MESH_JOIN_TIME, exchange).await.unwrap_or(Err(ExchangeError::Late))
+    tokio::time::timeout(time, exchange).await.unwrap_or(Err(ExchangeError::Late))
 }
 
 async fn dial_untimed<S, A>(

@@ -193,3 +193,68 @@ impl fmt::Debug for Invite {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use super::*;
+
+    fn addresses(peer_id: &PeerId, count: u16) -> Vec<PeerAddress> {
+        (1..=count)
+            .map(|port| format!("/ip4/192.0.2.7/tcp/{port}/p2p/{peer_id}").parse().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn an_invite_is_one_word_that_comes_back_whole() {
+        let peer_id = PeerId::random();
+        for count in [1, 2, 8, 20] {
+            let invite = Invite::new(peer_id, &addresses(&peer_id, count), 1_800_000_000).unwrap();
+            let line = invite.to_string();
+            assert!(line.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-'));
+            assert!(line.len() <= limits::INVITE_CHARS);
+            assert_eq!(line.parse::<Invite>().as_ref(), Ok(&invite));
+            assert_eq!(format!(" {line}\n").parse(), Ok(invite.clone()));
+            assert_eq!(invite.addresses(), addresses(&peer_id, count.min(8)));
+        }
+    }
+
+    #[test]
+    fn every_invite_has_its_own_code_which_is_not_printed() {
+        let peer_id = PeerId::random();
+        let [one, other] =
+            [0, 1].map(|_| Invite::new(peer_id, &addresses(&peer_id, 1), 9).unwrap());
+        assert!(one.id() != other.id() && one.code() != other.code());
+        let shown = format!("{one:?}");
+        assert!(shown.contains(&one.id()) && shown.contains("expires: 9"));
+        assert!(!shown.contains("code"), "{shown}");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_or_changed_is_told_from_something_else() {
+        let peer_id = PeerId::random();
+        let line = Invite::new(peer_id, &addresses(&peer_id, 2), 9).unwrap().to_string();
+        for cut in PREFIX.len()..line.len() {
+            assert_eq!(line[..cut].parse::<Invite>(), Err(InviteError::Damaged), "{cut}");
+            let mut changed = line.clone().into_bytes();
+            changed[cut] = if changed[cut] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert_eq!(changed.parse::<Invite>(), Err(InviteError::Damaged), "{cut}");
+        }
+        let long = format!("{PREFIX}{}", "A".repeat(limits::INVITE_CHARS));
+        assert_eq!(long.parse::<Invite>(), Err(InviteError::Damaged));
+        for other in ["", "tm", "https://example.org", "/ip4/192.0.2.7/tcp/7333"] {
+            assert_eq!(other.parse::<Invite>(), Err(InviteError::NotAnInvite));
+        }
+        assert_eq!("tminvite2_AAAA".parse::<Invite>(), Err(InviteError::Newer));
+    }
+
+    #[test]
+    fn an_invite_says_where_to_go() {
+        let peer_id = PeerId::random();
+        assert_eq!(Invite::new(peer_id, &[], 9), Err(InviteError::NoAddress));
+        let others = addresses(&PeerId::random(), 1);
+        assert_eq!(Invite::new(peer_id, &others, 9), Err(InviteError::NoAddress));
+    }
+}

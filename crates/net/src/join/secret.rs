@@ -141,3 +141,80 @@ impl fmt::Debug for MeshSecret {
         f.write_str("MeshSecret(redacted)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_its_secret_and_another_can_take_the_file_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mesh.secret");
+        let made = MeshSecret::load_or_create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(MeshSecret::load_or_create(&path).unwrap(), made);
+        assert_eq!(MeshSecret::read(&path).unwrap(), made);
+        let rotated = MeshSecret::generate();
+        rotated.write(&path).unwrap();
+        assert_eq!(MeshSecret::load_or_create(&path).unwrap(), rotated);
+        assert_ne!(rotated, made);
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            MeshSecret::load_or_create(&path),
+            Err(SecretError::File(PrivateFileError::Readable { .. }))
+        ));
+        assert_eq!(MeshSecret::read(&path).unwrap(), rotated, "a mounted secret's mode is its own");
+    }
+
+    #[test]
+    fn a_provided_secret_is_hex_digits_or_a_long_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("provided");
+        let read = |content: &str| {
+            fs::write(&path, content).unwrap();
+            MeshSecret::read(&path)
+        };
+        let digits = "0f".repeat(32);
+        assert_eq!(read(&digits).unwrap(), MeshSecret([0x0f; 32]));
+        assert_eq!(read(&format!("  {}\r\n", digits.to_uppercase())).unwrap().0, [0x0f; 32]);
+        let text = read("correct horse battery staple says who").unwrap();
+        assert_eq!(read("correct horse battery staple says who\n").unwrap(), text);
+        assert_ne!(read("correct horse battery staple says why").unwrap(), text);
+        for short in ["", "\n", "swordfish", &"x".repeat(31), &digits[..30]] {
+            let refused = read(short).unwrap_err();
+            assert!(matches!(refused, SecretError::Unusable { .. }), "{short}: {refused}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(MeshSecret::read(&path), Err(SecretError::File(_))));
+        fs::write(&path, [0xff; 64]).unwrap();
+        assert!(matches!(MeshSecret::read(&path), Err(SecretError::Unusable { .. })));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_secret_does_not_give_it_away() {
+        let secret = MeshSecret([7; 32]);
+        assert_eq!(format!("{secret:?}"), "MeshSecret(redacted)");
+        assert_eq!(secret.fingerprint().len(), 12);
+        assert!(!hex::encode(secret.0).contains(&secret.fingerprint()));
+        assert_ne!(secret.fingerprint(), MeshSecret([8; 32]).fingerprint());
+    }
+
+    #[test]
+    fn both_sides_show_the_same_short_code() {
+        let (a, b, c) = (PeerId::random(), PeerId::random(), PeerId::random());
+        let secret = MeshSecret::generate();
+        let code = secret.short_code(&a, &b);
+        assert_eq!(code, secret.short_code(&b, &a));
+        assert!(code.len() == 7 && code.as_bytes()[3] == b'-', "{code}");
+        let others = [secret.short_code(&a, &c), MeshSecret::generate().short_code(&a, &b)];
+        assert!(others.iter().any(|other| *other != code), "one in a million each, not both");
+    }
+}

@@ -72,3 +72,66 @@ fn block(from: IpAddr) -> IpAddr {
         ip => ip,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn an_address_may_fail_five_times_a_minute() {
+        let (mut tries, start) = (Tries::default(), now());
+        for second in 0..5 {
+            assert_eq!(tries.check(ONE, false, start + seconds(second)), Ok(()));
+            tries.failed(ONE, start + seconds(second));
+        }
+        let at = |second| start + seconds(second);
+        assert_eq!(tries.check(ONE, false, at(10)), Err(seconds(50)));
+        assert_eq!(tries.check(ONE, true, at(10)), Ok(()), "a known node is never kept out");
+        assert_eq!(tries.check("192.0.2.2".parse().unwrap_or(ONE), false, at(10)), Ok(()));
+        assert_eq!(tries.check(ONE, false, at(60)), Ok(()), "the first counts no more");
+        tries.failed(ONE, at(60));
+        assert_eq!(tries.check(ONE, false, at(60)), Err(seconds(1)), "the second still does");
+    }
+
+    #[test]
+    fn a_host_has_one_ipv4_address_or_one_ipv6_network() {
+        for (failing, trying, same) in [
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("2001:db8::1", "2001:db8::ffff:1", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+            ("::1", "::2", true),
+        ] {
+            let (mut tries, start) = (Tries::default(), now());
+            for _ in 0..5 {
+                tries.failed(failing.parse().unwrap_or(ONE), start);
+            }
+            let refused = tries.check(trying.parse().unwrap_or(ONE), false, start).is_err();
+            assert_eq!(refused, same, "{failing} {trying}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_who_failed_longest_ago() {
+        let (mut tries, start) = (Tries::default(), now());
+        let address = |n: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(n));
+        let full = limits::MESH_JOIN_TRIES_ADDRESSES as u32;
+        for n in 0..full + 100 {
+            tries.failed(address(n), start + Duration::from_millis(n.into()));
+        }
+        assert_eq!(tries.failed.len(), full as usize);
+        assert!(!tries.failed.contains_key(&address(99)));
+        assert!(tries.failed.contains_key(&address(100)));
+        tries.failed(address(u32::MAX), start + seconds(3_600));
+        assert_eq!(tries.failed.len(), 1, "what counts no more goes first");
+    }
+}

@@ -105,6 +105,9 @@ pub const CALL_ATTEMPTS: u32 = 3;
 /// Longest wait for a link to come back before a call that may repeat is repeated.
 pub const RETRY_WAIT: Duration = Duration::from_secs(5);
 
+/// Calls whose time is remembered per replica: the one with the lowest median is called first.
+pub const REPLICA_SAMPLES: usize = 20;
+
 /// Calls whose time is remembered per runtime for percentiles.
 pub const LATENCY_SAMPLES: usize = 512;
 
@@ -195,6 +198,9 @@ pub const MESH_IDENTIFY_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Characters kept of what a peer calls its program.
 pub const MESH_AGENT_CHARS: usize = 64;
+
+/// Time to open a session with a connected node and list its tools; then it is tried again.
+pub const MESH_LINK_START: Duration = Duration::from_secs(20);
 
 /// Time for the whole join exchange: five messages of at most [`MESH_JOIN_MESSAGE_BYTES`] and one
 /// fsync. Beyond it the stream is closed, and it counts as a failed try.
@@ -361,6 +367,21 @@ pub const MESH_STRANGERS_IN_FLIGHT: usize = 256;
 
 /// Frames a second of one stranger, and as many at once; beyond it -32010 and the stream is closed.
 pub const MESH_STRANGER_FRAMES: u32 = 100;
+
+/// Frames of a session in dialect A of the Python peers, which count them too. The one beyond
+/// closes the stream with -32010; the peer opens another.
+pub const MESH_SESSION_FRAMES: u32 = 128;
+
+/// Streams to one Python peer; each carries one request at a time. Beyond it calls wait.
+pub const MESH_PYTHON_STREAMS: usize = 8;
+
+/// Values (members, elements) in the JSON of a request in a Python dialect. One takes up to 72
+/// bytes when parsed, so a request takes 5 MiB at most; beyond it -32003.
+pub const MESH_REQUEST_VALUES: usize = 65_536;
+
+/// Values in the JSON of a Python peer's answer: 72 MiB at most when parsed. Beyond it the answer
+/// is refused, and what the call did is unknown.
+pub const MESH_ANSWER_VALUES: usize = 1024 * 1024;
 
 /// Time to finish requests that are under way when the node stops, before they are cut.
 pub const DRAIN_TIME: Duration = Duration::from_secs(8);

@@ -35,9 +35,13 @@ impl FrameLimits {
     pub const MEMBER: Self =
         Self { max_bytes: limits::MESH_FRAME_BYTES, frame_time: limits::MESH_FRAME_TIME };
 
-    /// What a stranger's streams carry, and those of the Python dialects.
+    /// What a stranger's streams carry, and what Python programs take in dialect A.
     pub const STRANGER: Self =
         Self { max_bytes: limits::MESH_STRANGER_FRAME_BYTES, frame_time: limits::MESH_FRAME_TIME };
+
+    /// What Python programs take in dialect B, and send in both.
+    pub const ENVELOPE: Self =
+        Self { max_bytes: limits::UPSTREAM_MESSAGE_BYTES, frame_time: limits::MESH_FRAME_TIME };
 }
 
 /// Why no frame can be read or written. After all but [`TooLarge`](Self::TooLarge) of a writer the

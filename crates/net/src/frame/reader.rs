@@ -43,6 +43,8 @@ pub struct FrameReader<R> {
     limits: FrameLimits,
     budget: PeerBudget,
     chunk: Chunk,
+    /// The frame that was looked at and not taken.
+    peeked: Option<Frame>,
     /// The frame that is longer than what the chunk had of it.
     body: Option<Body>,
     /// Until when the frame that has begun must end.
@@ -56,7 +58,27 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Makes a reader of `reader` whose large frames are charged to `budget`.
     pub fn new(reader: R, limits: FrameLimits, budget: PeerBudget) -> Self {
         let chunk = Chunk { bytes: vec![0; CHUNK].into(), start: 0, end: 0 };
-        Self { reader, limits, budget, chunk, body: None, deadline: None, waiting: None }
+        Self {
+            reader,
+            limits,
+            budget,
+            chunk,
+            peeked: None,
+            body: None,
+            deadline: None,
+            waiting: None,
+        }
+    }
+
+    /// Returns the next frame without taking it: [`next`](Self::next) will return it again.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub async fn peek(&mut self) -> Result<Option<&Frame>, FrameError> {
+        if self.peeked.is_none() {
+            self.peeked = self.next().await?;
+        }
+        Ok(self.peeked.as_ref())
     }
 
     /// Returns the next frame, or `None` if the stream ended after the last one.
@@ -67,6 +89,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     /// [`FrameError`]; asking again gives an error again.
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        if let Some(frame) = self.peeked.take() {
+            return Ok(Some(frame));
+        }
         loop {
             if let Some(frame) = self.take()? {
                 self.deadline = None;

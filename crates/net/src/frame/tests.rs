@@ -163,10 +163,11 @@ async fn frames_of_all_sizes_pass_and_the_end_is_told() {
     let reading = async {
         let mut reader = FrameReader::new(theirs, WIDE, alone());
         for size in sizes {
+            assert_eq!(reader.peek().await.unwrap().unwrap().len(), size);
             assert_eq!(reader.next().await.unwrap().unwrap().len(), size);
         }
         assert!(reader.next().await.unwrap().is_none());
-        assert!(reader.next().await.unwrap().is_none());
+        assert!(reader.peek().await.unwrap().is_none());
     };
     futures::join!(writing, reading);
 }

@@ -1,0 +1,95 @@
+//! One frame as JSON: what dialect it is of, and its object.
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value, error::Category, value::RawValue};
+use toolmesh_core::{json, limits};
+
+use super::Dialect;
+
+/// Why a frame is no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// It is not JSON in UTF-8, nests too deep or has too many values.
+    Json,
+    /// It is JSON, but no object.
+    Message,
+}
+
+/// Reads a frame's object of at most `values` values. They are counted first: one takes 36 times
+/// as much memory as the two bytes that can say it.
+pub(super) fn parse(frame: &[u8], values: usize) -> Result<Map<String, Value>, Malformed> {
+    let is_flat = json::depth(frame, limits::JSON_DEPTH) <= limits::JSON_DEPTH;
+    if !is_flat || json::values(frame) > values {
+        return Err(Malformed::Json);
+    }
+    serde_json::from_slice(frame).map_err(|error| match error.classify() {
+        Category::Data if !starts_object(frame) => Malformed::Message,
+        _ => Malformed::Json,
+    })
+}
+
+fn starts_object(frame: &[u8]) -> bool {
+    frame.trim_ascii_start().starts_with(b"{")
+}
+
+/// What of a first frame tells the dialect; nothing else of it is kept.
+#[derive(Deserialize)]
+struct First<'a> {
+    jsonrpc: Option<IgnoredAny>,
+    #[serde(borrow)]
+    method: Option<&'a RawValue>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Params<'a> {
+    #[serde(borrow, rename = "protocolVersion")]
+    protocol_version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Meta<'a> {
+    #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
+    protocol_version: Option<&'a RawValue>,
+}
+
+/// Tells from a stream's first frame how it is spoken on.
+///
+/// Total: what cannot be read is a [`Dialect::Session`], whose server says what is wrong with it.
+pub fn detect(first: &[u8]) -> Dialect {
+    let is_readable =
+        starts_object(first) && json::depth(first, limits::JSON_DEPTH) <= limits::JSON_DEPTH;
+    let Some(first) =
+        is_readable.then(|| serde_json::from_slice::<First<'_>>(first).ok()).flatten()
+    else {
+        return Dialect::Session;
+    };
+    if first.jsonrpc.is_none() {
+        return Dialect::Envelope;
+    }
+    let params = first.params.and_then(object::<Params<'_>>).unwrap_or_default();
+    let is_mcp = if first.method.is_some_and(|method| method.get() == r#""initialize""#) {
+        params.protocol_version.is_some_and(is_string)
+            && params.capabilities.is_some_and(|value| value.get().starts_with('{'))
+    } else {
+        let meta = params.meta.and_then(object::<Meta<'_>>);
+        meta.and_then(|meta| meta.protocol_version).is_some_and(is_string)
+    };
+    if is_mcp { Dialect::Mcp } else { Dialect::Session }
+}
+
+/// Reads an object; serde would take an array for one as well.
+fn object<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
+    let text = value.get();
+    text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+fn is_string(value: &RawValue) -> bool {
+    value.get().starts_with('"')
+}

@@ -19,7 +19,7 @@ use tokio::{
 use toolmesh_actors::{
     gateway::{GatewayHandle, SessionCount, StartError},
     kit::{Clock, Fault, Stopper, Supervisor, row},
-    link::Guard,
+    link::{Guard, Surroundings},
     router::{RouterHandle, View},
     store::StoreHandle,
     swarm::SwarmHandle,
@@ -194,8 +194,7 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
         view.clone(),
         clock.clone(),
         supervisor.clone(),
-        Arc::new(guard),
-        memory,
+        Surroundings { guard: Arc::new(guard), memory, mesh: None },
     )
     .await;
 

@@ -107,8 +107,7 @@ fn announce(facts: &NodeFacts, as_json: bool) {
         });
         writeln!(out, "{line}")
     } else {
-        let mesh: String =
-            facts.addresses.iter().map(|at| format!("\x20 other nodes:    {at}\n")).collect();
+        let mesh = mesh_lines(facts);
         writeln!(
             out,
             "toolmesh node {name} is ready\n\
@@ -125,6 +124,21 @@ fn announce(facts: &NodeFacts, as_json: bool) {
     if written.and_then(|()| out.flush()).is_err() {
         tracing::debug!("nobody reads stdout");
     }
+}
+
+/// Tells where other nodes find this one, and how the first of them joins.
+fn mesh_lines(facts: &NodeFacts) -> String {
+    let beyond = |at: &&String| !at.starts_with("/ip4/127.") && !at.starts_with("/ip6/::1/");
+    let best = facts.addresses.iter().find(beyond).or_else(|| facts.addresses.first());
+    let Some(best) = best else { return String::new() };
+    let more = match facts.addresses.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "\x20 other nodes:    {best}{more}\n\x20 let one join:   toolmesh peer invite --data {}\n",
+        facts.data
+    )
 }
 
 fn explain(error: &BootError) -> String {

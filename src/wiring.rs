@@ -1,15 +1,18 @@
 //! From the configuration to what each actor takes: names and units change here, nothing else.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use globset::Glob;
 use toolmesh_actors::{
     gateway,
     link::{self, Endpoint},
     router, swarm,
 };
-use toolmesh_core::{link::Policy, router as core};
+use toolmesh_core::{link::Policy, policy, router as core};
 
-use crate::config::{Config, Exposure, Protocol, Runtime, Tool, Transport, Upstream, UpstreamName};
+use crate::config::{
+    Config, Exposure, Grant, Mesh, Protocol, Runtime, Tool, Transport, Upstream, UpstreamName,
+};
 
 /// What the gateway takes.
 pub(crate) fn gateway(config: &Config) -> gateway::Config {
@@ -35,17 +38,17 @@ pub(crate) fn gateway(config: &Config) -> gateway::Config {
     }
 }
 
-/// What the swarm takes; without an address to listen on there is none.
+/// What the swarm takes; none where the mesh is off.
 pub(crate) fn swarm(config: &Config) -> Option<swarm::Config> {
-    let listen = &config.mesh.listen;
-    (!listen.is_empty()).then(|| swarm::Config { listen: listen.clone() })
+    let listen = config.mesh.listen.clone().unwrap_or_else(Mesh::listen_default);
+    config.mesh.enabled.then_some(swarm::Config { listen })
 }
 
 /// What the router takes.
 pub(crate) fn router(config: &Config) -> router::Settings {
     let enabled = config.upstreams.iter().filter(|(_, upstream)| upstream.enabled);
     router::Settings {
-        upstreams: enabled.map(|(name, upstream)| self::upstream(name, upstream)).collect(),
+        upstreams: enabled.filter_map(|(name, upstream)| self::upstream(name, upstream)).collect(),
         patterns: config
             .routes
             .iter()
@@ -62,14 +65,22 @@ pub(crate) fn router(config: &Config) -> router::Settings {
             Exposure::Search => core::Exposure::Search,
         },
         page_size: config.gateway.page_size,
+        policy: policy(&config.policies),
     }
 }
 
-fn upstream(name: &UpstreamName, upstream: &Upstream) -> router::Upstream {
-    router::Upstream {
+fn policy(grants: &BTreeMap<String, Grant>) -> policy::Policy {
+    let globs = |globs: &Option<Vec<Glob>>| globs.as_ref().map(policy::Globs::new);
+    policy::Policy::new(grants.iter().map(|(whom, Grant { tools, tasks })| {
+        (whom.clone(), policy::Section { tools: globs(tools), tasks: globs(tasks) })
+    }))
+}
+
+fn upstream(name: &UpstreamName, upstream: &Upstream) -> Option<router::Upstream> {
+    Some(router::Upstream {
         link: link::Config {
             name: Arc::from(name.as_str()),
-            endpoint: endpoint(&upstream.transport),
+            endpoint: endpoint(&upstream.transport)?,
             protocol: match upstream.protocol {
                 Protocol::Auto => link::Protocol::Auto,
                 Protocol::Legacy => link::Protocol::Legacy,
@@ -87,13 +98,15 @@ fn upstream(name: &UpstreamName, upstream: &Upstream) -> router::Upstream {
                 .iter()
                 .map(|(name, tool)| (name.clone(), overrides(tool)))
                 .collect(),
+            share: upstream.share,
+            replicas: upstream.replicas.clone(),
         },
         timeout: upstream.timeout,
-    }
+    })
 }
 
-fn endpoint(transport: &Transport) -> Endpoint {
-    match transport {
+fn endpoint(transport: &Transport) -> Option<Endpoint> {
+    Some(match transport {
         Transport::Stdio(stdio) => Endpoint::Stdio {
             command: stdio.command.to_string_lossy().into_owned(),
             args: stdio.args.clone(),
@@ -109,7 +122,8 @@ fn endpoint(transport: &Transport) -> Endpoint {
                 .map(|(name, value)| (name.to_string(), value.clone()))
                 .collect(),
         },
-    }
+        Transport::Peer(_) => return None,
+    })
 }
 
 fn overrides(tool: &Tool) -> core::Overrides {

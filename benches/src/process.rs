@@ -15,20 +15,31 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
+use toolmesh_net::PeerAddress;
 
 use crate::Result;
 
 /// How long a process may take until it says where it listens.
 const START_TIME: Duration = Duration::from_secs(30);
 
-/// A server in a process of its own, killed when dropped.
+/// A process that has said that it is ready; killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Server {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
+pub(crate) struct Process {
+    /// The line in which it said so.
+    pub(crate) ready: Value,
+    /// Its data directory, if it is a node.
+    pub(crate) data: Option<TempDir>,
     pid: u32,
     _child: Child,
-    _data: Option<TempDir>,
+}
+
+/// A process that listens for HTTP.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// The process.
+    pub(crate) process: Process,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
@@ -37,23 +48,41 @@ impl Server {
     /// # Errors
     /// It did not start.
     pub(crate) async fn role(role: &str) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        Self::start(command.arg(role), None).await
+        Self::of(Process::role(&[role]).await?)
     }
 
-    /// Starts a node in a data directory of its own, with the given `config.toml` and otherwise as
-    /// it is out of the box, but for a quiet log.
+    /// Starts a node in a data directory of its own, with the given `config.toml` and flags, and
+    /// otherwise as it is out of the box, but for a quiet log and, unless it is asked for, no mesh.
     ///
     /// # Errors
     /// It did not start.
-    pub(crate) async fn node(config: &str) -> Result<Self> {
+    pub(crate) async fn node(config: &str, flags: &[&str]) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("toolmesh-bench-").tempdir()?;
         let file = data.path().join("config.toml");
-        fs::write(&file, format!("[log]\nlevel = \"warn\"\n{config}"))?;
+        // Nodes of two benches at a time would find each other.
+        let mesh = if config.contains("[mesh]") { "" } else { "[mesh]\nenabled = false\n" };
+        fs::write(&file, format!("{config}\n{mesh}[log]\nlevel = \"warn\"\n"))?;
         let mut command = Command::new(beside("toolmesh")?);
-        command.args(["up", "--json", "--http", "127.0.0.1:0", "--config"]).arg(file);
+        command.args(["up", "--json", "--http", "127.0.0.1:0", "--config"]).arg(file).args(flags);
         command.arg("--data").arg(data.path().join("data"));
-        Self::start(&mut command, Some(data)).await
+        Self::of(Process::start(&mut command, Some(data)).await?)
+    }
+
+    fn of(process: Process) -> Result<Self> {
+        let http = process.ready["http"].as_str().and_then(|http| http.strip_prefix("http://"));
+        let address = http.ok_or("it does not say where it listens")?.parse()?;
+        Ok(Self { process, address })
+    }
+}
+
+impl Process {
+    /// Starts this program in another role.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub(crate) async fn role(arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        Self::start(command.args(arguments), None).await
     }
 
     async fn start(command: &mut Command, data: Option<TempDir>) -> Result<Self> {
@@ -71,8 +100,17 @@ impl Server {
         let mut stdout = BufReader::new(stdout);
         let said = tokio::time::timeout(START_TIME, stdout.read_line(&mut line)).await;
         said.map_err(|_late| failed(&program, "it does not say that it is ready"))??;
-        let address = address(&line).ok_or_else(|| failed(&program, line.trim()))?;
-        Ok(Self { address, pid, _child: child, _data: data })
+        let ready = serde_json::from_str(&line).map_err(|_| failed(&program, line.trim()))?;
+        Ok(Self { ready, data, pid, _child: child })
+    }
+
+    /// Returns where other nodes reach it.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(crate) fn mesh_address(&self) -> Result<PeerAddress> {
+        let address = self.ready["addresses"][0].as_str().ok_or("it has no address on the mesh")?;
+        Ok(address.parse()?)
     }
 
     /// Resident memory of the server and of its guard process, in MiB. Not its upstreams'.
@@ -132,11 +170,6 @@ fn failed(program: &OsStr, why: &str) -> Box<dyn std::error::Error> {
     format!("{} did not start: {why}", program.display()).into()
 }
 
-fn address(line: &str) -> Option<SocketAddr> {
-    let line: Value = serde_json::from_str(line).ok()?;
-    line.get("http")?.as_str()?.strip_prefix("http://")?.parse().ok()
-}
-
 fn resident_kib(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -158,17 +191,6 @@ fn is_guard(process: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_line_of_a_ready_server_names_its_address() {
-        assert_eq!(
-            address(r#"{"http":"http://127.0.0.1:7","data":"/d"}"#),
-            "127.0.0.1:7".parse().ok()
-        );
-        for line in ["", "{}", r#"{"http":"127.0.0.1:7"}"#, r#"{"error":{"message":"no"}}"#] {
-            assert_eq!(address(line), None);
-        }
-    }
 
     #[test]
     fn a_process_can_be_looked_at() -> Result<()> {

@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Look after the MCP servers behind the node
     #[command(subcommand)]
     Upstream(UpstreamCommand),
+    /// Join other nodes, look at them and remove them
+    #[command(subcommand)]
+    Peer(PeerCommand),
     /// Manage the bearer tokens of MCP clients
     #[command(subcommand)]
     Token(TokenCommand),
@@ -111,6 +114,9 @@ pub(crate) struct UpArgs {
     /// Address to listen on for other nodes; may be given several times
     #[arg(long, value_name = "MULTIADDR")]
     pub(crate) listen: Vec<String>,
+    /// Join the mesh of the node that printed this line (toolmesh peer invite)
+    #[arg(long, value_name = "LINE")]
+    pub(crate) join: Option<String>,
     /// Name of this node
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
@@ -178,6 +184,78 @@ pub(crate) enum UpstreamCommand {
     },
 }
 
+/// What `toolmesh peer` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// List the other nodes of the mesh
+    List,
+    /// Print a line with which another machine joins
+    Invite {
+        /// How many nodes may join with it
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        uses: u32,
+        /// How long it is good for: 90s, 10m, 1h, 2d
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = seconds)]
+        ttl: u64,
+    },
+    /// Join the mesh of the node that printed the line
+    Join {
+        /// The line, as `peer invite` printed it
+        line: String,
+        /// Leave the mesh that the node is in
+        #[arg(long)]
+        leave: bool,
+    },
+    /// Connect to a node of the same mesh at an address
+    Connect {
+        /// Where it is, such as /ip4/192.0.2.7/tcp/7333
+        #[arg(value_name = "MULTIADDR")]
+        address: String,
+    },
+    /// Let a node go; it may come back
+    Disconnect {
+        /// Its name or PeerId
+        node: String,
+    },
+    /// Lift the ban of a node, or put it on the list of a listed mesh
+    Trust {
+        /// Its name or PeerId
+        node: String,
+    },
+    /// Cut a node off and keep it out
+    Ban {
+        /// Its name or PeerId
+        node: String,
+        /// Why, to be shown in the list
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Look after the secret of the mesh
+    #[command(subcommand)]
+    Secret(SecretCommand),
+}
+
+/// What `toolmesh peer secret` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Make a new secret; every other node is out until it is invited again
+    Rotate,
+}
+
+/// Reads a time with its unit as seconds.
+fn seconds(text: &str) -> Result<u64, &'static str> {
+    const MESSAGE: &str = "write a whole number and s, m, h or d, such as 1h";
+    let unit = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3_600,
+        Some(b'd') => 86_400,
+        _ => return Err(MESSAGE),
+    };
+    let number = text.get(..text.len() - 1).and_then(|number| number.parse::<u64>().ok());
+    number.and_then(|number| number.checked_mul(unit)).ok_or(MESSAGE)
+}
+
 /// What `toolmesh token` can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
@@ -216,4 +294,24 @@ pub(crate) enum ConfigCommand {
     Show,
     /// Print the JSON Schema of the configuration file
     Schema,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit() {
+        for (text, meant) in [("90s", 90), ("10m", 600), ("1h", 3_600), ("2d", 172_800)] {
+            assert_eq!(seconds(text), Ok(meant));
+        }
+        for wrong in ["", "1", "h", "-1h", "1.5h", "1 h", "99999999999999999999d", "1é"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
 }

@@ -16,6 +16,9 @@ use super::wire::{Wire, WireError};
 /// Time that the node has to answer a question about itself.
 const QUESTION_TIME: Duration = Duration::from_secs(30);
 
+/// How the failure of a question to a tool begins that the node has not, or not for us.
+pub(super) const NOT_ALLOWED: &str = "the node does not let us use";
+
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
@@ -99,6 +102,18 @@ impl Client {
         }
     }
 
+    /// Asks a tool that the node may not have, such as one of the mesh where that is off.
+    ///
+    /// # Errors
+    ///
+    /// The node did not answer, or said no for another reason.
+    pub(crate) async fn ask_if_there(&self, tool: &str) -> Result<Value, Failure> {
+        match self.ask(tool, json!({})).await {
+            Err(failure) if failure.message.starts_with(NOT_ALLOWED) => Ok(Value::Null),
+            answer => answer,
+        }
+    }
+
     /// Calls a tool and returns the whole result; `progress` sees each notification meanwhile.
     pub(crate) async fn call(
         &self,
@@ -146,7 +161,7 @@ impl Client {
         match error {
             RequestError::Answered { message, .. } if message.starts_with("unknown tool") => {
                 Failure::new(
-                    format!("the node does not let us use {tool}"),
+                    format!("{NOT_ALLOWED} {tool}"),
                     "be its operator: name its data directory with --data, or pass --token",
                 )
             }

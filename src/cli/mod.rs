@@ -11,6 +11,7 @@ mod headers;
 mod locate;
 mod message;
 mod output;
+mod peer;
 mod status;
 mod stdio;
 mod text;
@@ -50,6 +51,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Doctor(file) => blocking(doctor::run(&common, file)),
         Command::Tools(command) => blocking(tools::run(&common, &command)),
         Command::Upstream(command) => blocking(status::upstream(&common, &command)),
+        Command::Peer(command) => blocking(peer::run(&common, &command)),
         Command::Token(command) => blocking(token::run(&common, &command)),
         Command::Demo => blocking(demo::run(&common)),
         Command::ExampleServer => blocking(example_server()),

@@ -58,6 +58,12 @@ impl Failure {
         Self { exit: USAGE, ..Self::new(message, next) }
     }
 
+    /// Says what else to do next.
+    pub(crate) fn and_next(mut self, more: &str) -> Self {
+        self.next.push_str(more);
+        self
+    }
+
     /// Adds the fields of `details` to what programs see.
     pub(crate) fn with_details(self, details: Value) -> Self {
         Self { details: Box::new(details), ..self }

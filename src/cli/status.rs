@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::args::{Common, UpstreamCommand};
 use super::client::Client;
 use super::output::{Failure, Report};
+use super::peer;
 use super::text::{columns, duration, summary, text_of};
 
 /// Shows the node.
@@ -12,6 +13,7 @@ pub(crate) async fn status(common: &Common) -> Result<Report, Failure> {
     let client = Client::connect(common)?;
     let mut status = client.ask("node_status", json!({})).await?;
     let (_, page) = client.page("/readyz").await?;
+    status["mesh"] = client.ask_if_there("p2p_peer_list").await?;
     status["readiness"] = serde_json::from_str(&page).unwrap_or(Value::Null);
     Ok(Report::new(describe(&status), status))
 }
@@ -60,6 +62,11 @@ fn describe(status: &Value) -> String {
     lines.push(columns(&rows, 2));
     lines.push(String::new());
     lines.push(upstreams(&status["upstreams"]));
+    lines.push(String::new());
+    lines.push(match &status["mesh"] {
+        Value::Null => "no mesh; it is off by mesh.enabled".to_owned(),
+        mesh => peer::table(mesh),
+    });
     lines.join("\n")
 }
 

@@ -10,18 +10,18 @@ use std::time::Duration;
 use globset::Glob;
 use reqwest::Url;
 use toolmesh_core::limits;
-use toolmesh_net::ListenAddress;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::check_mesh::{check_mesh, check_peers, check_policies, check_replicas};
 use super::check_upstream::check_upstream;
 use super::checked::{
-    Config, Gateway, Limits, Log, Mesh, NodeName, Rate, Route, Runtime, Upstream, UpstreamName,
+    Config, Gateway, Limits, Log, NodeName, Rate, Route, Runtime, Upstream, UpstreamName,
 };
 use super::keys::nearest;
 use super::layers::Layers;
 use super::problem::{Errors, PROBLEMS_MAX, Problem};
-use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawMesh, RawRoute, RawUpstream};
+use super::raw::{Raw, RawGateway, RawLimits, RawLog, RawRoute, RawUpstream};
 
 /// Port of the HTTP endpoint where none is configured.
 const PORT: u16 = 7332;
@@ -32,8 +32,8 @@ const PORT: u16 = 7332;
 const LOG_LEVEL: &str =
     "info,rmcp=off,actix_server=warn,libp2p=off,multistream_select=off,yamux=off";
 
-/// Upstreams or routes of one node; each costs a task or a match per call.
-const ENTRIES_MAX: usize = 256;
+/// Upstreams, routes or policies of one node; each costs a task or a match per call.
+pub(super) const ENTRIES_MAX: usize = 256;
 
 /// Turns `raw` into a configuration; relative paths start at `base`.
 ///
@@ -51,13 +51,16 @@ pub(super) fn check(raw: Raw, layers: &Layers, base: &Path) -> Result<Config, Er
     });
     let gateway = checker.gateway(raw.gateway);
     let limits = checker.limits(&raw.limits, gateway.http.ip().is_loopback());
-    let mesh = checker.mesh(raw.mesh);
+    let mesh = check_mesh(&mut checker, raw.mesh);
+    let policies = check_policies(&mut checker, raw.policy);
     let log = checker.log(raw.log);
     let upstreams = checker.upstreams(raw.upstream, limits.tool_time);
+    check_replicas(&mut checker, &upstreams);
+    check_peers(&mut checker, &mesh, &upstreams);
     let routes = checker.routes(&raw.route, &upstreams);
     Errors::none(checker.problems)?;
     let durability = raw.store.durability.unwrap_or_default();
-    Ok(Config { name, gateway, limits, mesh, durability, log, upstreams, routes })
+    Ok(Config { name, gateway, limits, mesh, policies, durability, log, upstreams, routes })
 }
 
 /// Collects problems, so that one run reports all of them. After a problem it goes on with the
@@ -158,18 +161,12 @@ impl Checker<'_> {
                 limits::PAGE_SIZE,
                 1..=limits::PAGE_SIZE_MAX,
             ),
+            compat_names: raw.compat_names.unwrap_or(false),
         }
     }
 
-    fn mesh(&mut self, raw: RawMesh) -> Mesh {
-        let most = limits::MESH_LISTENERS;
-        if raw.listen.as_ref().is_some_and(|listen| listen.len() > most) {
-            self.wrong(&["mesh", "listen"], format!("at most {most} addresses fit one node"));
-        }
-        Mesh { listen: self.each(raw.listen, ["mesh", "listen"], str::parse::<ListenAddress>) }
-    }
-
-    fn each<T, E: std::fmt::Display>(
+    /// Returns what `parse` makes of each text that is given at `keys`.
+    pub(super) fn each<T, E: std::fmt::Display>(
         &mut self,
         texts: Option<Vec<String>>,
         [table, key]: [&str; 2],

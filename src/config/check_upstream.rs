@@ -9,7 +9,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use toolmesh_core::limits;
 
 use super::check::Checker;
-use super::checked::{Http, Stdio, Tool, Transport, Upstream, is_prefix};
+use super::checked::{Http, Peer, Stdio, Tool, Transport, Upstream, UpstreamName, is_prefix};
 use super::raw::{RawTool, RawUpstream};
 use toolmesh_actors::link::{EnvReference, FileReference, Secret};
 
@@ -68,6 +68,10 @@ pub(super) fn check_upstream(
         let message = "must be at most 32 of A-Z, a-z, 0-9, _ and -, without __";
         checker.wrong(&key("prefix"), message);
     }
+    if raw.replicas.as_deref().is_some_and(|group| UpstreamName::parse(group).is_none()) {
+        let message = "must be 1 to 32 of A-Z, a-z, 0-9, _ and -, without __";
+        checker.wrong(&key("replicas"), message);
+    }
     let category = category(checker, &key("category"), raw.category);
     let tools = raw
         .tools
@@ -85,6 +89,7 @@ pub(super) fn check_upstream(
         max_in_flight,
         prefix,
         share: raw.share.unwrap_or(false),
+        replicas: raw.replicas,
         enabled: raw.enabled.unwrap_or(true),
         category,
         tools,
@@ -115,36 +120,66 @@ fn category(checker: &mut Checker<'_>, keys: &[&str], given: Option<String>) -> 
 }
 
 fn transport(checker: &mut Checker<'_>, name: &str, raw: &RawUpstream) -> Option<Transport> {
-    let given = [
-        ("args", raw.args.is_some(), "url"),
-        ("env", !raw.env.is_empty(), "url"),
-        ("inherit_env", raw.inherit_env.is_some(), "url"),
-        ("cwd", raw.cwd.is_some(), "url"),
-        ("headers", !raw.headers.is_empty(), "command"),
+    /// Keys and the ways of reaching a server beside which each means something.
+    const MEANINGFUL: [(&str, &[&str]); 7] = [
+        ("args", &["command"]),
+        ("env", &["command"]),
+        ("inherit_env", &["command"]),
+        ("cwd", &["command"]),
+        ("headers", &["url"]),
+        ("protocol", &["command", "url"]),
+        ("dialect", &["peer"]),
     ];
-    let kind = match (&raw.command, &raw.url) {
-        (Some(command), None) => {
+    let (transport, kind) = match (&raw.command, &raw.url, &raw.peer) {
+        (Some(command), None, None) => {
             (stdio(checker, name, command, raw).map(Transport::Stdio), "command")
         }
-        (None, Some(url)) => (http(checker, name, url, raw).map(Transport::Http), "url"),
-        (Some(_), Some(_)) => {
-            let message = "has both command and url; keep the one that reaches it";
-            checker.wrong(&["upstream", name, "url"], message);
-            return None;
+        (None, Some(url), None) => (http(checker, name, url, raw).map(Transport::Http), "url"),
+        (None, None, Some(address)) => {
+            (peer(checker, name, address, raw).map(Transport::Peer), "peer")
         }
-        (None, None) => {
-            let message = "needs a command (a program to start) or a url (a server that runs)";
+        (None, None, None) => {
+            let message = "needs a command (a program to start), a url (a server that runs) or a \
+                           peer (a Python peer on the mesh)";
             checker.wrong(&["upstream", name], message);
             return None;
         }
+        (command, _, peer) => {
+            let (last, others) = match (command, peer) {
+                (Some(_), None) => ("url", "both command and url"),
+                (Some(_), Some(_)) => ("peer", "peer beside command or url"),
+                (None, _) => ("peer", "both url and peer"),
+            };
+            let message = format!("has {others}; keep the one that reaches it");
+            checker.wrong(&["upstream", name, last], message);
+            return None;
+        }
     };
-    let (transport, kind) = kind;
-    for (key, given, excluded_by) in given {
-        if given && kind == excluded_by {
+    let given = [
+        raw.args.is_some(),
+        !raw.env.is_empty(),
+        raw.inherit_env.is_some(),
+        raw.cwd.is_some(),
+        !raw.headers.is_empty(),
+        raw.protocol.is_some(),
+        raw.dialect.is_some(),
+    ];
+    for ((key, kinds), given) in MEANINGFUL.iter().zip(given) {
+        if given && !kinds.contains(&kind) {
             checker.wrong(&["upstream", name, key], format!("means nothing beside {kind}"));
         }
     }
     transport
+}
+
+fn peer(checker: &mut Checker<'_>, name: &str, address: &str, raw: &RawUpstream) -> Option<Peer> {
+    match address.parse() {
+        Ok(parsed) => Some(Peer { address: parsed, dialect: raw.dialect.unwrap_or_default() }),
+        Err(error) => {
+            checker.wrong(&["upstream", name, "peer"], format!("{address:?} {error}"));
+            None
+        }
+    }
 }
 
 fn stdio(checker: &mut Checker<'_>, name: &str, command: &str, raw: &RawUpstream) -> Option<Stdio> {
@@ -229,7 +264,8 @@ fn http(checker: &mut Checker<'_>, name: &str, url: &str, raw: &RawUpstream) -> 
     Some(Http { url, headers })
 }
 
-fn secret(checker: &mut Checker<'_>, keys: &[&str], value: &Secret) -> Secret {
+/// Returns `value` with its file as seen from the configuration file.
+pub(super) fn secret(checker: &mut Checker<'_>, keys: &[&str], value: &Secret) -> Secret {
     match value {
         Secret::Plain(_) => value.clone(),
         Secret::Env(EnvReference { env }) => {

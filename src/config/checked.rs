@@ -1,6 +1,6 @@
 //! The configuration that the node sees: types that cannot be wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -11,9 +11,9 @@ use globset::Glob;
 use reqwest::Url;
 use reqwest::header::HeaderName;
 
-use super::value::{Durability, Exposure, LogFormat, Protocol};
+use super::value::{Dialect, Durability, Exposure, LogFormat, Protocol};
 use toolmesh_actors::link::Secret;
-use toolmesh_net::ListenAddress;
+use toolmesh_net::{ListenAddress, PeerAddress, PeerId};
 
 /// Everything an operator may decide about a node.
 ///
@@ -26,8 +26,10 @@ pub(crate) struct Config {
     pub(crate) gateway: Gateway,
     /// Bounds on what clients may ask for.
     pub(crate) limits: Limits,
-    /// How other nodes reach this one.
+    /// The mesh of nodes that call each other's tools.
     pub(crate) mesh: Mesh,
+    /// What other nodes may ask of this one, by whom it is meant for.
+    pub(crate) policies: BTreeMap<String, Grant>,
     /// What an acknowledged write survives.
     pub(crate) durability: Durability,
     /// What is written to stderr.
@@ -55,6 +57,8 @@ pub(crate) struct Gateway {
     pub(crate) exposure: Exposure,
     /// Tools in one page of `tools/list`.
     pub(crate) page_size: usize,
+    /// Lists the names of the Python servers too.
+    pub(crate) compat_names: bool,
 }
 
 /// Bounds what clients may ask for; `toolmesh_core::limits` says what happens at each.
@@ -93,11 +97,54 @@ pub(crate) struct Rate {
     pub(crate) burst: NonZeroU32,
 }
 
-/// Says how other nodes reach this one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Says how this node takes part in a mesh.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mesh {
-    /// Where to listen for other nodes; empty is no mesh at all.
-    pub(crate) listen: Vec<ListenAddress>,
+    /// Takes part at all.
+    pub(crate) enabled: bool,
+    /// Where to listen for other nodes; `None` is [`Mesh::listen_default`], or a free port where
+    /// that one is taken.
+    pub(crate) listen: Option<Vec<ListenAddress>>,
+    /// Addresses to tell others instead of those; empty is those.
+    pub(crate) announce: Vec<PeerAddress>,
+    /// Nodes to look for.
+    pub(crate) peers: Vec<PeerAddress>,
+    /// Looks for nodes on the local network.
+    pub(crate) mdns: bool,
+    /// File with the secret that an operator gave; `None` is the node's own.
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Who is let in.
+    pub(crate) admission: Admission,
+}
+
+impl Mesh {
+    /// Returns where a node listens whose configuration does not say.
+    pub(crate) fn listen_default() -> Vec<ListenAddress> {
+        let texts = ["/ip4/0.0.0.0/tcp/7333", "/ip4/0.0.0.0/udp/7333/quic-v1"];
+        texts.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+}
+
+/// Says who is let in from the mesh.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Admission {
+    /// Nodes that proved the mesh secret.
+    Members,
+    /// Of those, these; at least one.
+    Listed(BTreeSet<PeerId>),
+    /// Members, and Python peers that carry this token.
+    Token(Secret),
+    /// Members, and anyone else.
+    Open,
+}
+
+/// Says what some other nodes may ask of this one; `None` is what a less specific one says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Shared tools that they may call.
+    pub(crate) tools: Option<Vec<Glob>>,
+    /// Types of tasks that they may submit.
+    pub(crate) tasks: Option<Vec<Glob>>,
 }
 
 /// Says what is written to stderr.
@@ -127,6 +174,8 @@ pub(crate) struct Upstream {
     pub(crate) prefix: String,
     /// Lets other members of the mesh call it.
     pub(crate) share: bool,
+    /// Group of interchangeable servers that it belongs to.
+    pub(crate) replicas: Option<String>,
     /// Starts it.
     pub(crate) enabled: bool,
     /// Category of its tools in the catalogue.
@@ -142,6 +191,17 @@ pub(crate) enum Transport {
     Stdio(Stdio),
     /// A Streamable HTTP endpoint.
     Http(Http),
+    /// A Python peer on the mesh.
+    Peer(Peer),
+}
+
+/// Describes a Python peer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Peer {
+    /// Where it is.
+    pub(crate) address: PeerAddress,
+    /// What it speaks.
+    pub(crate) dialect: Dialect,
 }
 
 /// Describes a child process.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::checked::{Config, Transport};
+use super::checked::{Config, Mesh, Transport};
 use super::problem::Errors;
 use super::{Loaded, Sources, keys, load, show};
 
@@ -67,7 +67,8 @@ pub(crate) fn run(
                 "file": loaded.file,
                 "data": loaded.data,
                 "http": config.gateway.http,
-                "listen": config.mesh.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "mesh": config.mesh.enabled,
+                "listen": listen(&config.mesh),
                 "upstreams": config.upstreams.keys().map(ToString::to_string).collect::<Vec<_>>(),
             });
             writeln!(out, "{checked:#}")?;
@@ -91,8 +92,9 @@ fn summarise(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "data in {}", data.display())?;
     writeln!(out, "would listen on http://{}/mcp{}", config.gateway.http, access(config))?;
-    for address in &config.mesh.listen {
-        writeln!(out, "would listen for other nodes on {address}")?;
+    let otherwise = if config.mesh.listen.is_none() { ", or a free port" } else { "" };
+    for address in listen(&config.mesh) {
+        writeln!(out, "would listen for other nodes on {address}{otherwise}")?;
     }
     for (name, upstream) in &config.upstreams {
         let state = if upstream.enabled { "" } else { " (not enabled)" };
@@ -104,12 +106,24 @@ fn summarise(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
             Transport::Http(http) => {
                 writeln!(out, "would connect to upstream {name}: {}{state}", http.shown())?;
             }
+            Transport::Peer(peer) => {
+                writeln!(out, "would connect to upstream {name}: {}{state}", peer.address)?;
+            }
         }
     }
     if config.upstreams.is_empty() {
         writeln!(out, "no upstreams yet; add [upstream.NAME] with a command or a url")?;
     }
     Ok(())
+}
+
+/// Returns where a node that is configured like this would listen for others.
+fn listen(mesh: &Mesh) -> Vec<String> {
+    if !mesh.enabled {
+        return Vec::new();
+    }
+    let addresses = mesh.listen.clone().unwrap_or_else(Mesh::listen_default);
+    addresses.iter().map(ToString::to_string).collect()
 }
 
 /// Says who may call a node that is configured like this.

@@ -12,6 +12,9 @@ use super::raw::Raw;
 /// Similarity above which a known key is suggested for an unknown one, of 1.
 const SIMILAR: f64 = 0.8;
 
+/// What a value may be that is confidential.
+const SECRET: &str = "a string, { env = \"VARIABLE\" } or { file = \"PATH\" }";
+
 /// Returns the JSON Schema of the configuration file.
 pub(super) fn schema() -> Schema {
     let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
@@ -126,14 +129,15 @@ pub(super) fn nearest<S: AsRef<str>>(word: &str, known: impl Iterator<Item = S>)
 
 /// Makes the words of a serde error those of a user, and keeps confidential values out of it.
 pub(super) fn explained(path: &[String], message: &str) -> String {
+    if path == ["mesh", "token"] {
+        return format!("expected {SECRET}");
+    }
     if let [upstream, _, table, names @ ..] = path
         && upstream == "upstream"
         && (table == "env" || table == "headers")
     {
         let expected = if names.is_empty() { "a table whose values are each " } else { "" };
-        return format!(
-            "expected {expected}a string, {{ env = \"VARIABLE\" }} or {{ file = \"PATH\" }}"
-        );
+        return format!("expected {expected}{SECRET}");
     }
     message
         .replace("expected u64", "expected a whole number from 0")

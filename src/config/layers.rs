@@ -16,14 +16,11 @@ use super::problem::{Errors, Origin, Problem};
 use super::raw::Raw;
 
 /// Variables of toolmesh that are not keys of the configuration.
-const NOT_KEYS: [&str; 6] = [
-    "TOOLMESH_CONFIG",
-    "TOOLMESH_DATA",
-    "TOOLMESH_LOG",
-    "TOOLMESH_MESH_SECRET_FILE",
-    "TOOLMESH_TOKEN",
-    "TOOLMESH_URL",
-];
+const NOT_KEYS: [&str; 5] =
+    ["TOOLMESH_CONFIG", "TOOLMESH_DATA", "TOOLMESH_LOG", "TOOLMESH_TOKEN", "TOOLMESH_URL"];
+
+/// The variable that clusters mount the secret of their mesh under, and the one whose key it is.
+const SECRET_FILE: (&str, &str) = ("TOOLMESH_MESH_SECRET_FILE", "TOOLMESH_MESH__SECRET_FILE");
 
 /// Start of the name of every variable of toolmesh.
 const PREFIX: &str = "TOOLMESH_";
@@ -73,7 +70,8 @@ impl Layers {
                 continue;
             }
             let origin = Origin::Variable { name: name.clone() };
-            let layer = path_of_variable(&keys, name).and_then(|path| {
+            let meant = if name == SECRET_FILE.0 { SECRET_FILE.1 } else { name };
+            let layer = path_of_variable(&keys, meant).and_then(|path| {
                 let text = value.to_str().ok_or("not UTF-8")?;
                 fitting(&path, text)
             });

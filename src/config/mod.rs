@@ -8,6 +8,7 @@
 //! starts. See `docs/configuration.md`.
 
 mod check;
+mod check_mesh;
 mod check_upstream;
 mod checked;
 mod command;
@@ -24,7 +25,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub(crate) use checked::{Config, Log, NodeName, Runtime, Tool, Transport, Upstream, UpstreamName};
+pub(crate) use checked::{
+    Config, Grant, Log, Mesh, NodeName, Runtime, Tool, Transport, Upstream, UpstreamName,
+};
 pub(crate) use command::{Command, run};
 pub(crate) use data::prepare;
 use layers::Layers;

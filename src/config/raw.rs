@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::value::{Durability, Exposure, LogFormat, Protocol};
+use super::value::{Admission, Dialect, Durability, Exposure, LogFormat, Protocol};
 use toolmesh_actors::link::Secret;
 
 /// Configuration of a toolmesh node. Every key is optional.
@@ -26,9 +26,13 @@ pub(super) struct Raw {
     /// Bounds on what clients may ask for.
     #[serde(default)]
     pub(super) limits: RawLimits,
-    /// How other nodes reach this one.
+    /// The mesh of nodes that call each other's tools.
     #[serde(default)]
     pub(super) mesh: RawMesh,
+    /// What other nodes may ask of this one: `members`, `strangers`, or one node by its name or
+    /// PeerId; the most specific that says something wins.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) policy: BTreeMap<String, RawPolicy>,
     /// What the node remembers.
     #[serde(default)]
     pub(super) store: RawStore,
@@ -69,6 +73,9 @@ pub(super) struct RawGateway {
     /// Tools in one page of `tools/list`, 1 to 5000. Default 500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) page_size: Option<u64>,
+    /// Lists the names and takes the arguments of the Python servers too. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) compat_names: Option<bool>,
 }
 
 /// Bounds on what clients may ask for.
@@ -116,14 +123,57 @@ pub(super) struct RawLimits {
     pub(super) session_idle_s: Option<u64>,
 }
 
-/// How other nodes reach this one.
+/// The mesh of nodes that call each other's tools.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawMesh {
-    /// Addresses to listen on for other nodes, such as `/ip4/0.0.0.0/tcp/7333`; port 0 takes a
-    /// free one, at most 16. Default: none, and no mesh.
+    /// Takes part in a mesh; without it the node is a gateway alone. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) enabled: Option<bool>,
+    /// Addresses to listen on for other nodes, at most 16; port 0 takes a free one. Default
+    /// `["/ip4/0.0.0.0/tcp/7333", "/ip4/0.0.0.0/udp/7333/quic-v1"]`, or a free port where 7333 is
+    /// taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) listen: Option<Vec<String>>,
+    /// Addresses that others should use instead, where the node stands behind a router or a
+    /// proxy; at most 16. Default: those that it listens on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) announce: Option<Vec<String>>,
+    /// Addresses of nodes to look for, such as `/dns4/node-b.example/tcp/7333`, at most 64.
+    /// Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peers: Option<Vec<String>>,
+    /// Looks for nodes of the same mesh on the local network. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mdns: Option<bool>,
+    /// File with the secret of the mesh: 64 hexadecimal digits, or any text of at least 32
+    /// characters. Default: `mesh.secret` in the data directory, made at the first start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) secret_file: Option<PathBuf>,
+    /// Who is let in: `members` who know the secret, of those only the `listed` ones, beside them
+    /// Python peers with a `token`, or anyone (`open`). Default `members`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) admission: Option<Admission>,
+    /// PeerIds that may be members, with `admission = "listed"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) members: Option<Vec<String>>,
+    /// The shared token of Python peers, with `admission = "token"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<Secret>,
+}
+
+/// What some other nodes may ask of this one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPolicy {
+    /// Shared tools that they may call, with `*`, `?`, `[ab]` and `{a,b}`. Default: members all,
+    /// strangers none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tools: Option<Vec<String>>,
+    /// Types of tasks that they may submit, with the same. Default: members `tool.call`, strangers
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tasks: Option<Vec<String>>,
 }
 
 /// What the node remembers.
@@ -149,7 +199,8 @@ pub(super) struct RawLog {
     pub(super) level: Option<String>,
 }
 
-/// An MCP server behind this node: a program (`command`) or a Streamable HTTP endpoint (`url`).
+/// An MCP server behind this node: a program (`command`), a Streamable HTTP endpoint (`url`) or a
+/// Python peer (`peer`).
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawUpstream {
@@ -176,6 +227,12 @@ pub(super) struct RawUpstream {
     /// Headers sent with every request to `url`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) headers: BTreeMap<String, Secret>,
+    /// Address of a Python MCP++ peer, such as `/ip4/192.0.2.7/tcp/9710/p2p/PEERID`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peer: Option<String>,
+    /// What that peer speaks: `auto`, sessions (`a`) or envelopes (`b`). Default `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dialect: Option<Dialect>,
     /// Revision of MCP to speak: `auto`, `legacy` or `2026-07-28`. Default `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) protocol: Option<Protocol>,
@@ -192,9 +249,13 @@ pub(super) struct RawUpstream {
     /// of the upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prefix: Option<String>,
-    /// Will let members of the mesh call it; without effect in this version. Default false.
+    /// Lets members of the mesh call it, as far as `policy` says. Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) share: Option<bool>,
+    /// Name of a group of interchangeable servers, the same on each node that has one. Its tools
+    /// are listed once, as GROUP__TOOL, and may stand in for each other. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replicas: Option<String>,
     /// Starts it. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) enabled: Option<bool>,

@@ -5,12 +5,16 @@ use std::fmt::Write;
 
 use toml::{Table, Value};
 
-use super::checked::{Config, Limits, Route, Runtime, Tool, Transport, Upstream};
+use super::checked::{
+    Admission, Config, Grant, Limits, Mesh, Route, Runtime, Tool, Transport, Upstream,
+};
 use super::layers::Layers;
 use super::problem::Origin;
 use super::raw::{
-    Raw, RawGateway, RawLimits, RawLog, RawMesh, RawRoute, RawStore, RawTool, RawUpstream,
+    Raw, RawGateway, RawLimits, RawLog, RawMesh, RawPolicy, RawRoute, RawStore, RawTool,
+    RawUpstream,
 };
+use super::value;
 use toolmesh_actors::link::Secret;
 
 /// Stands for a confidential value that was written in the clear.
@@ -85,7 +89,7 @@ fn write_table<'a>(text: &mut String, table: &'a Table, path: &mut Vec<&'a str>,
 
 /// Tells whether a table at `path` is a value: `{ env = "VAR" }`.
 fn is_inline(path: &[&str]) -> bool {
-    matches!(path, ["upstream", _, "env" | "headers", _])
+    matches!(path, ["upstream", _, "env" | "headers", _] | ["mesh", "token"])
 }
 
 fn inline(value: &Value) -> String {
@@ -140,11 +144,15 @@ fn raw(config: &Config) -> Raw {
             allow_unauthenticated: Some(gateway.allow_unauthenticated),
             exposure: Some(gateway.exposure),
             page_size: Some(gateway.page_size as u64),
+            compat_names: Some(gateway.compat_names),
         },
         limits: raw_limits(&config.limits),
-        mesh: RawMesh {
-            listen: Some(config.mesh.listen.iter().map(ToString::to_string).collect()),
-        },
+        mesh: raw_mesh(&config.mesh),
+        policy: config
+            .policies
+            .iter()
+            .map(|(whom, grant)| (whom.clone(), raw_policy(grant)))
+            .collect(),
         store: RawStore { durability: Some(config.durability) },
         log: RawLog { format: Some(config.log.format), level: Some(config.log.level.clone()) },
         upstream: config
@@ -174,14 +182,43 @@ fn raw_limits(limits: &Limits) -> RawLimits {
     }
 }
 
+fn raw_mesh(mesh: &Mesh) -> RawMesh {
+    let (admission, members, token) = match &mesh.admission {
+        Admission::Members => (value::Admission::Members, None, None),
+        Admission::Listed(members) => (value::Admission::Listed, Some(texts(members.iter())), None),
+        Admission::Token(token) => (value::Admission::Token, None, Some(shown(token))),
+        Admission::Open => (value::Admission::Open, None, None),
+    };
+    RawMesh {
+        enabled: Some(mesh.enabled),
+        listen: mesh.listen.as_ref().map(|listen| texts(listen.iter())),
+        announce: Some(texts(mesh.announce.iter())),
+        peers: Some(texts(mesh.peers.iter())),
+        mdns: Some(mesh.mdns),
+        secret_file: mesh.secret_file.clone(),
+        admission: Some(admission),
+        members,
+        token,
+    }
+}
+
+fn raw_policy(grant: &Grant) -> RawPolicy {
+    let globs = |globs: &Option<Vec<_>>| globs.as_ref().map(|globs| texts(globs.iter()));
+    RawPolicy { tools: globs(&grant.tools), tasks: globs(&grant.tasks) }
+}
+
+fn texts(values: impl Iterator<Item = impl ToString>) -> Vec<String> {
+    values.map(|value| value.to_string()).collect()
+}
+
 fn raw_upstream(upstream: &Upstream) -> RawUpstream {
     let mut raw = RawUpstream {
-        protocol: Some(upstream.protocol),
         start_timeout_s: Some(upstream.start_timeout.as_secs()),
         timeout_s: Some(upstream.timeout.as_secs()),
         max_in_flight: Some(upstream.max_in_flight as u64),
         prefix: Some(upstream.prefix.clone()),
         share: Some(upstream.share),
+        replicas: upstream.replicas.clone(),
         enabled: Some(upstream.enabled),
         category: upstream.category.clone(),
         tools: upstream.tools.iter().map(|(name, tool)| (name.clone(), raw_tool(tool))).collect(),
@@ -189,6 +226,7 @@ fn raw_upstream(upstream: &Upstream) -> RawUpstream {
     };
     match &upstream.transport {
         Transport::Stdio(stdio) => {
+            raw.protocol = Some(upstream.protocol);
             raw.command = Some(stdio.command.display().to_string());
             raw.args = Some(stdio.args.clone());
             raw.env = stdio.env.iter().map(|(name, value)| (name.clone(), shown(value))).collect();
@@ -196,9 +234,14 @@ fn raw_upstream(upstream: &Upstream) -> RawUpstream {
             raw.cwd = stdio.cwd.clone();
         }
         Transport::Http(http) => {
+            raw.protocol = Some(upstream.protocol);
             raw.url = Some(http.shown());
             let headers = http.headers.iter();
             raw.headers = headers.map(|(name, value)| (name.to_string(), shown(value))).collect();
+        }
+        Transport::Peer(peer) => {
+            raw.peer = Some(peer.address.to_string());
+            raw.dialect = Some(peer.dialect);
         }
     }
     raw

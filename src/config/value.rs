@@ -36,6 +36,34 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Chooses who is let in from the mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Admission {
+    /// Nodes that proved the mesh secret.
+    #[default]
+    Members,
+    /// Of those, the ones on the list.
+    Listed,
+    /// Members, and Python peers that carry the shared token, for the task queue only.
+    Token,
+    /// Members, and anyone else for what the policy of strangers names.
+    Open,
+}
+
+/// Chooses what is spoken with a Python peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Dialect {
+    /// Found out at the first contact and remembered.
+    #[default]
+    Auto,
+    /// JSON-RPC in sessions.
+    A,
+    /// One envelope a stream.
+    B,
+}
+
 /// Chooses the revision of MCP that is spoken with an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum Protocol {

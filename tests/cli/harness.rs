@@ -116,6 +116,8 @@ impl Drop for Node {
 fn up(directory: &Path) -> (Child, String) {
     let mut command = toolmesh();
     command.args(["up", "--json", "--http", "127.0.0.1:0", "--data"]).arg(directory);
+    // Nodes of tests would find each other.
+    command.env("TOOLMESH_MESH__ENABLED", "false");
     let log = std::fs::File::create(directory.join("node.log")).unwrap();
     let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
     let lines = lines_of(child.stdout.take().unwrap());

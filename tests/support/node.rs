@@ -15,6 +15,12 @@ use tempfile::TempDir;
 
 use super::{Client, Outcome, PATIENCE, Request, Response, toolmesh, wait_for};
 
+/// The variable that switches the mesh off.
+const MESH_ENABLED: &str = "TOOLMESH_MESH__ENABLED";
+
+/// Flags of `up` that mean a mesh.
+const MESH_FLAGS: [&str; 2] = ["--listen", "--join"];
+
 /// A directory with a configuration file and a data directory. It is removed with its last clone,
 /// and stays the same through restarts of its node.
 #[derive(Debug, Clone)]
@@ -59,7 +65,22 @@ impl Home {
             }
         }
         command.args(arguments).current_dir(self.0.path());
+        self.mesh_as_asked(&mut command, arguments);
         command
+    }
+
+    /// Lets a node take part in a mesh only where its test says so, with a `[mesh]` table or a flag:
+    /// the others would find each other.
+    fn mesh_as_asked(&self, command: &mut Command, flags: &[&str]) {
+        let config = fs::read_to_string(self.config()).unwrap_or_default();
+        if config.contains("[mesh]") || flags.iter().any(|flag| MESH_FLAGS.contains(flag)) {
+            command.env_remove(MESH_ENABLED);
+        } else {
+            command.env(MESH_ENABLED, "false");
+        }
+        if !config.contains("mdns") {
+            command.env("TOOLMESH_MESH__MDNS", "false");
+        }
     }
 
     /// Runs a command on this data directory to its end.
@@ -82,6 +103,7 @@ impl Home {
     pub(crate) fn up_command(&self, flags: &[&str]) -> Command {
         let mut command = self.command(&["up", "--json", "--config"]);
         command.arg(self.config()).arg("--data").arg(self.data()).args(flags);
+        self.mesh_as_asked(&mut command, flags);
         command
     }
 

@@ -81,6 +81,8 @@ impl DemoNode {
                 command.env_remove(name);
             }
         }
+        // It is one node, and no other one's business.
+        command.env("TOOLMESH_MESH__ENABLED", "false");
         let log = File::create(self.log_file()).map_err(failed)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().map_err(failed)?;

@@ -7,13 +7,14 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use toolmesh_net::MeshSecret;
 use toolmesh_store::FreeSpace;
 
 use super::Finding;
 use crate::config::{self, Config, Errors, Loaded, Transport};
 
 /// Files in the data directory that nobody else may read.
-const SECRET_FILES: [&str; 2] = ["node.key", "operator.token"];
+const SECRET_FILES: [&str; 3] = ["node.key", "operator.token", "mesh.secret"];
 
 /// Permission bits that let others, and the group, read or write.
 const OTHERS: u32 = 0o007;
@@ -125,6 +126,22 @@ pub(super) fn port(config: &Config) -> Option<Finding> {
         ),
         Err(error) => {
             Finding::error("port", format!("cannot use {address}: {error}"), "pass --http ADDR")
+        }
+    })
+}
+
+/// Looks at the secret of the mesh, where the configuration names one.
+pub(super) fn mesh_secret(config: &Config) -> Option<Finding> {
+    let check = "mesh secret";
+    let file = config.mesh.secret_file.as_ref().filter(|_| config.mesh.enabled)?;
+    Some(match MeshSecret::read(file) {
+        Ok(secret) => Finding::ok(
+            check,
+            format!("{} is that of the mesh {}", file.display(), secret.fingerprint()),
+        ),
+        Err(error) => {
+            let next = "mount or write it as docs/mesh.md says; a node does not start without it";
+            Finding::error(check, error.to_string(), next)
         }
     })
 }

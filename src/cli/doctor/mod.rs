@@ -86,6 +86,7 @@ pub(crate) async fn run(common: &Common, file: ConfigFile) -> Result<Report, Fai
         if running.is_none() {
             findings.extend(local::port(&loaded.config));
         }
+        findings.extend(local::mesh_secret(&loaded.config));
         findings.extend(local::commands(&loaded.config));
     }
     Ok(report(&findings))

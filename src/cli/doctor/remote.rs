@@ -34,6 +34,12 @@ pub(super) async fn node(
             findings.extend(version(&status));
             let upstreams = status["upstreams"].as_array();
             findings.extend(upstreams.into_iter().flatten().map(upstream));
+            match client.ask_if_there("p2p_peer_list").await {
+                Ok(list) => findings.extend(mesh(&list, &status)),
+                Err(failure) => {
+                    findings.push(Finding::warn("mesh", failure.message, failure.next));
+                }
+            }
             Some(status)
         }
         Err(failure) => {
@@ -77,6 +83,53 @@ fn version(status: &Value) -> Option<Finding> {
     })
 }
 
+/// Looks at the mesh as a whole, and at each node of it.
+fn mesh(list: &Value, status: &Value) -> Vec<Finding> {
+    let Some(peers) = list["peers"].as_array() else {
+        return vec![Finding::ok("mesh", "off by mesh.enabled: the node is a gateway alone")];
+    };
+    let here = peers.iter().filter(|peer| peer["connected"] == true).count();
+    let addresses = status["addresses"].as_array().map_or(0, Vec::len);
+    let what = format!(
+        "{} knows {} nodes, {here} of them are here; reached at {addresses} addresses",
+        text_of(list, "mesh"),
+        peers.len()
+    );
+    let mut findings = vec![if addresses == 0 {
+        let next = "nobody can join or come back to it; see why above, and mesh.listen";
+        Finding::warn("mesh", what, next)
+    } else {
+        Finding::ok("mesh", what)
+    }];
+    findings.extend(peers.iter().map(peer));
+    findings
+}
+
+fn peer(peer: &Value) -> Finding {
+    let name = text_of(peer, "name");
+    let check = format!("node {name}");
+    if peer["connected"] == true {
+        let tools = text_of(peer, "shared_tools");
+        let tools = if tools.is_empty() { "no".to_owned() } else { tools };
+        return Finding::ok(&check, format!("here over {}, {tools} tools", text_of(peer, "path")));
+    }
+    if peer["state"] == "banned" {
+        return Finding::ok(&check, "banned");
+    }
+    let reason = match text_of(peer, "last_error") {
+        reason if reason.is_empty() => "it went away".to_owned(),
+        reason => reason,
+    };
+    Finding::warn(
+        &check,
+        format!("not here, its tools cannot be called: {reason}"),
+        format!(
+            "start it, or look at the network between; if it has moved: toolmesh peer connect \
+             ADDRESS; if it is gone for good: toolmesh peer ban {name}"
+        ),
+    )
+}
+
 fn upstream(upstream: &Value) -> Finding {
     let name = text_of(upstream, "name");
     let check = format!("upstream {name}");
@@ -111,6 +164,23 @@ mod tests {
         assert_eq!(level(json!({"status": "ready", "reasons": []})), Level::Ok);
         assert_eq!(level(json!({"status": "degraded", "reasons": ["x"]})), Level::Warn);
         assert_eq!(level(Value::Null), Level::Error);
+    }
+
+    #[test]
+    fn a_node_that_is_not_here_is_a_warning_with_its_reason() {
+        let status = json!({"addresses": ["/ip4/127.0.0.1/tcp/7333/p2p/12D"]});
+        let list = json!({"mesh": "5f0c1d9be2a7", "peers": [
+            {"name": "a", "connected": true, "path": "tcp", "shared_tools": 3},
+            {"name": "b", "connected": false, "state": "away", "last_error": "refused"},
+            {"name": "c", "connected": false, "state": "banned"},
+        ]});
+        let findings = mesh(&list, &status);
+        let levels: Vec<_> = findings.iter().map(|finding| finding.level).collect();
+        assert_eq!(levels, [Level::Ok, Level::Ok, Level::Warn, Level::Ok]);
+        assert!(findings[0].message.starts_with("5f0c1d9be2a7 knows 3 nodes, 1 of them"));
+        assert!(findings[2].message.ends_with("refused"), "{}", findings[2].message);
+        assert_eq!(mesh(&Value::Null, &status)[0].level, Level::Ok, "off is no problem");
+        assert_eq!(mesh(&list, &Value::Null)[0].level, Level::Warn, "nobody can come");
     }
 
     #[test]

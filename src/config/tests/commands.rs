@@ -21,6 +21,7 @@ fn check_says_what_a_node_would_do() {
     assert!(ok && err.is_empty());
     let lines: Vec<_> = out.lines().collect();
     assert_eq!(lines.first(), Some(&format!("ok: {}", home.file().display()).as_str()));
+    assert!(out.contains("would listen for other nodes on /ip4/0.0.0.0/tcp/7333, or a free port"));
     assert!(out.contains("would listen on http://127.0.0.1:7332/mcp, for this machine"));
     assert!(out.contains("would start upstream a: npx\n"));
     assert!(out.contains("would connect to upstream b: http://y/mcp (not enabled)\n"));
@@ -81,7 +82,12 @@ fn what_is_shown_means_the_same_when_read_again() {
          env = { A = { env = \"B\" }, \"a b\" = { file = \"f\" } }\n\
          [upstream.a.tools.\"x.y\"]\nread_only = true\ntimeout_s = 3\n\
          [upstream.b]\nurl = \"http://y/\"\nprefix = \"\"\nprotocol = \"2026-07-28\"\n\
-         [[route]]\ntools = \"{a,b}*\"\nruntime = \"upstream:b\"\n",
+         [upstream.c]\npeer = \"/ip4/192.0.2.7/tcp/9710/p2p/{PEER}\"\ndialect = \"b\"\nreplicas = \"g\"\n\
+         [mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\npeers = [\"/ip6/::1/tcp/1/p2p/{PEER}\"]\n\
+         secret_file = \"/s\"\nadmission = \"listed\"\nmembers = [\"{PEER}\"]\n\
+         [policy.\"{PEER}\"]\ntools = [\"a*\"]\n[policy.members]\ntasks = []\n\
+         [[route]]\ntools = \"{a,b}*\"\nruntime = \"upstream:b\"\n"
+            .replace("{PEER}", mesh::PEER),
     );
     let loaded = load(&home.sources()).unwrap();
     let shown = show::to_toml(&loaded.config, &loaded.layers).unwrap();

@@ -92,7 +92,8 @@ fn a_wrong_variable_is_named() {
         (
             "TOOLMESH_UPSTREAM__x__SHARE",
             "true",
-            "upstream.x: needs a command (a program to start) or a url (a server that runs)",
+            "upstream.x: needs a command (a program to start), a url (a server that runs) or a peer \
+             (a Python peer on the mesh)",
         ),
     ] {
         let home = Home::with("");
@@ -134,7 +135,6 @@ fn variables_that_are_no_keys_are_left_alone() {
         ("TOOLMESH_URL", "x"),
         ("TOOLMESH_TOKEN", "x"),
         ("TOOLMESH_LOG", "x"),
-        ("TOOLMESH_MESH_SECRET_FILE", "x"),
         ("TOOLMESH_CONFIG", ""),
         ("TOOLMESH_DATA", ""),
     ]);

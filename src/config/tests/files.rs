@@ -66,7 +66,8 @@ const BAD: &[(&str, &str)] = &[
     // Upstreams.
     (
         "[upstream.a]\n\n[upstream.b]\ncommand = \"x\"\nurl = \"http://y\"",
-        "1:11: upstream.a: needs a command (a program to start) or a url (a server that runs)\n\
+        "1:11: upstream.a: needs a command (a program to start), a url (a server that runs) or a \
+         peer (a Python peer on the mesh)\n\
          5:1: upstream.b.url: has both command and url; keep the one that reaches it",
     ),
     (
@@ -98,12 +99,17 @@ const BAD: &[(&str, &str)] = &[
         "4:1: upstream.a.max_in_flight: must be 1 to 1024, not 1025\n\
          3:9: upstream.a.tools.t.timeout_s: must be 1 to 3600, not 0",
     ),
-    // The mesh.
     (
-        "[mesh]\nlisten = [\"/ip4/0.0.0.0/tcp/7333\", \"/ip4/0.0.0.0/udp/7333\", \"0.0.0.0:7333\"]",
-        "2:36: mesh.listen.1: \"/ip4/0.0.0.0/udp/7333\" is not of the form \
-         /ip4/0.0.0.0/tcp/7333; this version speaks TCP over IP addresses\n\
-         2:61: mesh.listen.2: \"0.0.0.0:7333\" is not a multiaddr such as /ip4/0.0.0.0/tcp/7333",
+        "[upstream.a]\npeer = \"/ip4/192.0.2.7/tcp/9710\"\nurl = \"http://y\"\n\
+         [upstream.b]\ncommand = \"x\"\ndialect = \"a\"\nreplicas = \"a__b\"",
+        "2:1: upstream.a.peer: has both url and peer; keep the one that reaches it\n\
+         6:1: upstream.b.dialect: means nothing beside command\n\
+         7:1: upstream.b.replicas: must be 1 to 32 of A-Z, a-z, 0-9, _ and -, without __",
+    ),
+    (
+        "[upstream.a]\ncommand = \"x\"\n[upstream.b]\ncommand = \"x\"\nreplicas = \"a\"",
+        "5:1: upstream.b.replicas: the tools of upstream a are listed as a__TOOL already; name the \
+         group otherwise",
     ),
     // Routes.
     (

@@ -5,11 +5,14 @@ mod commands;
 mod documents;
 mod environment;
 mod files;
+mod mesh;
 mod secrets;
 
 use tempfile::TempDir;
 use toolmesh_actors::link::{EnvReference, FileReference, Secret, SecretError};
 
+use super::checked::{Admission, Grant};
+use super::value::Dialect;
 use super::*;
 
 /// Holds a data directory with a configuration file in it.

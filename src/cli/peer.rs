@@ -1,0 +1,162 @@
+//! `toolmesh peer`: the other nodes of the mesh, who may come in, and who must go.
+
+use serde_json::{Value, json};
+
+use super::args::{Common, PeerCommand, SecretCommand};
+use super::client::Client;
+use super::output::{Failure, Report};
+use super::text::{columns, duration, printable, text_of};
+
+/// Lists, joins and removes other nodes.
+pub(crate) async fn run(common: &Common, command: &PeerCommand) -> Result<Report, Failure> {
+    let client = Client::connect(common).map_err(|failure| unless_joining(failure, command))?;
+    let (tool, arguments) = question(command);
+    let answer = client.ask(tool, arguments).await.map_err(unless_off)?;
+    Ok(Report::new(text(command, &answer), answer))
+}
+
+/// Returns the tool that does what `command` says, and its arguments.
+fn question(command: &PeerCommand) -> (&'static str, Value) {
+    match command {
+        PeerCommand::List => ("p2p_peer_list", json!({})),
+        PeerCommand::Invite { uses, ttl } => {
+            ("p2p_peer_invite", json!({"uses": uses, "ttl_s": ttl}))
+        }
+        PeerCommand::Join { line, leave } => {
+            ("p2p_peer_connect", json!({"invite": line, "leave": leave}))
+        }
+        PeerCommand::Connect { address } => ("p2p_peer_connect", json!({"multiaddr": address})),
+        PeerCommand::Disconnect { node } => ("p2p_peer_disconnect", json!({"peer": node})),
+        PeerCommand::Trust { node } => ("p2p_peer_trust", json!({"peer": node})),
+        PeerCommand::Ban { node, reason } => {
+            ("p2p_peer_ban", json!({"peer": node, "reason": reason}))
+        }
+        PeerCommand::Secret(SecretCommand::Rotate) => ("mesh_secret_rotate", json!({})),
+    }
+}
+
+fn text(command: &PeerCommand, answer: &Value) -> String {
+    match command {
+        PeerCommand::List => table(answer),
+        PeerCommand::Invite { uses, ttl } => format!(
+            "{line}\n\nOn the other machine: toolmesh up --join LINE, or toolmesh peer join LINE \
+             where a node runs.\nIt is good for {uses} {nodes} within {ttl}. Who has the line can \
+             join: pass it on like a password.",
+            line = text_of(answer, "invite"),
+            nodes = if *uses == 1 { "node" } else { "nodes" },
+            ttl = duration(*ttl),
+        ),
+        PeerCommand::Join { .. } | PeerCommand::Connect { .. } => joined(answer),
+        PeerCommand::Disconnect { node } => format!(
+            "{node} is disconnected, and looked for no more until it comes back or is connected \
+             again; to keep it out: toolmesh peer ban {node}"
+        ),
+        PeerCommand::Trust { node } => {
+            format!("{node} is trusted: its ban is lifted, and a listed mesh lets it in")
+        }
+        PeerCommand::Ban { node, .. } => format!(
+            "{node} is banned and its connections are cut. It still knows the secret of the mesh; \
+             so that it cannot come back under another identity: toolmesh peer secret rotate"
+        ),
+        PeerCommand::Secret(SecretCommand::Rotate) => {
+            "the secret of the mesh is another one; every other node is out until it joins again \
+             with a line of: toolmesh peer invite"
+                .to_owned()
+        }
+    }
+}
+
+fn joined(answer: &Value) -> String {
+    let mut lines = vec![format!(
+        "connected with {} ({})",
+        text_of(answer, "name"),
+        text_of(answer, "peer_id")
+    )];
+    let code = text_of(answer, "short_code");
+    if !code.is_empty() {
+        lines.push(format!(
+            "code {code}: if `toolmesh peer list` on the other side shows the same, nobody is in \
+             between"
+        ));
+    }
+    lines.push("see its tools: toolmesh tools list".to_owned());
+    lines.join("\n")
+}
+
+/// Returns a table of the other nodes, and below it why some of them are not there.
+pub(super) fn table(answer: &Value) -> String {
+    let peers = answer["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if peers.is_empty() {
+        return "no other nodes; invite one: toolmesh peer invite".to_owned();
+    }
+    let head = ["node", "state", "path", "latency", "tools", "code", "peer id"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for peer in peers {
+        let latency = peer["latency_ms"].as_f64().map(|ms| format!("{ms:.1} ms"));
+        rows.push(vec![
+            text_of(peer, "name"),
+            text_of(peer, "state"),
+            text_of(peer, "path"),
+            latency.unwrap_or_default(),
+            text_of(peer, "shared_tools"),
+            text_of(peer, "short_code"),
+            text_of(peer, "peer_id"),
+        ]);
+    }
+    let mut lines = vec![columns(&rows, 0)];
+    lines.extend(peers.iter().filter_map(|peer| {
+        let error = peer["last_error"].as_str()?;
+        let here = peer["connected"] == true;
+        (!here).then(|| format!("{}: {}", text_of(peer, "name"), printable(error)))
+    }));
+    lines.join("\n")
+}
+
+/// Returns `failure` with what to do where the node has no tools for this.
+fn unless_off(failure: Failure) -> Failure {
+    if !failure.message.starts_with(super::client::NOT_ALLOWED) {
+        return failure;
+    }
+    failure.and_next(
+        "; if `toolmesh status` shows no mesh, it is off: set mesh.enabled = true and restart the \
+         node",
+    )
+}
+
+/// Returns `failure` with the command that starts a node and joins in one go.
+fn unless_joining(failure: Failure, command: &PeerCommand) -> Failure {
+    match command {
+        PeerCommand::Join { .. } => failure.and_next(" --join LINE"),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_away_is_listed_with_the_reason() {
+        let answer = json!({"peers": [
+            {"name": "a", "peer_id": "12D", "connected": true, "state": "member", "path": "tcp",
+             "latency_ms": 0.84, "shared_tools": 3, "short_code": "482-173", "last_error": "old"},
+            {"name": "b", "peer_id": "12E", "connected": false, "state": "away",
+             "last_error": "connection refused"},
+        ]});
+        let shown = table(&answer);
+        let lines: Vec<_> = shown.lines().collect();
+        assert!(
+            lines[1].starts_with("a     member  tcp   0.8 ms   3      482-173  12D"),
+            "{shown}"
+        );
+        assert_eq!(lines[3..], ["b: connection refused"]);
+        assert!(table(&json!({"peers": []})).contains("toolmesh peer invite"));
+    }
+
+    #[test]
+    fn who_wants_to_join_without_a_node_learns_the_one_command() {
+        let command = PeerCommand::Join { line: "x".to_owned(), leave: false };
+        let failure = unless_joining(Failure::usage("no node", "start one: toolmesh up"), &command);
+        assert_eq!(failure.next, "start one: toolmesh up --join LINE");
+    }
+}

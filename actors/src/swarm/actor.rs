@@ -1,36 +1,25 @@
-//! The shell: starts the swarm's task, passes commands on, and ends with the task.
+//! The shell: starts the swarm's task, lets callers to it, and ends with the task.
 
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorContext, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture,
-    fut::ActorFutureExt,
+    Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
+    WrapFuture, fut::ActorFutureExt,
 };
-use tokio::{
-    sync::watch,
-    task::{JoinError, JoinHandle},
-};
-use toolmesh_net::{NetError, NetHandle, PeerAddress, PeerView, StartError, Status};
+use tokio::task::{JoinError, JoinHandle};
+use toolmesh_net::{NetError, NetHandle, Published, StartError, Status};
 
 use crate::kit::{Obituary, Permit};
 
-/// Starts a swarm that publishes how it is on the given watch.
-pub(super) type Starter = Arc<
-    dyn Fn(watch::Sender<Status>) -> Result<(NetHandle, JoinHandle<()>), StartError> + Send + Sync,
->;
+/// Starts a swarm that tells what happens where the argument says.
+pub(super) type Starter =
+    Arc<dyn Fn(Published) -> Result<(NetHandle, JoinHandle<()>), StartError> + Send + Sync>;
 
-/// Connects to a peer.
+/// Asks for the way to the swarm's task. The permit comes back with it, so that it counts as long
+/// as the caller uses it.
 #[derive(Message)]
-#[rtype(result = "Result<(), NetError>")]
-pub(super) struct Connect {
-    pub(super) address: PeerAddress,
-    pub(super) permit: Permit,
-}
-
-/// Asks for the connected peers.
-#[derive(Message)]
-#[rtype(result = "Result<Vec<PeerView>, NetError>")]
-pub(super) struct Peers(pub(super) Permit);
+#[rtype(result = "Result<(NetHandle, Permit), NetError>")]
+pub(super) struct Lane(pub(super) Permit);
 
 /// Ends the swarm.
 #[derive(Message)]
@@ -40,19 +29,15 @@ pub(super) struct Stop(pub(super) Permit);
 /// The actor behind the swarm's door.
 pub(super) struct Swarm {
     start: Starter,
-    status: watch::Sender<Status>,
+    published: Published,
     /// Absent until the task is started, and once the swarm must end.
     net: Option<NetHandle>,
     obituary: Obituary,
 }
 
 impl Swarm {
-    pub(super) fn new(start: Starter, status: watch::Sender<Status>, obituary: Obituary) -> Self {
-        Self { start, status, net: None, obituary }
-    }
-
-    fn net(&self) -> Result<NetHandle, NetError> {
-        self.net.clone().ok_or(NetError::Stopped)
+    pub(super) fn new(start: Starter, published: Published, obituary: Obituary) -> Self {
+        Self { start, published, net: None, obituary }
     }
 
     /// The task is gone: as wanted, or the shell goes too and both are made anew.
@@ -69,7 +54,8 @@ impl Swarm {
 
     fn fail(&mut self, reason: &str, ctx: &mut Context<Self>) {
         tracing::error!(reason, "the swarm failed");
-        self.status.send_replace(Status::down(reason));
+        self.published.status.send_replace(Status::down(reason));
+        self.published.members.send_replace(Arc::default());
         self.obituary.fault();
         ctx.stop();
     }
@@ -79,7 +65,7 @@ impl Actor for Swarm {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        match (self.start)(self.status.clone()) {
+        match (self.start)(self.published.clone()) {
             Ok((net, task)) => {
                 self.net = Some(net);
                 let ended = |outcome, actor: &mut Self, ctx: &mut Context<Self>| {
@@ -92,31 +78,12 @@ impl Actor for Swarm {
     }
 }
 
-impl Handler<Connect> for Swarm {
-    type Result = ResponseFuture<Result<(), NetError>>;
+impl Handler<Lane> for Swarm {
+    type Result = MessageResult<Lane>;
 
-    fn handle(
-        &mut self,
-        Connect { address, permit }: Connect,
-        _: &mut Self::Context,
-    ) -> Self::Result {
-        let net = self.net();
-        Box::pin(async move {
-            let _permit = permit;
-            net?.connect(address).await
-        })
-    }
-}
-
-impl Handler<Peers> for Swarm {
-    type Result = ResponseFuture<Result<Vec<PeerView>, NetError>>;
-
-    fn handle(&mut self, Peers(permit): Peers, _: &mut Self::Context) -> Self::Result {
-        let net = self.net();
-        Box::pin(async move {
-            let _permit = permit;
-            net?.peers().await
-        })
+    fn handle(&mut self, Lane(permit): Lane, _: &mut Self::Context) -> Self::Result {
+        let net = self.net.clone().ok_or(NetError::Stopped);
+        MessageResult(net.map(|net| (net, permit)))
     }
 }
 

@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -8,8 +9,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::timeout};
-use toolmesh_net::NetError;
+use futures::{AsyncReadExt, AsyncWriteExt, future::BoxFuture};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use toolmesh_net::{JoinError, MeshSecret, Mode, NetError, PeerId, Standing};
 
 use super::{actor::Starter, *};
 use crate::kit::{Clock, DoorError, Fault, OnFault, Supervisor, row};
@@ -26,8 +31,34 @@ fn identity() -> Arc<Identity> {
     Arc::new(Identity::load_or_create(&directory.path().join("node.key")).unwrap())
 }
 
-fn config() -> Config {
-    Config { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()] }
+/// No invites.
+#[derive(Debug)]
+struct NoInvites;
+
+impl Invites for NoInvites {
+    fn code(&self, _: &str) -> Option<[u8; 32]> {
+        None
+    }
+
+    fn spend(&self, _: &str, _: PeerId) -> BoxFuture<'_, bool> {
+        Box::pin(async { false })
+    }
+}
+
+fn config(secret: &MeshSecret) -> Config {
+    let admission =
+        Admission { secret: secret.clone(), mode: Mode::Members, banned: BTreeSet::new() };
+    // A closed watch stays as it is.
+    let (_, admission) = watch::channel(Arc::new(admission));
+    Config {
+        name: "node".into(),
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        fallback_port: false,
+        announce: Vec::new(),
+        mdns: false,
+        admission,
+        invites: Arc::new(NoInvites),
+    }
 }
 
 async fn until(swarm: &SwarmHandle, holds: impl FnMut(&Status) -> bool) -> Status {
@@ -39,13 +70,14 @@ fn mortal(deaths: usize) -> (Starter, Arc<AtomicUsize>) {
     let (identity, starts) = (identity(), Arc::<AtomicUsize>::default());
     let count = starts.clone();
     #[expect(clippy::panic, reason = "what the tests are about")]
-    let start: Starter = Arc::new(move |status| {
-        let (net, task) = toolmesh_net::start(&identity, config().listen, status.clone())?;
+    let config = config(&MeshSecret::generate());
+    let start: Starter = Arc::new(move |published| {
+        let mut listens = published.status.subscribe();
+        let (net, task) = toolmesh_net::start(config.options(&identity), published)?;
         if count.fetch_add(1, Ordering::SeqCst) >= deaths {
             return Ok((net, task));
         }
         let dying = tokio::spawn(async move {
-            let mut listens = status.subscribe();
             listens.wait_for(|status| status.settled).await.unwrap();
             task.abort();
             panic!("on demand");
@@ -58,24 +90,37 @@ fn mortal(deaths: usize) -> (Starter, Arc<AtomicUsize>) {
 #[actix::test]
 async fn nodes_connect_and_a_stop_leaves_nothing() {
     let (supervisor, _faults) = supervisor();
-    let a = SwarmHandle::start(identity(), config(), &supervisor).await;
-    let b = SwarmHandle::start(identity(), config(), &supervisor).await;
+    let config = config(&MeshSecret::generate());
+    let (a, _) = SwarmHandle::start(identity(), config.clone(), &supervisor).await;
+    let (b, mut outlets) = SwarmHandle::start(identity(), config, &supervisor).await;
     until(&a, |status| status.settled).await;
     let there: PeerAddress = until(&b, |status| status.settled).await.addresses[0].parse().unwrap();
-    assert_eq!(a.connect(there).await, Ok(()));
-    assert_eq!(a.peers().await.unwrap()[0].peer_id, there.peer_id());
+    let member = a.join(vec![there.clone()]).await.unwrap();
+    assert_eq!(Some(member.peer_id), there.peer_id());
+    assert_eq!(a.members().borrow().get(&member.peer_id), Some(&member));
+    assert_eq!(a.peers().await.unwrap()[0].peer_id, member.peer_id);
+    let mut stream = a.open(member.peer_id).await.unwrap();
+    stream.write_all(b"news").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut served = timeout(PATIENCE, outlets.inbound.recv()).await.unwrap().unwrap();
+    let mut said = [0; 4];
+    served.stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"news");
+    assert_eq!(served.caller.standing, Standing::Member);
     b.stop().await;
     until(&a, |status| status.peers == 0).await;
     assert_eq!(b.peers().await, Err(SwarmError::Door(DoorError::Closed)));
-    let gone = a.connect(there).await;
-    assert!(matches!(gone, Err(SwarmError::Net(NetError::Unreachable { .. }))), "{gone:?}");
+    assert!(a.members().borrow().is_empty());
+    let gone = a.join(vec![there]).await;
+    let unreachable = |error: &JoinError| matches!(error, JoinError::Net(NetError::Unreachable { .. }));
+    assert!(matches!(&gone, Err(SwarmJoinError::Join(error)) if unreachable(error)), "{gone:?}");
 }
 
 #[actix::test]
 async fn a_task_that_panics_is_made_anew_behind_the_same_door() {
     let (supervisor, mut faults) = supervisor();
     let (start, starts) = mortal(1);
-    let swarm = SwarmHandle::start_with(start, &supervisor).await;
+    let (swarm, _outlets) = SwarmHandle::start_with(start, &supervisor).await;
     let again = until(&swarm, |status| {
         starts.load(Ordering::SeqCst) == 2 && status.settled && status.problems.is_empty()
     });
@@ -89,7 +134,7 @@ async fn a_spent_budget_leaves_the_node_running_without_a_mesh() {
     let (supervisor, mut faults) = supervisor();
     let OnFault::GoWithout { times, .. } = row("swarm").on_fault else { unreachable!() };
     let (start, starts) = mortal(usize::MAX);
-    let swarm = SwarmHandle::start_with(start, &supervisor).await;
+    let (swarm, _outlets) = SwarmHandle::start_with(start, &supervisor).await;
     let all = times as usize + 1;
     let mut status = swarm.status();
     let spent = async {

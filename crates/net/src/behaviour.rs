@@ -1,8 +1,8 @@
-//! What a connection may do: be one of a bounded number, say who is there, and answer a ping.
-//!
-//! No protocol of an application is here, so a stranger reaches none.
+//! What a connection may do: be one of a bounded number, say who is there, answer a ping, and
+//! carry our streams. Everything is refused before it costs more.
 
 use libp2p::{
+    PeerId,
     connection_limits::{self, ConnectionLimits},
     identify,
     identity::PublicKey,
@@ -11,7 +11,7 @@ use libp2p::{
 };
 use toolmesh_core::limits;
 
-use crate::swarm::Times;
+use crate::{candidates, streams, swarm::Times};
 
 /// What nodes of this mesh call the way they speak; says nothing about the program.
 const PROTOCOL_VERSION: &str = "/toolmesh/1.0.0";
@@ -24,16 +24,26 @@ pub(crate) struct Behaviour {
     memory: memory::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
+    candidates: candidates::Behaviour,
+    /// Last; see there.
+    pub(crate) streams: streams::Behaviour,
 }
 
 impl Behaviour {
-    /// Makes the behaviours of the node whose public key is `key`.
-    pub(crate) fn new(key: PublicKey, times: &Times) -> Self {
+    /// Makes the behaviours of the node whose public key is `key`. With `mdns` it looks for others
+    /// on the network.
+    pub(crate) fn new(
+        key: PublicKey,
+        mdns: bool,
+        streams: streams::Behaviour,
+        times: &Times,
+    ) -> Self {
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(limits::MESH_PENDING))
             .with_max_pending_outgoing(Some(limits::MESH_PENDING))
             .with_max_established_incoming(Some(limits::MESH_INBOUND))
             .with_max_established_outgoing(Some(limits::MESH_OUTBOUND));
+        let peer_id = key.to_peer_id();
         // Where we listen is told to members, not to whoever connects; and where a peer says it
         // listens is not believed, so nothing is kept of it.
         let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), key)
@@ -48,6 +58,18 @@ impl Behaviour {
             memory: memory::Behaviour::with_max_bytes(limits::MESH_MEMORY_BYTES),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
+            candidates: candidates::Behaviour::new(peer_id, mdns),
+            streams,
+        }
+    }
+
+    /// Lets `peer_id` in beyond the limit of connections, or no longer: strangers that take every
+    /// place keep no member out.
+    pub(crate) fn reserve_place(&mut self, peer_id: &PeerId, reserved: bool) {
+        if reserved {
+            self.limits.bypass_peer_id(peer_id);
+        } else {
+            self.limits.remove_peer_id(peer_id);
         }
     }
 }

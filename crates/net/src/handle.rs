@@ -1,62 +1,21 @@
-//! The lane to the swarm's task, and what the task publishes.
+//! The lane to the swarm's task.
 
-use libp2p::PeerId;
+use futures::future::join_all;
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     oneshot,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{address::PeerAddress, peers::PeerView};
-
-/// How the swarm is. Published on a watch: whoever reads sees the present, not every change.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Whether each wanted address was had or refused at least once.
-    pub settled: bool,
-    /// Where others reach this node, each ending in its PeerId: every interface's address for a
-    /// wildcard, the real port for port 0.
-    pub addresses: Vec<String>,
-    /// What is not as it should be, for operators.
-    pub problems: Vec<String>,
-    /// Peers with a connection.
-    pub peers: usize,
-    /// Inbound connections refused by a limit since the swarm started.
-    pub refused: u64,
-}
-
-impl Status {
-    /// The status of a swarm that is not running.
-    pub fn down(reason: impl Into<String>) -> Self {
-        Self { settled: true, problems: vec![reason.into()], ..Self::default() }
-    }
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NetError {
-    /// Too many commands wait, or too many connections are open; nothing was done.
-    #[error("the mesh is busy: try again")]
-    Busy,
-    /// The swarm stopped before it answered; a connection is closed with it.
-    #[error("the mesh is not running")]
-    Stopped,
-    /// The address is our own.
-    #[error("this is the node itself")]
-    Itself,
-    /// Somebody else is there; nothing was sent.
-    #[error("another node answers there: {found}; get its present address")]
-    AnotherPeer {
-        /// Who is there instead.
-        found: PeerId,
-    },
-    /// Nobody is there, or nobody who speaks the protocol.
-    #[error("cannot be reached: {reason}; try again when it is up")]
-    Unreachable {
-        /// What the transport says.
-        reason: String,
-    },
-}
+use crate::{
+    address::{PeerAddress, Transport},
+    error::{JoinError, NetError},
+    join::{Invite, MeshSecret},
+    membership::Member,
+    peers::PeerView,
+    streams::{MeshStream, StreamReply},
+};
 
 /// Where an answer goes; who asked may be gone.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
@@ -64,8 +23,26 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 /// What the task is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Connect { address: PeerAddress, reply: Reply<Result<(), NetError>> },
+    /// Connect to who is at one of the addresses. Without an address: only if connected already.
+    Connect { who: Option<PeerId>, addresses: Vec<Multiaddr>, reply: Reply<Result<PeerId, NetError>> },
+    /// Prove the mesh secret to a connected peer, and have it prove it.
+    Join { peer_id: PeerId, reply: Reply<Result<Member, JoinError>> },
+    /// Exchange an invite for the secret with a connected peer.
+    Redeem { invite: Invite, reply: Reply<Result<MeshSecret, JoinError>> },
+    Open { peer_id: PeerId, reply: StreamReply },
+    Disconnect { peer_id: PeerId, reply: Reply<()> },
     Peers { reply: Reply<Vec<PeerView>> },
+}
+
+/// What an invite was exchanged for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redeemed {
+    /// The secret of the mesh. Once the admission has it, who invited us is a member.
+    pub secret: MeshSecret,
+    /// Who invited us.
+    pub peer_id: PeerId,
+    /// Where it was found.
+    pub addresses: Vec<PeerAddress>,
 }
 
 /// The lane to the swarm's task. When the last one is dropped, the task ends.
@@ -83,17 +60,67 @@ impl NetHandle {
         (Self { commands, stop: stop.clone() }, inbox, stop)
     }
 
-    /// Connects to the peer at `address`, who proves to be the one it names. Done at once if it is
-    /// connected. Safe to repeat.
+    /// Connects to the node at one of `addresses` and proves the mesh secret to it, as it does to
+    /// us. Done at once if it is a member. TCP addresses are dialed first, then QUIC. Addresses of
+    /// another PeerId than the first one that is named are left out. Safe to repeat.
     ///
     /// # Errors
-    /// There is no connection to that peer; see [`NetError`]. Answers within
-    /// [`toolmesh_core::limits::MESH_HANDSHAKE_TIME`].
-    pub async fn connect(&self, address: PeerAddress) -> Result<(), NetError> {
-        self.ask(|reply| Command::Connect { address, reply }).await?
+    /// See [`JoinError`]. Answers within [`limits::MESH_HANDSHAKE_TIME`] for each transport, and
+    /// [`limits::MESH_JOIN_TIME`].
+    ///
+    /// [`limits::MESH_HANDSHAKE_TIME`]: toolmesh_core::limits::MESH_HANDSHAKE_TIME
+    /// [`limits::MESH_JOIN_TIME`]: toolmesh_core::limits::MESH_JOIN_TIME
+    pub async fn join(&self, addresses: Vec<PeerAddress>) -> Result<Member, JoinError> {
+        let peer_id = self.find(addresses).await?;
+        self.ask(|reply| Command::Join { peer_id, reply }).await?
     }
 
-    /// Returns the connected peers.
+    /// Exchanges `invite` for the mesh secret. Whoever made it becomes a member as soon as the
+    /// admission has that secret. Takes a use of the invite, so repeat it only after an error.
+    ///
+    /// # Errors
+    /// See [`JoinError`].
+    pub async fn redeem(&self, invite: &Invite) -> Result<Redeemed, JoinError> {
+        let addresses = invite.addresses().to_vec();
+        let peer_id = self.find(addresses.clone()).await?;
+        let invite = invite.clone();
+        let secret = self.ask(|reply| Command::Redeem { invite, reply }).await??;
+        Ok(Redeemed { secret, peer_id, addresses })
+    }
+
+    /// Connects to the peer at `address` and proves nothing, for peers that know no join. Done at
+    /// once if it is connected. Safe to repeat.
+    ///
+    /// # Errors
+    /// There is no connection to that peer; see [`NetError`].
+    pub async fn reach(&self, address: &PeerAddress) -> Result<PeerId, NetError> {
+        self.find(vec![address.clone()]).await
+    }
+
+    /// Opens a stream of `/mcp+p2p/1.0.0` to a connected peer.
+    ///
+    /// # Errors
+    /// See [`NetError`]; nothing was sent. Answers within
+    /// [`MESH_OPEN_TIME`](toolmesh_core::limits::MESH_OPEN_TIME).
+    pub async fn open(&self, peer_id: PeerId) -> Result<MeshStream, NetError> {
+        let opened = self.ask(|reply| Command::Open { peer_id, reply }).await;
+        match opened {
+            Ok(opened) => opened,
+            // The connection took the question and ended.
+            Err(NetError::Stopped) if !self.commands.is_closed() => Err(NetError::NotConnected),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Closes every connection of `peer_id`, and with them its streams.
+    ///
+    /// # Errors
+    /// [`NetError::Busy`] or [`NetError::Stopped`].
+    pub async fn disconnect(&self, peer_id: PeerId) -> Result<(), NetError> {
+        self.ask(|reply| Command::Disconnect { peer_id, reply }).await
+    }
+
+    /// Returns the connected peers, members or not.
     ///
     /// # Errors
     /// [`NetError::Busy`] or [`NetError::Stopped`].
@@ -105,6 +132,50 @@ impl NetHandle {
     pub async fn stop(&self) {
         self.stop.cancel();
         self.commands.closed().await;
+    }
+
+    /// Connects to the peer at one of `addresses`.
+    async fn find(&self, mut addresses: Vec<PeerAddress>) -> Result<PeerId, NetError> {
+        let who = addresses.iter().find_map(PeerAddress::peer_id);
+        if who.is_some() {
+            match self.connect(who, Vec::new()).await {
+                Err(NetError::NotConnected) => {}
+                done => return done,
+            }
+        }
+        addresses.retain(|address| address.peer_id().is_none_or(|named| Some(named) == who));
+        addresses.sort();
+        let mut last = NetError::Unreachable { reason: "no address is known".to_owned() };
+        for transport in [Transport::Tcp, Transport::Quic] {
+            let of_it = addresses.iter().filter(|address| address.transport() == transport);
+            let resolved = join_all(of_it.map(PeerAddress::resolve)).await;
+            let mut found = Vec::new();
+            for result in resolved {
+                match result {
+                    Ok(addresses) => found.extend(addresses),
+                    Err(error) => last = NetError::Unreachable { reason: error.to_string() },
+                }
+            }
+            // Without a name for who is there, each address is somebody of its own.
+            let dials = if who.is_some() { vec![found] } else { found.into_iter().map(|one| vec![one]).collect() };
+            for addresses in dials.into_iter().filter(|addresses| !addresses.is_empty()) {
+                match self.connect(who, addresses).await {
+                    Err(error @ (NetError::Unreachable { .. } | NetError::AnotherPeer { .. })) => {
+                        last = error;
+                    }
+                    done => return done,
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect(
+        &self,
+        who: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
+    ) -> Result<PeerId, NetError> {
+        self.ask(|reply| Command::Connect { who, addresses, reply }).await?
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NetError> {

@@ -26,7 +26,7 @@ use toolmesh_actors::{
     tools::{CatalogueTools, GroupHandle, NodeFacts, OperatorTools},
 };
 use toolmesh_core::{limits, link::State};
-use toolmesh_net::{Identity, IdentityError};
+use toolmesh_net::{Identity, IdentityError, SecretError};
 use toolmesh_store::{Durability, Options, Recovery, Store};
 
 use crate::{
@@ -59,6 +59,9 @@ pub(crate) enum BootError {
     /// No identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// No secret of the mesh.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// No store.
     #[error(transparent)]
     Open(#[from] toolmesh_store::OpenError),
@@ -236,8 +239,10 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
         pid: std::process::id(),
     };
     let mut mesh = None;
-    if let Some(config) = wiring::swarm(config) {
-        let swarm = mesh::start(Arc::new(identity), config, &supervisor).await;
+    if config.mesh.enabled {
+        let gate = mesh::gate(&config.mesh, data, store.clone())?;
+        let settings = wiring::swarm(config, name.as_str(), &gate);
+        let swarm = mesh::start(Arc::new(identity), settings, &supervisor).await;
         let status = swarm.status();
         known.addresses.clone_from(&status.borrow().addresses);
         let (publish, gateway, file) = (publish.clone(), gateway.clone(), node_file.clone());

@@ -11,7 +11,7 @@ use actix_web::{
 };
 use rmcp_actix_web::transport::StreamableHttpService;
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::{limits, principal::Principal};
+use toolmesh_core::{limits, principal::{Principal, Role}};
 
 use super::{
     Config,
@@ -104,7 +104,7 @@ pub(super) fn serve(
     let sessions = shared.sessions.clone();
     let body_bytes = config.limits.body_bytes.saturating_mul(2); // The guard's bound comes first; wrapping adds a little.
     let service = StreamableHttpService::builder()
-        .service_factory(Arc::new(move || Ok(Handler::new(router.clone()))))
+        .service_factory(Arc::new(move || Ok(Handler::new(router.clone(), Role::Client))))
         .session_manager(sessions)
         .json_response(true)
         .max_request_body_bytes(body_bytes)

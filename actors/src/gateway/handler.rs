@@ -18,16 +18,16 @@ use rmcp::{
     service::{NotificationContext, RequestContext, SubscriptionContext},
 };
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use toolmesh_core::{
     call::{CallError, RpcError},
     limits,
     principal::{Principal, Role},
-    router::Catalogue,
+    router::Exposure,
 };
 
 use super::raw;
-use crate::router::{Request, RouterHandle};
+use crate::router::{Changes, Request, RouterHandle};
 
 /// How long a 2026-07-28 client may keep the list before it asks again; changes are told at once
 /// to who subscribes.
@@ -41,14 +41,14 @@ const SESSION_CHECK: Duration = Duration::from_secs(30);
 pub(super) struct Handler {
     router: RouterHandle,
     /// Changes since the subscription was accepted: rmcp acknowledges it before it runs.
-    changes: Arc<Mutex<Option<Catalogues>>>,
+    changes: Arc<Mutex<Option<Changes>>>,
+    /// Whom it serves, as far as that decides which list there is.
+    role: Role,
 }
 
-type Catalogues = watch::Receiver<Arc<Catalogue>>;
-
 impl Handler {
-    pub(super) fn new(router: RouterHandle) -> Self {
-        Self { router, changes: Arc::default() }
+    pub(super) fn new(router: RouterHandle, role: Role) -> Self {
+        Self { router, changes: Arc::default(), role }
     }
 
     async fn call(
@@ -99,7 +99,7 @@ impl Handler {
     fn list(
         &self,
         params: &Map<String, Value>,
-        role: Role,
+        who: &Principal,
         modern: bool,
     ) -> Result<Map<String, Value>, RpcError> {
         let cursor = match params.get("cursor") {
@@ -110,7 +110,9 @@ impl Handler {
         let view = self.router.view();
         let settings = view.settings();
         let catalogue = view.catalogue();
-        let page = catalogue.page(role, settings.exposure, cursor, settings.page_size.max(1))?;
+        // How tools are exposed is for models; other nodes have their own clients to show them to.
+        let exposure = if who.role == Role::Peer { Exposure::Flat } else { settings.exposure };
+        let page = catalogue.page(who, exposure, cursor, settings.page_size.max(1))?;
         let tools = page.tools.iter().map(|tool| Value::Object(tool.definition.clone())).collect();
         let mut result = Map::from_iter([("tools".to_owned(), Value::Array(tools))]);
         if let Some(next) = page.next {
@@ -161,7 +163,7 @@ impl ServerHandler for Handler {
         let result = match request {
             // Boxed: rmcp moves the whole of a handler several times before it runs.
             raw::Request::Call(params) => Box::pin(self.call(params, &context, modern)).await,
-            raw::Request::List(params) => self.list(&params, principal(&context).role, modern),
+            raw::Request::List(params) => self.list(&params, &principal(&context), modern),
         };
         result.map(|result| CustomResult(result.into())).map_err(error_data)
     }
@@ -203,19 +205,19 @@ impl ServerHandler for Handler {
     /// rmcp checks `Mcp-Param-*` headers against the schema; tools that ask for none need no look.
     fn get_tool(&self, name: &str) -> Option<Tool> {
         let catalogue = self.router.view().catalogue();
-        let tool = catalogue.get(Role::Operator, name).filter(|tool| tool.has_header_parameters)?;
+        let tool = catalogue.listed(self.role, name).filter(|tool| tool.has_header_parameters)?;
         serde_json::from_value(tool.definition.clone().into()).ok()
     }
 
     /// Tells a session of an older revision when the list really changed.
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        let mut catalogues = self.router.view().catalogues();
+        let mut changes = self.router.view().changes(self.role);
         let peer = context.peer;
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    changed = catalogues.changed() => {
-                        if changed.is_err() || peer.notify_tool_list_changed().await.is_err() {
+                    more = changes.changed() => {
+                        if !more || peer.notify_tool_list_changed().await.is_err() {
                             return;
                         }
                     }
@@ -233,7 +235,7 @@ impl ServerHandler for Handler {
         &self,
         requested: &SubscriptionFilter,
     ) -> Option<SubscriptionFilter> {
-        let changes = self.router.view().catalogues();
+        let changes = self.router.view().changes(self.role);
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = Some(changes);
         let ours = SubscriptionFilter::builder().tools_list_changed().build();
         Some(requested.intersection(&ours))
@@ -241,7 +243,7 @@ impl ServerHandler for Handler {
 
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
         let accepted = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut catalogues = accepted.unwrap_or_else(|| self.router.view().catalogues());
+        let mut changes = accepted.unwrap_or_else(|| self.router.view().changes(self.role));
         if subscription.accepted().tools_list_changed != Some(true) {
             subscription.cancelled().await;
             return Ok(());
@@ -249,8 +251,8 @@ impl ServerHandler for Handler {
         loop {
             tokio::select! {
                 () = subscription.cancelled() => return Ok(()),
-                changed = catalogues.changed() => {
-                    if changed.is_err() || subscription.sink().notify_tool_list_changed().await.is_err() {
+                more = changes.changed() => {
+                    if !more || subscription.sink().notify_tool_list_changed().await.is_err() {
                         return Ok(());
                     }
                 }
@@ -269,7 +271,7 @@ fn principal(context: &RequestContext<RoleServer>) -> Principal {
     let principal = context.extensions.get::<Principal>().or_else(http);
     principal
         .cloned()
-        .unwrap_or_else(|| Principal { id: Arc::from("nobody"), role: Role::Peer })
+        .unwrap_or_else(|| Principal::new("nobody", Role::Peer))
 }
 
 /// Passes progress on, in order and before the result.

@@ -3,15 +3,23 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, AtomicResponse, Context, Handler, Message, WrapFuture};
-use tokio::task::AbortHandle;
-use toolmesh_core::router::{Catalogue, UpstreamTools};
+use tokio::{sync::watch, task::AbortHandle};
+use toolmesh_core::router::{Catalogue, Runtime, Source};
 
-use super::{Settings, Upstream, handle::Shared};
+use super::{
+    Settings,
+    handle::Shared,
+    links::{relink, source},
+};
 use crate::{
     kit::{Door, DoorError, Obituary, Permit},
-    link::{LinkHandle, Surroundings},
+    link::LinkHandle,
+    registry::Nodes,
     tools::GroupHandle,
 };
+
+/// Wait before news is brought again to a busy router.
+const BUSY_WAIT: Duration = Duration::from_millis(20);
 
 /// Puts settings and built-in tools in force.
 #[derive(Message)]
@@ -22,6 +30,19 @@ pub(super) struct Configure {
     pub(super) permit: Permit,
 }
 
+/// Follows the nodes from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Follow {
+    pub(super) nodes: watch::Receiver<Arc<Nodes>>,
+    pub(super) permit: Permit,
+}
+
+/// Nodes came or went.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Relink(Permit);
+
 /// A link offers something else now.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -29,96 +50,125 @@ pub(super) struct Rebuild(
     #[expect(dead_code, reason = "held until the work is done")] pub(super) Permit,
 );
 
-type Links = BTreeMap<Arc<str>, (LinkHandle, Upstream)>;
-
 /// The actor behind the router's door.
 #[derive(Debug)]
 pub(super) struct Router {
     shared: Arc<Shared>,
     door: Door<Router>,
-    watchers: BTreeMap<Arc<str>, (LinkHandle, AbortHandle)>,
+    watchers: BTreeMap<Runtime, (LinkHandle, AbortHandle)>,
+    following: Option<AbortHandle>,
     _obituary: Obituary,
 }
 
 impl Router {
     pub(super) fn new(shared: Arc<Shared>, door: Door<Self>, obituary: Obituary) -> Self {
-        Self { shared, door, watchers: BTreeMap::new(), _obituary: obituary }
+        Self { shared, door, watchers: BTreeMap::new(), following: None, _obituary: obituary }
     }
 
     fn rebuild(&self) {
         let links = self.shared.links.load();
-        let upstreams = links
-            .iter()
-            .map(|(name, (link, upstream))| {
-                let tools = link.offered().borrow().clone();
-                (name.clone(), UpstreamTools { offer: upstream.offer.clone(), tools })
-            })
-            .collect();
-        let catalogue = Catalogue::build(&self.shared.local_tools(), &upstreams);
+        self.shared.view.stats.keep_replicas(|replica| links.contains_key(&replica.runtime));
+        let sources: Vec<Source> =
+            links.iter().map(|(runtime, link)| source(runtime, link)).collect();
+        let catalogue = Catalogue::build(&self.shared.local_tools(), &sources);
         metrics::gauge!("toolmesh_tools").set(u32::try_from(catalogue.len()).unwrap_or(u32::MAX));
         self.shared.view.publish(catalogue);
+    }
+
+    /// Makes the links fit what is wanted, then watches and lists them.
+    fn relink(&self, permit: Permit) -> AtomicResponse<Self, ()> {
+        let relinked = relink(self.shared.clone()).into_actor(self).map(|links, router, _| {
+            router.shared.links.store(Arc::new(links));
+            router.watch();
+            router.rebuild();
+            drop(permit);
+        });
+        AtomicResponse::new(Box::pin(relinked))
     }
 
     /// Watches every link that is not watched yet, and none that is gone or was replaced.
     fn watch(&mut self) {
         let links = self.shared.links.load_full();
-        self.watchers.retain(|name, (watched, watcher)| {
-            let kept = links.get(name).is_some_and(|(link, _)| link.is_same(watched))
+        self.watchers.retain(|runtime, (watched, watcher)| {
+            let kept = links.get(runtime).is_some_and(|(link, _)| link.is_same(watched))
                 && !watcher.is_finished();
             if !kept {
                 watcher.abort();
             }
             kept
         });
-        for (name, (link, _)) in links.iter() {
-            if self.watchers.contains_key(name) {
+        for (runtime, (link, _)) in links.iter() {
+            if self.watchers.contains_key(runtime) {
                 continue;
             }
             let watcher = tokio::spawn(nudge_on_change(link.clone(), self.door.clone()));
-            self.watchers.insert(name.clone(), (link.clone(), watcher.abort_handle()));
+            self.watchers.insert(runtime.clone(), (link.clone(), watcher.abort_handle()));
         }
+    }
+
+    fn follow(&mut self) {
+        let Some(nodes) = self.shared.nodes.load_full() else { return };
+        let watcher = tokio::spawn(nudge_on_nodes(
+            watch::Receiver::clone(&nodes),
+            self.shared.clone(),
+            self.door.clone(),
+        ));
+        if let Some(earlier) = self.following.replace(watcher.abort_handle()) {
+            earlier.abort();
+        }
+    }
+}
+
+/// Brings news; the router is busy at most for a while.
+async fn nudge<M>(door: &Door<Router>, news: impl Fn(Permit) -> M)
+where
+    Router: Handler<M>,
+    M: Message<Result = ()> + Send + 'static,
+{
+    while door.tell(&news) == Err(DoorError::Busy) {
+        tokio::time::sleep(BUSY_WAIT).await;
     }
 }
 
 /// Tells the router of each change of what `link` offers, until the link is gone.
 async fn nudge_on_change(link: LinkHandle, door: Door<Router>) {
-    let mut offered = link.offered();
+    let (mut offered, mut status) = (link.offered(), link.status());
     offered.mark_changed(); // What it offered before it was watched counts too.
-    while offered.changed().await.is_ok() {
-        while door.tell(Rebuild) == Err(DoorError::Busy) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    loop {
+        let more = tokio::select! {
+            more = offered.changed() => more,
+            more = status.changed() => more,
+        };
+        if more.is_err() {
+            return;
         }
+        nudge(&door, Rebuild).await;
     }
 }
 
-/// Keeps the links whose configuration is the same, ends the others and starts what is new.
-async fn relink(shared: Arc<Shared>, wanted: Vec<Upstream>) -> Links {
-    let mut present = Links::clone(&shared.links.load());
-    let mut links = Links::new();
-    let mut started = Vec::new();
-    for upstream in wanted {
-        let name = upstream.link.name.clone();
-        match present.remove(&name) {
-            Some((link, _)) if *link.config() == upstream.link => {
-                links.insert(name, (link, upstream));
-            }
-            changed => {
-                started.push((changed, upstream));
-            }
+/// Tells the router of nodes that came or went, until nobody knows of nodes any more. How they are
+/// beyond that is read when it is asked for.
+async fn nudge_on_nodes(
+    mut nodes: watch::Receiver<Arc<Nodes>>,
+    shared: Arc<Shared>,
+    door: Door<Router>,
+) {
+    let present = |nodes: &Nodes| -> Vec<_> {
+        nodes.iter().map(|(alias, node)| (alias.clone(), node.peer_id, node.connected)).collect()
+    };
+    let mut before = None;
+    loop {
+        let news = nodes.borrow_and_update().clone();
+        let now = Some(present(&news));
+        shared.view.know(news);
+        if now != before {
+            nudge(&door, Relink).await;
+            before = now;
+        }
+        if nodes.changed().await.is_err() {
+            return;
         }
     }
-    let ended = present.into_values().map(|(link, _)| link);
-    let replaced = started.iter().filter_map(|(old, _)| old.as_ref().map(|(link, _)| link.clone()));
-    let stopping: Vec<LinkHandle> = ended.chain(replaced).collect();
-    futures::future::join_all(stopping.iter().map(LinkHandle::stop)).await;
-    for (_, upstream) in started {
-        let (guard, memory) = (shared.guard.clone(), shared.memory.clone());
-        let surroundings = Surroundings { guard, memory, mesh: None };
-        let (config, clock) = (upstream.link.clone(), shared.clock.clone());
-        let link = LinkHandle::start(config, surroundings, clock, &shared.supervisor).await;
-        links.insert(upstream.link.name.clone(), (link, upstream));
-    }
-    links
 }
 
 impl Actor for Router {
@@ -127,6 +177,7 @@ impl Actor for Router {
     fn started(&mut self, _: &mut Self::Context) {
         self.watch();
         self.rebuild();
+        self.follow();
     }
 }
 
@@ -135,19 +186,29 @@ impl Handler<Configure> for Router {
 
     fn handle(&mut self, message: Configure, _: &mut Self::Context) -> Self::Result {
         let Configure { settings, groups, permit } = message;
-        let shared = self.shared.clone();
         if let Some(groups) = groups {
-            shared.groups.store(Arc::new(groups));
+            self.shared.groups.store(Arc::new(groups));
         }
-        let wanted = settings.upstreams.clone();
-        shared.view.set(settings);
-        let relinked = relink(shared, wanted).into_actor(self).map(|links, router, _| {
-            router.shared.links.store(Arc::new(links));
-            router.watch();
-            router.rebuild();
-            drop(permit);
-        });
-        AtomicResponse::new(Box::pin(relinked))
+        self.shared.view.set(settings);
+        self.relink(permit)
+    }
+}
+
+impl Handler<Follow> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Follow { nodes, permit }: Follow, _: &mut Self::Context) {
+        self.shared.nodes.store(Some(Arc::new(nodes)));
+        self.follow();
+        drop(permit);
+    }
+}
+
+impl Handler<Relink> for Router {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, Relink(permit): Relink, _: &mut Self::Context) -> Self::Result {
+        self.relink(permit)
     }
 }
 

@@ -1,7 +1,9 @@
-//! One call from its name to its result: route, forward, retry what may be repeated.
+//! One call from its name to its result: route, forward, retry what may be repeated, let a replica
+//! stand in.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use serde_json::{Map, Value, json};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -9,14 +11,17 @@ use toolmesh_core::{
     call::{CallError, RpcError, Why},
     limits,
     principal::Principal,
-    router::{Decision, Next, Origin, Runtime, Tool, after_failure},
+    router::{Decision, Failed, Next, Query, Runtime, Target, Tool, after_failure},
 };
 
-use super::{handle::RouterHandle, stats::Stats};
+use super::{handle::RouterHandle, refusal, stats::Ended};
 use crate::{link, tools};
 
 /// `_meta` key with which a caller names the runtime.
 const RUNTIME_KEY: &str = "dev.toolmesh/runtime";
+
+/// `_meta` key with which a caller says how long it waits for the result, in milliseconds.
+const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
 
 /// `_meta` key under which a result says where it came from.
 pub(super) const ROUTE_KEY: &str = "dev.toolmesh/route";
@@ -60,123 +65,148 @@ impl RouterHandle {
             name = take_name(&request.params)?;
         }
         arguments(&request.params)?;
-        let Decision { tool, .. } = self.decide(&request.principal, &name, &request.params)?;
-        let started = Instant::now();
-        let deadline = started + self.time_of(&tool);
-        let (mut attempts, mut may_have_run) = (0, false);
-        let outcome = loop {
-            attempts += 1;
-            let mut outcome = self.attempt(&tool, &request, deadline).await;
-            if let Err(CallError::NotStarted { why, detail, .. }) = &outcome
-                && may_have_run
-            {
-                // This attempt was not started, but an earlier one was.
-                let detail = format!("an earlier attempt may have run; {detail}");
-                outcome = Err(CallError::OutcomeUnknown { why: *why, detail });
-            }
-            let Err(error) = &outcome else { break outcome };
-            may_have_run |= matches!(error, CallError::OutcomeUnknown { .. });
-            let left = deadline.saturating_duration_since(Instant::now());
-            match after_failure(attempts, tool.is_repeatable(), left, error) {
-                Next::GiveUp => break outcome,
-                Next::Retry { within } => {
-                    if !self.is_ready(&tool, within, &request.cancel).await {
-                        break outcome;
-                    }
-                }
-            }
-        };
-        let (runtime, time) = (tool.runtime(), started.elapsed());
-        Stats::count(
-            &self.view().stats,
-            &runtime,
-            &tool.name,
-            time,
-            attempts,
-            outcome.as_ref().map(|_| ()),
-        );
-        outcome.map(|result| with_route(result, &runtime, time, attempts))
-    }
-
-    fn decide(
-        &self,
-        principal: &Principal,
-        name: &str,
-        params: &Map<String, Value>,
-    ) -> Result<Decision, CallError> {
-        let explicit = params.get("_meta").and_then(|meta| meta.get(RUNTIME_KEY));
-        let explicit = match explicit {
-            None => None,
-            Some(runtime) => {
-                Some(runtime.as_str().unwrap_or_default().parse::<Runtime>().map_err(|error| {
-                    RpcError::invalid_params(format!("_meta.{RUNTIME_KEY}: {error}"))
-                })?)
-            }
-        };
-        let view = self.view();
-        let catalogue = view.catalogue();
-        let settings = view.settings();
-        let decision =
-            catalogue.route(principal.role, name, explicit.as_ref(), &settings.patterns, None);
-        decision.ok_or_else(|| {
-            let near = catalogue.near(principal.role, name, 3);
-            let hint = if near.is_empty() {
-                String::new()
-            } else {
-                format!("; near it: {}", near.join(", "))
+        let explicit = explicit(&request.params)?;
+        let asked = Asked { who: &request.principal, name: &name, explicit: explicit.as_ref() };
+        let mut decision = self.decide(&asked)?;
+        let called = Instant::now();
+        let deadline = called + self.time_of(&decision, &request.params);
+        let mut course = Course { called, deadline, attempts: 0, may_have_run: false };
+        loop {
+            let (failed, within) = match self.round(&request, &decision, &mut course).await {
+                Round::Answered(result) => return Ok(result),
+                Round::Failed(error) => return Err(course.judged(error)),
+                Round::Again { failed, within } => (failed, within),
             };
-            let at = explicit.map(|runtime| format!(" at {runtime}")).unwrap_or_default();
-            RpcError::invalid_params(format!("unknown tool: {name}{at}{hint}")).into()
-        })
+            let back = tokio::select! {
+                back = tokio::time::timeout(within, self.back(&asked)) => back.ok(),
+                () = request.cancel.cancelled() => None,
+            };
+            let Some(again) = back else {
+                self.view().stats.count(&failed.ended());
+                return Err(course.judged(failed.error));
+            };
+            self.view().stats.retry(&failed.target.runtime);
+            decision = again;
+        }
     }
 
-    fn time_of(&self, tool: &Tool) -> Duration {
+    /// Chooses who executes the call, and tells of it where policy had a say.
+    fn decide(&self, asked: &Asked<'_>) -> Result<Decision, CallError> {
+        let decision = self.route(asked);
+        refusal::log(asked, decision.as_ref());
+        decision.ok_or_else(|| refusal::explain(self.view(), asked))
+    }
+
+    fn route(&self, asked: &Asked<'_>) -> Option<Decision> {
+        let Asked { who, name, explicit } = *asked;
+        let view = self.view();
+        let patterns = &view.settings().patterns;
+        let median = |replica: &Target| view.stats().median(replica);
+        view.catalogue().route(&Query { who, name, explicit, patterns, median: &median }, None)
+    }
+
+    /// Waits until somebody who executes the tool answers, be it another one than before.
+    async fn back(&self, asked: &Asked<'_>) -> Decision {
+        let mut changes = self.view().changes(asked.who.role);
+        loop {
+            let decision = self.route(asked);
+            let targets = decision.iter().flat_map(|decision| &decision.targets);
+            let links = targets.filter_map(|target| self.link(&target.runtime));
+            let links: FuturesUnordered<_> =
+                links.map(|link| async move { link.ready(limits::RETRY_WAIT).await }).collect();
+            let mut answering = links.filter(|ready| std::future::ready(*ready));
+            tokio::select! {
+                Some(_) = answering.next() => if let Some(decision) = decision {
+                    return decision;
+                },
+                true = changes.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The time of a call: the tool's own, or that of the first who executes it; no more than its
+    /// caller waits.
+    fn time_of(&self, decision: &Decision, params: &Map<String, Value>) -> Duration {
+        let Decision { tool, targets, .. } = decision;
         let own = tool.timeout_s.map(Duration::from_secs);
-        let upstream = match &tool.origin {
-            Origin::Local => None,
-            Origin::Upstream { upstream, .. } => self.timeout(upstream),
-        };
-        own.or(upstream).unwrap_or(limits::TOOL_TIME)
+        let first = || self.timeout(&targets.first()?.runtime);
+        let time = own.or_else(first).unwrap_or(limits::TOOL_TIME);
+        let waits = params.get("_meta").and_then(|meta| meta.get(TIME_LEFT_KEY)?.as_u64());
+        waits.map_or(time, |waits| time.min(Duration::from_millis(waits)))
+    }
+
+    /// Tries each replica that may be tried, one after the other.
+    async fn round(&self, request: &Request, decision: &Decision, course: &mut Course) -> Round {
+        let Decision { tool, targets, .. } = decision;
+        let stats = &self.view().stats;
+        for (place, target) in targets.iter().enumerate() {
+            let started = Instant::now();
+            course.attempts += 1;
+            let outcome = self.attempt(target, request, course.deadline).await;
+            let time = started.elapsed();
+            let error = match outcome {
+                Ok(result) => {
+                    let (name, is_replica) = (&*tool.name, targets.len() > 1);
+                    stats.count(&Ended { target, tool: name, time, is_replica, outcome: Ok(()) });
+                    return Round::Answered(course.routed(result, &target.runtime));
+                }
+                Err(error) => error,
+            };
+            course.may_have_run |= matches!(error, CallError::OutcomeUnknown { .. });
+            let next = after_failure(&Failed {
+                attempt: course.attempts,
+                untried: targets.len() - place - 1,
+                repeatable: tool.is_repeatable(),
+                left: course.deadline.saturating_duration_since(Instant::now()),
+                error: &error,
+            });
+            let failed = Failure { tool: tool.clone(), target: target.clone(), time, error };
+            if let Next::Retry { within } = next {
+                return Round::Again { failed, within };
+            }
+            stats.count(&failed.ended());
+            if next == Next::GiveUp {
+                return Round::Failed(failed.error);
+            }
+            stats.fall_back(&target.runtime);
+            let Failure { error, .. } = &failed;
+            tracing::info!(tool = tool.name, runtime = %target.runtime, %error, "another replica stands in");
+        }
+        Round::Failed(RpcError::invalid_params("nobody executes this tool").into())
     }
 
     async fn attempt(
         &self,
-        tool: &Tool,
+        target: &Target,
         request: &Request,
         deadline: Instant,
     ) -> Result<Map<String, Value>, CallError> {
         let (cancel, progress) = (request.cancel.clone(), request.progress.clone());
-        let result = match &tool.origin {
-            Origin::Local => {
-                let arguments = arguments(&request.params)?.cloned().unwrap_or_default();
-                let call = tools::Call {
-                    tool: tool.name.clone(),
-                    arguments,
-                    principal: request.principal.clone(),
-                    cancel: cancel.clone(),
-                };
-                tokio::select! {
-                    result = self.local(call) => result?,
-                    () = tokio::time::sleep_until(deadline) => return Err(given_up(Why::Timeout)),
-                    () = cancel.cancelled() => return Err(given_up(Why::Cancelled)),
-                }
+        let result = if target.runtime == Runtime::Local {
+            let arguments = arguments(&request.params)?.cloned().unwrap_or_default();
+            let call = tools::Call {
+                tool: target.tool.clone(),
+                arguments,
+                principal: request.principal.clone(),
+                cancel: cancel.clone(),
+            };
+            tokio::select! {
+                result = self.local(call) => result?,
+                () = tokio::time::sleep_until(deadline) => return Err(given_up(Why::Timeout)),
+                () = cancel.cancelled() => return Err(given_up(Why::Cancelled)),
             }
-            Origin::Upstream { upstream, tool } => {
-                let mut params = request.params.clone();
-                params.insert("name".into(), tool.clone().into());
-                let call =
-                    link::Call { method: "tools/call".into(), params, deadline, cancel, progress };
-                let Some(link) = self.link(upstream) else {
-                    let detail = format!("upstream {upstream} is not configured any more");
-                    return Err(CallError::NotStarted {
-                        why: Why::Down,
-                        detail,
-                        retry_after_ms: None,
-                    });
-                };
-                // Boxed: a call of a built-in tool need not carry the size of this.
-                Box::pin(link.forward(call)).await?
-            }
+        } else {
+            let mut params = request.params.clone();
+            params.insert("name".into(), target.tool.clone().into());
+            let call =
+                link::Call { method: "tools/call".into(), params, deadline, cancel, progress };
+            let Some(link) = self.link(&target.runtime) else {
+                let detail = format!("{} is not there any more", target.runtime);
+                return Err(CallError::NotStarted { why: Why::Down, detail, retry_after_ms: None });
+            };
+            // Boxed: a call of a built-in tool need not carry the size of this.
+            Box::pin(link.forward(call)).await?
         };
         match result {
             Value::Object(result) => Ok(result),
@@ -189,14 +219,81 @@ impl RouterHandle {
             }),
         }
     }
+}
 
-    async fn is_ready(&self, tool: &Tool, within: Duration, cancel: &CancellationToken) -> bool {
-        let Origin::Upstream { upstream, .. } = &tool.origin else { return true };
-        let Some(link) = self.link(upstream) else { return false };
-        tokio::select! {
-            ready = link.ready(within) => ready,
-            () = cancel.cancelled() => false,
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) who: &'a Principal,
+    pub(super) name: &'a str,
+    pub(super) explicit: Option<&'a Runtime>,
+}
+
+/// A call on its way.
+#[derive(Debug)]
+struct Course {
+    called: Instant,
+    deadline: Instant,
+    attempts: u32,
+    may_have_run: bool,
+}
+
+impl Course {
+    /// The last error, in the light of the attempts before: that it was not started is not all of
+    /// the truth if an earlier one was.
+    fn judged(&self, error: CallError) -> CallError {
+        match error {
+            CallError::NotStarted { why, detail, .. } if self.may_have_run => {
+                let detail = format!("an earlier attempt may have run; {detail}");
+                CallError::OutcomeUnknown { why, detail }
+            }
+            error => error,
         }
+    }
+
+    /// The result, and where it came from.
+    fn routed(&self, mut result: Map<String, Value>, runtime: &Runtime) -> Routed {
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of a call fit an f64")]
+        let milliseconds = self.called.elapsed().as_micros() as f64 / 1_000.0;
+        let attempts = self.attempts;
+        let route = json!({"runtime": runtime, "attempts": attempts, "milliseconds": milliseconds});
+        match result.get_mut("_meta") {
+            Some(Value::Object(meta)) => {
+                meta.insert(ROUTE_KEY.into(), route);
+            }
+            Some(_) => {} // Not an object: what the server sent is not ours to replace.
+            None => {
+                result.insert("_meta".into(), json!({ROUTE_KEY: route}));
+            }
+        }
+        result
+    }
+}
+
+/// How it went with those who were tried.
+enum Round {
+    Answered(Routed),
+    Failed(CallError),
+    /// It may be tried again if somebody answers before this time is over.
+    Again {
+        failed: Failure,
+        within: Duration,
+    },
+}
+
+/// An attempt that failed.
+struct Failure {
+    tool: Arc<Tool>,
+    target: Target,
+    time: Duration,
+    error: CallError,
+}
+
+impl Failure {
+    fn ended(&self) -> Ended<'_> {
+        let Self { tool, target, time, error } = self;
+        let is_replica = tool.targets.len() > 1;
+        Ended { target, tool: &tool.name, time: *time, is_replica, outcome: Err(error) }
     }
 }
 
@@ -208,6 +305,17 @@ fn take_name(params: &Map<String, Value>) -> Result<String, CallError> {
     let name = params.get("name").and_then(Value::as_str);
     name.map(str::to_owned).ok_or_else(|| {
         RpcError::invalid_params("params.name: the name of a tool is missing").into()
+    })
+}
+
+/// The runtime that the caller names.
+fn explicit(params: &Map<String, Value>) -> Result<Option<Runtime>, CallError> {
+    let Some(runtime) = params.get("_meta").and_then(|meta| meta.get(RUNTIME_KEY)) else {
+        return Ok(None);
+    };
+    let runtime = runtime.as_str().unwrap_or_default().parse();
+    runtime.map(Some).map_err(|error: String| {
+        RpcError::invalid_params(format!("_meta.{RUNTIME_KEY}: {error}")).into()
     })
 }
 
@@ -248,27 +356,6 @@ fn dispatched(mut params: Map<String, Value>) -> Result<Map<String, Value>, Call
     };
     arguments(&params)?;
     Ok(params)
-}
-
-fn with_route(
-    mut result: Map<String, Value>,
-    runtime: &Runtime,
-    time: Duration,
-    attempts: u32,
-) -> Routed {
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of a call fit an f64")]
-    let milliseconds = time.as_micros() as f64 / 1_000.0;
-    let route = json!({"runtime": runtime, "attempts": attempts, "milliseconds": milliseconds});
-    match result.get_mut("_meta") {
-        Some(Value::Object(meta)) => {
-            meta.insert(ROUTE_KEY.into(), route);
-        }
-        Some(_) => {} // Not an object: what the server sent is not ours to replace.
-        None => {
-            result.insert("_meta".into(), json!({ROUTE_KEY: route}));
-        }
-    }
-    result
 }
 
 fn kind(value: &Value) -> &'static str {

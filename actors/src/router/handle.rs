@@ -1,91 +1,40 @@
 //! The only door to the router.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::Value;
 use tokio::sync::watch;
 use toolmesh_core::{
     call::{CallError, RpcError, Why},
     limits,
-    router::{Catalogue, LocalTool},
+    router::{LocalTool, Runtime},
 };
 
 use super::{
-    Settings, Upstream,
-    actor::{Configure, Rebuild, Router},
-    stats::Stats,
+    Settings,
+    actor::{Configure, Follow, Rebuild, Router},
+    links::Links,
+    view::View,
 };
 use crate::{
     kit::{Clock, Door, DoorError, Supervised, Supervisor, row},
-    link::{Guard, LinkHandle, Memory},
+    link::{LinkHandle, Surroundings},
+    registry::Nodes,
     tools::{self, GroupHandle},
 };
-
-/// What reads the router: the catalogue, the settings and the figures. It cannot call anything.
-#[derive(Debug, Clone)]
-pub struct View {
-    catalogue: watch::Sender<Arc<Catalogue>>,
-    settings: Arc<ArcSwap<Settings>>,
-    pub(super) stats: Arc<Stats>,
-}
-
-impl Default for View {
-    fn default() -> Self {
-        Self {
-            catalogue: watch::Sender::new(Arc::default()),
-            settings: Arc::default(),
-            stats: Arc::default(),
-        }
-    }
-}
-
-impl View {
-    /// The present catalogue.
-    pub fn catalogue(&self) -> Arc<Catalogue> {
-        self.catalogue.borrow().clone()
-    }
-
-    /// The catalogue, now and whenever it really changed.
-    pub fn catalogues(&self) -> watch::Receiver<Arc<Catalogue>> {
-        self.catalogue.subscribe()
-    }
-
-    /// The present settings.
-    pub fn settings(&self) -> Arc<Settings> {
-        self.settings.load_full()
-    }
-
-    /// How calls went.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
-    pub(super) fn publish(&self, catalogue: Catalogue) {
-        self.catalogue.send_if_modified(|present| {
-            let changed = **present != catalogue;
-            if changed {
-                *present = Arc::new(catalogue);
-            }
-            changed
-        });
-    }
-
-    pub(super) fn set(&self, settings: Settings) {
-        self.settings.store(Arc::new(settings));
-    }
-}
 
 /// What the actor and its handles share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) view: View,
-    pub(super) links: ArcSwap<BTreeMap<Arc<str>, (LinkHandle, Upstream)>>,
+    pub(super) links: ArcSwap<Links>,
     pub(super) groups: ArcSwap<Vec<GroupHandle>>,
+    /// Where it is told which nodes there are, once it follows them.
+    pub(super) nodes: ArcSwapOption<watch::Receiver<Arc<Nodes>>>,
     pub(super) clock: Clock,
     pub(super) supervisor: Supervisor,
-    pub(super) guard: Arc<Guard>,
-    pub(super) memory: Arc<dyn Memory>,
+    pub(super) surroundings: Surroundings,
 }
 
 impl Shared {
@@ -108,17 +57,16 @@ impl RouterHandle {
         view: View,
         clock: Clock,
         supervisor: Supervisor,
-        guard: Arc<Guard>,
-        memory: Arc<dyn Memory>,
+        surroundings: Surroundings,
     ) -> Self {
         let shared = Arc::new(Shared {
             view,
             links: ArcSwap::default(),
             groups: ArcSwap::default(),
+            nodes: ArcSwapOption::empty(),
             clock,
             supervisor: supervisor.clone(),
-            guard,
-            memory,
+            surroundings,
         });
         let door = Door::new(limits::DOOR);
         let (for_actor, door_for_actor) = (shared.clone(), door.clone());
@@ -147,6 +95,14 @@ impl RouterHandle {
         self.door.ask(|permit| Configure { settings, groups: Some(groups), permit }).await
     }
 
+    /// Keeps a link to every node that is connected, from now on.
+    ///
+    /// # Errors
+    /// The node is stopping, or the router is busy.
+    pub async fn follow(&self, nodes: watch::Receiver<Arc<Nodes>>) -> Result<(), DoorError> {
+        self.door.ask(|permit| Follow { nodes, permit }).await
+    }
+
     /// Lists what the links offer at this moment. They tell of each change by themselves; this is
     /// for who must not be a moment early.
     ///
@@ -161,17 +117,28 @@ impl RouterHandle {
         &self.shared.view
     }
 
-    /// The links, by the upstream's name.
+    /// The links to upstreams, in order of their names.
     pub fn links(&self) -> Vec<LinkHandle> {
-        self.shared.links.load().values().map(|(link, _)| link.clone()).collect()
+        self.links_of(|runtime| !runtime.is_peer())
     }
 
-    pub(super) fn link(&self, upstream: &str) -> Option<LinkHandle> {
-        self.shared.links.load().get(upstream).map(|(link, _)| link.clone())
+    /// The link to a node, by its alias, while it is connected.
+    pub fn node(&self, alias: &Arc<str>) -> Option<LinkHandle> {
+        self.link(&Runtime::Peer(alias.clone()))
     }
 
-    pub(super) fn timeout(&self, upstream: &str) -> Option<Duration> {
-        self.shared.links.load().get(upstream).map(|(_, upstream)| upstream.timeout)
+    fn links_of(&self, which: impl Fn(&Runtime) -> bool) -> Vec<LinkHandle> {
+        let links = self.shared.links.load();
+        let links = links.iter().filter(|(runtime, _)| which(runtime));
+        links.map(|(_, (link, _))| link.clone()).collect()
+    }
+
+    pub(super) fn link(&self, runtime: &Runtime) -> Option<LinkHandle> {
+        self.shared.links.load().get(runtime).map(|(link, _)| link.clone())
+    }
+
+    pub(super) fn timeout(&self, runtime: &Runtime) -> Option<Duration> {
+        self.shared.links.load().get(runtime).map(|(_, upstream)| upstream.timeout)
     }
 
     pub(super) async fn local(&self, call: tools::Call) -> Result<Value, CallError> {
@@ -185,7 +152,7 @@ impl RouterHandle {
     /// Ends all links and takes no more changes.
     pub async fn stop(&self) {
         self.door.close();
-        let links = self.links();
+        let links = self.links_of(|_| true);
         futures::future::join_all(links.iter().map(LinkHandle::stop)).await;
     }
 }

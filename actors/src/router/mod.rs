@@ -1,7 +1,8 @@
 //! The router: one merged catalogue, and where each call runs.
 //!
-//! - Called by: the gateway, for lists and calls; the operator tools, for links; boot and the
-//!   configuration reload.
+//! - Called by: the gateway, for lists and calls; the operator and peer tools, for links; boot and
+//!   the configuration reload. It follows the registry's nodes: one that is connected has a link,
+//!   and its tools leave the catalogue with it.
 //! - Ordering: a call decides on the published snapshot and never passes the mailbox; the actor
 //!   owns the changes of it, one after the other.
 //! - A crash loses: nothing; links live on, and the snapshot is built again from them.
@@ -11,16 +12,23 @@
 mod actor;
 mod call;
 mod handle;
+mod links;
+mod refusal;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::time::Duration;
 
 pub use call::{Request, Routed};
-pub use handle::{RouterHandle, View};
+pub use handle::RouterHandle;
 pub use stats::{RuntimeStats, Stats};
-use toolmesh_core::router::{Exposure, Offer, Pattern};
+use toolmesh_core::{
+    policy::Policy,
+    router::{Exposure, Offer, Pattern},
+};
+pub use view::{Changes, View};
 
 use crate::link;
 
@@ -46,4 +54,6 @@ pub struct Settings {
     pub exposure: Exposure,
     /// Tools in a page.
     pub page_size: usize,
+    /// What other nodes may see and call.
+    pub policy: Policy,
 }

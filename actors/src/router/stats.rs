@@ -2,13 +2,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use metrics::{Counter, Histogram, counter, histogram};
 use serde::Serialize;
-use toolmesh_core::{call::CallError, limits, router::Runtime};
+use toolmesh_core::{
+    call::CallError,
+    limits,
+    router::{Runtime, Target},
+};
 
 /// The figures of one runtime; percentiles are over the last calls.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
@@ -17,8 +21,10 @@ pub struct RuntimeStats {
     pub calls: u64,
     /// Calls that ended without a result.
     pub errors: u64,
-    /// Attempts beyond the first.
+    /// Attempts beyond the first at this runtime.
     pub retries: u64,
+    /// Calls that went on to another replica because this one did not answer.
+    pub fallbacks: u64,
     /// Median time in milliseconds.
     pub p50_ms: f64,
     /// 95th percentile in milliseconds.
@@ -32,6 +38,7 @@ struct Figures {
     calls: u64,
     errors: u64,
     retries: u64,
+    fallbacks: u64,
     recent: VecDeque<Duration>,
     series: HashMap<String, Series>,
 }
@@ -89,30 +96,41 @@ pub struct Stats {
 #[derive(Debug, Default)]
 struct Inner {
     runtimes: BTreeMap<Runtime, Figures>,
+    /// Times of the last calls that replicas answered.
+    replicas: HashMap<Target, VecDeque<Duration>>,
     /// Tools with series of their own.
     named: usize,
 }
 
+/// How a call ended at one runtime.
+#[derive(Debug)]
+pub(super) struct Ended<'a> {
+    /// Where it was sent.
+    pub(super) target: &'a Target,
+    /// The name under which it is listed.
+    pub(super) tool: &'a str,
+    /// How long it took there.
+    pub(super) time: Duration,
+    /// Whether there are other replicas.
+    pub(super) is_replica: bool,
+    /// How it ended.
+    pub(super) outcome: Result<(), &'a CallError>,
+}
+
 impl Stats {
-    /// Counts one call that took `time` and `attempts`.
-    pub(super) fn count(
-        &self,
-        runtime: &Runtime,
-        tool: &str,
-        time: Duration,
-        attempts: u32,
-        outcome: Result<(), &CallError>,
-    ) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let Inner { runtimes, named } = &mut *inner;
-        let figures = runtimes.entry(runtime.clone()).or_default();
+    /// Counts how a call ended at a runtime. It may have been tried there more than once.
+    pub(super) fn count(&self, ended: &Ended<'_>) {
+        let Ended { target, tool, time, outcome, .. } = *ended;
+        let mut inner = self.lock();
+        let Inner { runtimes, replicas, named } = &mut *inner;
+        if ended.is_replica && outcome.is_ok() {
+            let times = replicas.entry(target.clone()).or_default();
+            keep(times, time, limits::REPLICA_SAMPLES);
+        }
+        let figures = runtimes.entry(target.runtime.clone()).or_default();
         figures.calls += 1;
         figures.errors += u64::from(outcome.is_err());
-        figures.retries += u64::from(attempts.saturating_sub(1));
-        if figures.recent.len() == limits::LATENCY_SAMPLES {
-            figures.recent.pop_front();
-        }
-        figures.recent.push_back(time);
+        keep(&mut figures.recent, time, limits::LATENCY_SAMPLES);
         if let Some(series) = figures.series.get(tool) {
             return series.count(time, outcome);
         }
@@ -120,12 +138,39 @@ impl Stats {
         let label = if *named < limits::METRIC_TOOLS { tool } else { OTHER };
         *named += usize::from(label != OTHER);
         let series = figures.series.entry(label.to_owned());
-        series.or_insert_with(|| Series::new(runtime, label)).count(time, outcome);
+        series.or_insert_with(|| Series::new(&target.runtime, label)).count(time, outcome);
+    }
+
+    /// Counts an attempt at a runtime beyond the first.
+    pub(super) fn retry(&self, runtime: &Runtime) {
+        self.lock().runtimes.entry(runtime.clone()).or_default().retries += 1;
+    }
+
+    /// Counts a call that went on to another replica.
+    pub(super) fn fall_back(&self, runtime: &Runtime) {
+        self.lock().runtimes.entry(runtime.clone()).or_default().fallbacks += 1;
+    }
+
+    /// The median time of the last calls that a replica answered.
+    pub fn median(&self, replica: &Target) -> Option<Duration> {
+        let inner = self.lock();
+        let mut times: Vec<Duration> = inner.replicas.get(replica)?.iter().copied().collect();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied()
+    }
+
+    /// Forgets the replicas that are not there any more.
+    pub(super) fn keep_replicas(&self, are_there: impl Fn(&Target) -> bool) {
+        self.lock().replicas.retain(|replica, _| are_there(replica));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The figures of every runtime that was called.
     pub fn read(&self) -> BTreeMap<String, RuntimeStats> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
         inner
             .runtimes
             .iter()
@@ -148,9 +193,18 @@ impl Figures {
             calls: self.calls,
             errors: self.errors,
             retries: self.retries,
+            fallbacks: self.fallbacks,
             p50_ms: percentile(50),
             p95_ms: percentile(95),
             p99_ms: percentile(99),
         }
     }
+}
+
+/// Adds the time of a call to the last `most`.
+fn keep(times: &mut VecDeque<Duration>, time: Duration, most: usize) {
+    if times.len() == most {
+        times.pop_front();
+    }
+    times.push_back(time);
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use super::{Request, RouterHandle, Settings, Upstream, View};
 use crate::{
     kit::{Clock, Fault, Supervisor},
     link::{
-        Guard,
+        Guard, Surroundings,
         tests::rig::{Notebook, PATIENCE, server, side_file, stdio, times},
     },
 };
@@ -33,7 +33,8 @@ impl Rig {
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let (guard, memory) = (Arc::new(Guard::default()), Arc::new(Notebook::default()));
-        let router = RouterHandle::start(View::default(), clock, supervisor, guard, memory).await;
+        let surroundings = Surroundings { guard, memory, mesh: None };
+        let router = RouterHandle::start(View::default(), clock, supervisor, surroundings).await;
         let rig = Self { router, _faults: faults };
         rig.configure(upstreams).await;
         rig
@@ -46,14 +47,14 @@ impl Rig {
     }
 
     fn lists(&self, tool: &str) -> bool {
-        self.router.view().catalogue().get(Role::Client, tool).is_some()
+        self.router.view().catalogue().get(&Principal::local(), tool).is_some()
     }
 
     async fn until_listed(&self, tool: &str) {
-        let mut catalogues = self.router.view().catalogues();
-        let listed = catalogues.wait_for(|all| all.get(Role::Client, tool).is_some());
+        let mut changes = self.router.view().changes(Role::Client);
+        let listed = async { while !self.lists(tool) && changes.changed().await {} };
         let listed = tokio::time::timeout(PATIENCE, listed).await;
-        assert!(listed.is_ok_and(|listed| listed.is_ok()), "{tool} is not listed");
+        assert!(listed.is_ok() && self.lists(tool), "{tool} is not listed");
     }
 
     fn pid(&self, upstream: &str) -> Option<u32> {
@@ -76,7 +77,7 @@ impl Rig {
 fn upstream(name: &str, program: &str, log: &Path) -> Upstream {
     let mut link = stdio(&server(program), &[], log);
     link.name = name.into();
-    let offer = Offer { prefix: name.into(), category: None, overrides: BTreeMap::new() };
+    let offer = Offer { prefix: name.into(), ..Offer::default() };
     Upstream { link, offer, timeout: Duration::from_secs(10) }
 }
 

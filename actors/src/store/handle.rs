@@ -103,11 +103,11 @@ impl StoreHandle {
         for token in state.tokens.values() {
             if bool::from(token.sha256.ct_eq(&digest)) {
                 found =
-                    Some(Principal { id: format!("token:{}", token.id).into(), role: token.role });
+                    Some(Principal::new(format!("token:{}", token.id), token.role));
             }
         }
         if bool::from(self.operator.ct_eq(&digest)) {
-            found = Some(Principal { id: "operator".into(), role: Role::Operator });
+            found = Some(Principal::new("operator", Role::Operator));
         }
         found
     }

@@ -11,7 +11,7 @@ use toolmesh_core::{
     call::{CallError, RpcError},
     limits,
     principal::{Principal, Role},
-    router::{CATALOGUE_CATEGORY, Candidate, Exposure, LocalTool, Runtime, Tool},
+    router::{CATALOGUE_CATEGORY, Candidate, Exposure, LocalTool, Query, Runtime, Tool},
 };
 
 use super::{
@@ -265,7 +265,7 @@ impl CatalogueTools {
 
     fn categories(&self, principal: &Principal) -> Categories {
         let mut categories = BTreeMap::new();
-        for tool in self.view.catalogue().visible(principal.role) {
+        for tool in self.view.catalogue().visible(principal) {
             *categories.entry(tool.category.clone()).or_insert(0) += 1;
         }
         Categories { total: categories.values().sum(), categories }
@@ -275,12 +275,8 @@ impl CatalogueTools {
         within("limit", arguments.limit, 1_000)?;
         let catalogue = self.view.catalogue();
         let fits = |tool: &&Tool| arguments.category.as_ref().is_none_or(|c| *c == tool.category);
-        let page = catalogue.page(
-            principal.role,
-            Exposure::Flat,
-            arguments.cursor.as_deref(),
-            usize::MAX,
-        )?;
+        let page =
+            catalogue.page(principal, Exposure::Flat, arguments.cursor.as_deref(), usize::MAX)?;
         let mut rest = page.tools.into_iter().filter(fits);
         let tools: Vec<Summary> =
             rest.by_ref().take(arguments.limit).map(|tool| summary(tool, None)).collect();
@@ -288,7 +284,7 @@ impl CatalogueTools {
             (Some(_), Some(last)) => Some(format!("after:{}", last.name)),
             _ => None,
         };
-        let total = catalogue.visible(principal.role).filter(|tool| fits(&tool.as_ref())).count();
+        let total = catalogue.visible(principal).filter(|tool| fits(&tool.as_ref())).count();
         if let (0, Some(category)) = (total, &arguments.category) {
             return Err(RpcError::invalid_params(format!(
                 "no category {category:?}; tools_list_categories lists them"
@@ -304,7 +300,7 @@ impl CatalogueTools {
         arguments: &SchemaArguments,
     ) -> Result<Definition, CallError> {
         let catalogue = self.view.catalogue();
-        let Some(tool) = catalogue.get(principal.role, &arguments.name) else {
+        let Some(tool) = catalogue.get(principal, &arguments.name) else {
             let name = &arguments.name;
             return Err(RpcError::invalid_params(format!(
                 "unknown tool: {name}; find its name with tools_search"
@@ -314,7 +310,7 @@ impl CatalogueTools {
         Ok(Definition {
             tool: tool.definition.clone(),
             category: tool.category.clone(),
-            runtime: tool.runtime().to_string(),
+            runtime: tool.runtimes(),
         })
     }
 
@@ -325,9 +321,9 @@ impl CatalogueTools {
     ) -> Result<Tools, CallError> {
         within("limit", arguments.limit, limits::SEARCH_HITS_MAX)?;
         let catalogue = self.view.catalogue();
-        let hits = catalogue.search(principal.role, &arguments.query, arguments.limit);
+        let hits = catalogue.search(principal, &arguments.query, arguments.limit);
         let tools = hits.into_iter().map(|(tool, score)| summary(tool, Some(score))).collect();
-        Ok(Tools { tools, total: catalogue.visible(principal.role).count(), next_cursor: None })
+        Ok(Tools { tools, total: catalogue.visible(principal).count(), next_cursor: None })
     }
 
     fn explain(
@@ -342,17 +338,19 @@ impl CatalogueTools {
             .transpose()?;
         let (catalogue, settings) = (self.view.catalogue(), self.view.settings());
         let mut trace: Vec<Candidate> = Vec::new();
-        let decision = catalogue.route(
-            principal.role,
-            &arguments.tool,
-            explicit.as_ref(),
-            &settings.patterns,
-            Some(&mut trace),
-        );
+        let query = Query {
+            who: principal,
+            name: &arguments.tool,
+            explicit: explicit.as_ref(),
+            patterns: &settings.patterns,
+            median: &|replica| self.view.stats().median(replica),
+        };
+        let decision = catalogue.route(&query, Some(&mut trace));
         let tool = decision.as_ref().map(|decision| &decision.tool);
+        let first = decision.as_ref().and_then(|decision| decision.targets.first());
         Ok(Explanation {
             tool: tool.map(|tool| tool.name.clone()),
-            runtime: tool.map(|tool| tool.runtime().to_string()),
+            runtime: first.map(|target| target.runtime.to_string()),
             repeatable: tool.map(|tool| tool.is_repeatable()),
             rule: decision.as_ref().map(|decision| json(&decision.rule)),
             candidates: trace.iter().map(json).collect(),
@@ -370,7 +368,7 @@ fn summary(tool: &Tool, score: Option<f32>) -> Summary {
         name: tool.name.clone(),
         description: first_line,
         category: tool.category.clone(),
-        runtime: tool.runtime().to_string(),
+        runtime: tool.runtimes(),
         score,
     }
 }

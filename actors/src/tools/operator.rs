@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use toolmesh_core::{
     call::{CallError, RpcError},
-    principal::Role,
+    principal::{Principal, Role},
     router::LocalTool,
 };
 
@@ -283,7 +283,7 @@ impl OperatorTools {
             http: facts.http,
             data: facts.data,
             addresses: facts.addresses,
-            tools: self.router.view().catalogue().visible(Role::Client).count(),
+            tools: self.router.view().catalogue().visible(&Principal::local()).count(),
             sessions: self.sessions.get(),
             upstreams: self.upstreams(),
         }

@@ -8,6 +8,7 @@ pub mod call;
 pub mod json;
 pub mod limits;
 pub mod link;
+pub mod policy;
 pub mod principal;
 pub mod registry;
 pub mod router;

@@ -1,8 +1,13 @@
-//! Who asks: a principal, its role, and which audience a tool has.
+//! Who asks: a principal, its role, and which tools are for it.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    policy::Grant,
+    router::{Runtime, Tool},
+};
 
 /// What a principal may do. Ordered: a greater role may do all that a smaller one may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,41 +45,47 @@ impl std::str::FromStr for Role {
 }
 
 /// The authenticated asker of a request. Two requests with equal `id` share quotas and sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// `local` for clients without a token, `operator` for the node's own token, else `token:<id>`.
+    /// `local` for clients without a token, `operator` for the node's own token, `token:<id>`, or
+    /// `peer:<PeerId>`.
     pub id: Arc<str>,
     /// What it may do.
     pub role: Role,
+    /// What the policy grants a peer; without one it may nothing. Other roles need none.
+    pub grant: Option<Arc<Grant>>,
 }
 
 impl Principal {
+    /// Who proved to be `id` and is no other node.
+    pub fn new(id: impl Into<Arc<str>>, role: Role) -> Self {
+        Self { id: id.into(), role, grant: None }
+    }
+
     /// All clients without a token: one principal.
     pub fn local() -> Self {
-        Self { id: "local".into(), role: Role::Client }
+        Self::new("local", Role::Client)
     }
 
-    /// Whether a tool of `audience` may be seen and called by this principal.
-    pub fn may(&self, audience: Role) -> bool {
-        self.role >= audience
+    /// The node with this PeerId, and what it is granted at this moment.
+    pub fn peer(peer_id: &str, grant: Grant) -> Self {
+        let id = format!("peer:{peer_id}").into();
+        Self { id, role: Role::Peer, grant: Some(Arc::new(grant)) }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_operator_may_all_and_a_peer_only_peer_tools() {
-        let who = |role| Principal { id: "x".into(), role };
-        for (role, audience, may) in [
-            (Role::Peer, Role::Peer, true),
-            (Role::Peer, Role::Client, false),
-            (Role::Client, Role::Peer, true),
-            (Role::Client, Role::Operator, false),
-            (Role::Operator, Role::Operator, true),
-        ] {
-            assert_eq!(who(role).may(audience), may, "{role} {audience}");
+    /// Whether `tool` may be seen and called by this principal: the one gate for lists, searches,
+    /// explanations and calls.
+    pub fn may(&self, tool: &Tool) -> bool {
+        if self.role > Role::Peer {
+            return self.role >= tool.audience;
         }
+        tool.audience == Role::Peer
+            && self.grant.as_ref().is_some_and(|grant| {
+                if tool.is_at(&Runtime::Local) {
+                    grant.allows_built_in(&tool.name)
+                } else {
+                    grant.allows_tool(&tool.name)
+                }
+            })
     }
 }

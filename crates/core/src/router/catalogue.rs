@@ -1,17 +1,20 @@
-//! The merged tool list: an immutable snapshot, rebuilt when what a link offers changes.
+//! The merged tool lists: an immutable snapshot, rebuilt when what a link offers changes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, OnceLock},
 };
 
-use serde_json::{Map, Value};
-
 use super::{
-    name::{listed_name, shortened},
+    merge,
+    runtime::Runtime,
     search::{Hit, Index},
+    tool::{LocalTool, Source, Tool},
 };
-use crate::{call::RpcError, principal::Role};
+use crate::{
+    call::RpcError,
+    principal::{Principal, Role},
+};
 
 /// Bytes of a name up to which it is compared; tools have names of 64.
 const NAME_BYTES_READ: usize = 128;
@@ -19,125 +22,8 @@ const NAME_BYTES_READ: usize = 128;
 /// Likeness (Jaro and Winkler, 0 to 1) from which a name may be a misspelling of another.
 const ALIKE: f64 = 0.93;
 
-/// `_meta` key in which an upstream may say a tool's category.
-const CATEGORY_KEYS: [&str; 2] = ["dev.toolmesh/category", "category"];
-
 /// The category of the tools with which a client explores all others.
 pub const CATALOGUE_CATEGORY: &str = "catalogue";
-
-/// Where a tool is executed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// By this node itself.
-    Local,
-    /// By an upstream server, under the name it gave the tool.
-    Upstream {
-        /// The upstream's name in the configuration.
-        upstream: Arc<str>,
-        /// The tool's name there.
-        tool: String,
-    },
-}
-
-/// One tool of the merged list.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tool {
-    /// The name clients see.
-    pub name: String,
-    /// Who executes it.
-    pub origin: Origin,
-    /// Who may see and call it.
-    pub audience: Role,
-    /// The MCP tool definition as its server sent it, unknown fields included, under our name.
-    pub definition: Map<String, Value>,
-    /// The group it is shown in.
-    pub category: String,
-    /// Calling it changes nothing.
-    pub read_only: bool,
-    /// Calling it again with the same arguments changes nothing more.
-    pub idempotent: bool,
-    /// Its own time limit in seconds, if the operator set one.
-    pub timeout_s: Option<u64>,
-    /// Whether its schema asks for arguments in HTTP headers (SEP-2243).
-    pub has_header_parameters: bool,
-}
-
-impl Tool {
-    /// Whether a call whose outcome is unknown may be repeated.
-    pub fn is_repeatable(&self) -> bool {
-        self.read_only || self.idempotent
-    }
-
-    /// What the tool does, in its own words.
-    pub fn description(&self) -> &str {
-        self.definition.get("description").and_then(Value::as_str).unwrap_or_default()
-    }
-
-    fn search_text(&self) -> String {
-        let text = |key: &str| self.definition.get(key).and_then(Value::as_str).unwrap_or_default();
-        let parameters = self
-            .definition
-            .get("inputSchema")
-            .and_then(|schema| schema.get("properties"))
-            .and_then(Value::as_object)
-            .map(|properties| properties.keys().map(String::as_str).collect::<Vec<_>>().join(" "))
-            .unwrap_or_default();
-        // The name twice: who asks in the words of a name means that tool.
-        format!(
-            "{name} {name} {title} {description} {category} {parameters}",
-            name = self.name,
-            title = text("title"),
-            description = text("description"),
-            category = self.category,
-        )
-    }
-}
-
-/// What the operator says of one tool of an upstream; wins over the tool's annotations.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// Calling it changes nothing.
-    pub read_only: Option<bool>,
-    /// Calling it again changes nothing more.
-    pub idempotent: Option<bool>,
-    /// Time limit in seconds.
-    pub timeout_s: Option<u64>,
-    /// Neither listed nor callable.
-    pub hide: bool,
-    /// The group it is shown in.
-    pub category: Option<String>,
-}
-
-/// A built-in tool.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LocalTool {
-    /// The MCP tool definition.
-    pub definition: Map<String, Value>,
-    /// Who may see and call it.
-    pub audience: Role,
-    /// The group it is shown in.
-    pub category: &'static str,
-}
-
-/// What the operator says of an upstream's tools.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Offer {
-    /// Prefix of the listed names; may be empty.
-    pub prefix: String,
-    /// Category of all its tools, if set.
-    pub category: Option<String>,
-    /// Per tool, by its name at the upstream.
-    pub overrides: BTreeMap<String, Overrides>,
-}
-
-/// What an upstream offers: the operator's word and the last list it sent.
-#[derive(Debug, Clone, Default)]
-pub struct UpstreamTools {
-    /// The operator's word.
-    pub offer: Offer,
-    /// The tools as the upstream listed them.
-    pub tools: Arc<Vec<Map<String, Value>>>,
-}
 
 /// How tools are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -158,104 +44,143 @@ pub struct Page<'a> {
     pub next: Option<String>,
 }
 
-/// An immutable snapshot of the merged list, sorted by name.
-#[derive(Debug, Default)]
+/// An immutable snapshot of what a node offers: one list for clients and operators, one for other
+/// nodes. What another node offers is in the first alone, so no node reaches a third one by us.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalogue {
+    for_clients: Arc<Listing>,
+    for_nodes: Arc<Listing>,
+}
+
+/// One list, sorted by name, with what finds a tool in it.
+#[derive(Debug, Default)]
+struct Listing {
     tools: Vec<Arc<Tool>>,
     by_name: HashMap<String, usize>,
+    /// By the name at who executes it.
     by_bare_name: HashMap<String, Vec<usize>>,
     index: OnceLock<Index>,
 }
 
-impl PartialEq for Catalogue {
+impl PartialEq for Listing {
     fn eq(&self, other: &Self) -> bool {
         self.tools == other.tools
     }
 }
 
-impl Catalogue {
-    /// Merges built-in tools and what upstreams offer. The result depends on nothing else, so it is
-    /// the same after a restart and on every thread.
-    ///
-    /// Two tools that would be listed under one name (possible with empty prefixes) are told apart:
-    /// the second, in order of upstream names, gets its hash form. A tool that an upstream lists
-    /// twice is taken once.
-    pub fn build(local: &[LocalTool], upstreams: &BTreeMap<Arc<str>, UpstreamTools>) -> Self {
-        let mut merged: BTreeMap<String, Tool> = BTreeMap::new();
-        for tool in local {
-            let tool = local_tool(tool);
-            merged.insert(tool.name.clone(), tool);
-        }
-        for (upstream, offered) in upstreams {
-            let mut seen = std::collections::HashSet::new();
-            for definition in offered.tools.iter() {
-                let Some(tool) = upstream_tool(upstream, &offered.offer, definition) else {
-                    continue;
-                };
-                if !seen.insert(definition.get("name")) {
-                    continue;
-                }
-                let name = if merged.contains_key(&tool.name) {
-                    shortened(&format!("{upstream}__{}", tool.name))
-                } else {
-                    tool.name.clone()
-                };
-                merged.insert(name.clone(), named(tool, name));
-            }
-        }
-        let tools: Vec<Arc<Tool>> = merged.into_values().map(Arc::new).collect();
+impl Listing {
+    fn new(tools: impl IntoIterator<Item = Tool>) -> Self {
+        let tools: Vec<Arc<Tool>> = tools.into_iter().map(Arc::new).collect();
         let mut by_name = HashMap::with_capacity(tools.len());
         let mut by_bare_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (position, tool) in tools.iter().enumerate() {
             by_name.insert(tool.name.clone(), position);
-            if let Origin::Upstream { tool, .. } = &tool.origin {
-                by_bare_name.entry(tool.clone()).or_default().push(position);
+            for target in tool.targets.iter().filter(|target| target.runtime != Runtime::Local) {
+                let positions = by_bare_name.entry(target.tool.clone()).or_default();
+                if positions.last() != Some(&position) {
+                    positions.push(position);
+                }
             }
         }
         Self { tools, by_name, by_bare_name, index: OnceLock::new() }
     }
 
-    /// How many tools there are, for whomever.
+    fn get(&self, name: &str) -> Option<&Arc<Tool>> {
+        self.tools.get(*self.by_name.get(name)?)
+    }
+}
+
+impl Catalogue {
+    /// Merges built-in tools and what runtimes offer. The result depends on nothing else, neither
+    /// on the order of `sources`, so it is the same after a restart and on every thread.
+    pub fn build(local: &[LocalTool], sources: &[Source]) -> Self {
+        let mut sources: Vec<&Source> = sources.iter().collect();
+        sources.sort_by(|a, b| a.runtime.cmp(&b.runtime));
+        let listing = |tools: std::collections::BTreeMap<String, Tool>| {
+            Arc::new(Listing::new(tools.into_values()))
+        };
+        Self {
+            for_clients: listing(merge::for_clients(local, &sources)),
+            for_nodes: listing(merge::for_nodes(local, &sources)),
+        }
+    }
+
+    /// The same snapshot with the parts of `earlier` that are equal, so that who follows one list
+    /// can tell cheaply that it is the same.
+    #[must_use]
+    pub fn sharing(mut self, earlier: &Self) -> Self {
+        for (ours, theirs) in [
+            (&mut self.for_clients, &earlier.for_clients),
+            (&mut self.for_nodes, &earlier.for_nodes),
+        ] {
+            if ours == theirs {
+                ours.clone_from(theirs);
+            }
+        }
+        self
+    }
+
+    /// Whether both list the same for a role; exact if one was made by [`Self::sharing`] the other.
+    pub fn is_same_for(&self, role: Role, other: &Self) -> bool {
+        Arc::ptr_eq(self.listing(role), other.listing(role))
+    }
+
+    fn listing(&self, role: Role) -> &Arc<Listing> {
+        if role == Role::Peer { &self.for_nodes } else { &self.for_clients }
+    }
+
+    /// How many tools there are, for whatever client.
     pub fn len(&self) -> usize {
-        self.tools.len()
+        self.for_clients.tools.len()
+    }
+
+    /// Whether a runtime offers any tool to clients.
+    pub fn lists(&self, runtime: &Runtime) -> bool {
+        self.for_clients.tools.iter().any(|tool| tool.is_at(runtime))
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.tools.is_empty()
+        self.len() == 0
     }
 
-    /// All tools that `role` may see, in order of their names.
-    pub fn visible(&self, role: Role) -> impl Iterator<Item = &Arc<Tool>> {
-        self.tools.iter().filter(move |tool| role >= tool.audience)
+    /// All tools that `who` may see, in order of their names.
+    pub fn visible<'a>(&'a self, who: &Principal) -> impl Iterator<Item = &'a Arc<Tool>> {
+        self.listing(who.role).tools.iter().filter(|tool| who.may(tool))
     }
 
-    /// The tool listed as `name`, if `role` may see it.
-    pub fn get(&self, role: Role, name: &str) -> Option<&Arc<Tool>> {
-        let tool = self.tools.get(*self.by_name.get(name)?)?;
-        (role >= tool.audience).then_some(tool)
+    /// The tool listed as `name`, if `who` may see it.
+    pub fn get<'a>(&'a self, who: &Principal, name: &str) -> Option<&'a Arc<Tool>> {
+        self.listing(who.role).get(name).filter(|tool| who.may(tool))
     }
 
-    /// The tools that upstreams call `name` themselves.
-    pub fn by_bare_name(&self, name: &str) -> impl Iterator<Item = &Arc<Tool>> {
-        self.by_bare_name
-            .get(name)
-            .into_iter()
-            .flatten()
-            .filter_map(|position| self.tools.get(*position))
+    /// The tool that is listed as `name` for a role, whoever of that role may see it.
+    pub fn listed(&self, role: Role, name: &str) -> Option<&Arc<Tool>> {
+        self.listing(role).get(name)
+    }
+
+    /// The tools that `who` may see and that have `name` where they are executed.
+    pub fn by_bare_name<'a>(
+        &'a self,
+        who: &Principal,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Arc<Tool>> {
+        let listing = self.listing(who.role);
+        let positions = listing.by_bare_name.get(name).into_iter().flatten();
+        positions.filter_map(|position| listing.tools.get(*position)).filter(|tool| who.may(tool))
     }
 
     /// One page of `tools/list`: up to `size` tools after `cursor`.
     ///
     /// # Errors
     /// -32602 for a cursor that this node never gave.
-    pub fn page(
-        &self,
-        role: Role,
+    pub fn page<'a>(
+        &'a self,
+        who: &Principal,
         exposure: Exposure,
         cursor: Option<&str>,
         size: usize,
-    ) -> Result<Page<'_>, RpcError> {
+    ) -> Result<Page<'a>, RpcError> {
         let after = match cursor {
             None => None,
             Some(cursor) => Some(cursor.strip_prefix("after:").ok_or_else(|| {
@@ -265,7 +190,7 @@ impl Catalogue {
             })?),
         };
         let mut shown = self
-            .visible(role)
+            .visible(who)
             .filter(|tool| exposure == Exposure::Flat || tool.category == CATALOGUE_CATEGORY)
             .skip_while(|tool| after.is_some_and(|after| tool.name.as_str() <= after))
             .map(Arc::as_ref);
@@ -278,110 +203,44 @@ impl Catalogue {
     }
 
     /// The tools that fit `query` best, best first.
-    pub fn search(&self, role: Role, query: &str, limit: usize) -> Vec<(&Arc<Tool>, f32)> {
-        let index = self.index.get_or_init(|| {
-            let texts: Vec<String> = self.tools.iter().map(|tool| tool.search_text()).collect();
+    pub fn search<'a>(
+        &'a self,
+        who: &Principal,
+        query: &str,
+        limit: usize,
+    ) -> Vec<(&'a Arc<Tool>, f32)> {
+        let listing = self.listing(who.role);
+        let index = listing.index.get_or_init(|| {
+            let texts: Vec<String> = listing.tools.iter().map(|tool| tool.search_text()).collect();
             Index::new(texts.iter().map(String::as_str))
         });
         index
-            .search(query, self.tools.len())
+            .search(query, listing.tools.len())
             .into_iter()
-            .filter_map(|Hit { position, score }| Some((self.tools.get(position)?, score)))
-            .filter(|(tool, _)| role >= tool.audience)
+            .filter_map(|Hit { position, score }| Some((listing.tools.get(position)?, score)))
+            .filter(|(tool, _)| who.may(tool))
             .take(limit)
             .collect()
     }
 
     /// Names that may have been meant by `name`, best first: those spelled like it, then those that
     /// a search for it finds.
-    pub fn near(&self, role: Role, name: &str, limit: usize) -> Vec<&str> {
+    pub fn near<'a>(&'a self, who: &Principal, name: &str, limit: usize) -> Vec<&'a str> {
         if name.len() > NAME_BYTES_READ {
             return Vec::new();
         }
         let mut alike: Vec<(f64, &str)> = self
-            .tools
-            .iter()
-            .filter(|tool| role >= tool.audience)
+            .visible(who)
             .map(|tool| (strsim::jaro_winkler(name, &tool.name), tool.name.as_str()))
             .filter(|(likeness, _)| *likeness >= ALIKE)
             .collect();
         alike.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut near: Vec<&str> = alike.into_iter().map(|(_, name)| name).take(limit).collect();
-        for (tool, _) in self.search(role, name, limit) {
+        for (tool, _) in self.search(who, name, limit) {
             if near.len() < limit && !near.contains(&tool.name.as_str()) {
                 near.push(&tool.name);
             }
         }
         near
     }
-}
-
-fn named(mut tool: Tool, name: String) -> Tool {
-    tool.definition.insert("name".into(), name.clone().into());
-    tool.name = name;
-    tool
-}
-
-fn hint(definition: &Map<String, Value>, key: &str) -> bool {
-    definition
-        .get("annotations")
-        .and_then(|annotations| annotations.get(key))
-        .and_then(Value::as_bool)
-        .unwrap_or(false)
-}
-
-fn mentions(schema: Option<&Value>, key: &str) -> bool {
-    match schema {
-        Some(Value::Object(object)) => {
-            object.contains_key(key) || object.values().any(|value| mentions(Some(value), key))
-        }
-        Some(Value::Array(items)) => items.iter().any(|item| mentions(Some(item), key)),
-        _ => false,
-    }
-}
-
-fn local_tool(tool: &LocalTool) -> Tool {
-    Tool {
-        name: tool.definition.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
-        origin: Origin::Local,
-        audience: tool.audience,
-        category: tool.category.to_owned(),
-        read_only: hint(&tool.definition, "readOnlyHint"),
-        idempotent: hint(&tool.definition, "idempotentHint"),
-        timeout_s: None,
-        has_header_parameters: false,
-        definition: tool.definition.clone(),
-    }
-}
-
-fn upstream_tool(
-    upstream: &Arc<str>,
-    offer: &Offer,
-    definition: &Map<String, Value>,
-) -> Option<Tool> {
-    let bare = definition.get("name").and_then(Value::as_str).filter(|name| !name.is_empty())?;
-    let overrides = offer.overrides.get(bare).cloned().unwrap_or_default();
-    if overrides.hide {
-        return None;
-    }
-    let said = definition.get("_meta").and_then(|meta| {
-        CATEGORY_KEYS.iter().find_map(|key| meta.get(key).and_then(Value::as_str))
-    });
-    let category = overrides
-        .category
-        .or_else(|| offer.category.clone())
-        .or_else(|| said.map(str::to_owned))
-        .unwrap_or_else(|| upstream.to_string());
-    let tool = Tool {
-        name: String::new(),
-        origin: Origin::Upstream { upstream: upstream.clone(), tool: bare.to_owned() },
-        audience: Role::Client,
-        category,
-        read_only: overrides.read_only.unwrap_or_else(|| hint(definition, "readOnlyHint")),
-        idempotent: overrides.idempotent.unwrap_or_else(|| hint(definition, "idempotentHint")),
-        timeout_s: overrides.timeout_s,
-        has_header_parameters: mentions(definition.get("inputSchema"), "x-mcp-header"),
-        definition: definition.clone(),
-    };
-    Some(named(tool, listed_name(&offer.prefix, bare)))
 }

@@ -1,18 +1,20 @@
 //! Which tool a name means, where its calls run, and what may be tried again.
 
 mod catalogue;
+mod merge;
 mod name;
 mod retry;
 mod route;
+mod runtime;
 mod search;
 #[cfg(test)]
 mod tests;
+mod tool;
 
-pub use catalogue::CATALOGUE_CATEGORY;
-pub use catalogue::{
-    Catalogue, Exposure, LocalTool, Offer, Origin, Overrides, Page, Tool, UpstreamTools,
-};
+pub use catalogue::{CATALOGUE_CATEGORY, Catalogue, Exposure, Page};
 pub use name::{NAME_LENGTH_MAX, listed_name};
-pub use retry::{Next, after_failure};
-pub use route::{Candidate, Decision, Pattern, Rule, Runtime};
+pub use retry::{Failed, Next, after_failure, order_replicas};
+pub use route::{Candidate, Decision, Pattern, Query, Rule};
+pub use runtime::{Runtime, Target};
 pub use search::{Hit, Index};
+pub use tool::{LocalTool, Offer, Overrides, Source, Tool};

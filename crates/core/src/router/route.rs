@@ -1,58 +1,17 @@
 //! Which runtime a call goes to, and why.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use globset::GlobMatcher;
 use serde::Serialize;
 
-use super::catalogue::{Catalogue, Origin, Tool};
-use crate::principal::Role;
-
-/// Where a call runs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Runtime {
-    /// This node's own tools.
-    Local,
-    /// An upstream server.
-    Upstream(Arc<str>),
-}
-
-impl std::fmt::Display for Runtime {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Local => f.write_str("local"),
-            Self::Upstream(name) => write!(f, "upstream:{name}"),
-        }
-    }
-}
-
-impl std::str::FromStr for Runtime {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once(':') {
-            None if text == "local" => Ok(Self::Local),
-            Some(("upstream", name)) if !name.is_empty() => Ok(Self::Upstream(name.into())),
-            _ => Err(format!("unknown runtime {text:?}: use \"local\" or \"upstream:NAME\"")),
-        }
-    }
-}
-
-impl Serialize for Runtime {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl Tool {
-    /// The runtime that executes this tool.
-    pub fn runtime(&self) -> Runtime {
-        match &self.origin {
-            Origin::Local => Runtime::Local,
-            Origin::Upstream { upstream, .. } => Runtime::Upstream(upstream.clone()),
-        }
-    }
-}
+use super::{
+    catalogue::Catalogue,
+    retry::order_replicas,
+    runtime::{Runtime, Target},
+    tool::Tool,
+};
+use crate::principal::Principal;
 
 /// A configured rule: calls by a bare name (as upstreams give it) that matches go to this runtime.
 #[derive(Debug, Clone)]
@@ -90,6 +49,27 @@ pub struct Candidate {
     pub dropped: Option<String>,
 }
 
+/// What shall be called, and what decides on it.
+#[derive(Clone, Copy)]
+pub struct Query<'a> {
+    /// Who asks.
+    pub who: &'a Principal,
+    /// The name of the tool.
+    pub name: &'a str,
+    /// The runtime that the caller named.
+    pub explicit: Option<&'a Runtime>,
+    /// The configured rules, in order.
+    pub patterns: &'a [Pattern],
+    /// The median time of the last calls of a replica.
+    pub median: &'a dyn Fn(&Target) -> Option<Duration>,
+}
+
+impl std::fmt::Debug for Query<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// The choice.
 #[derive(Debug, Clone)]
 pub struct Decision {
@@ -97,78 +77,134 @@ pub struct Decision {
     pub tool: Arc<Tool>,
     /// The rule that chose it.
     pub rule: Rule,
+    /// Who executes it: the first, and who stands in for it, in this order. Not empty.
+    pub targets: Vec<Target>,
 }
 
 impl Catalogue {
-    /// Chooses the tool that `name` means for `role`; the first rule that finds one wins.
-    /// Every runtime that was looked at is added to `trace`, if given: the same walk is the dry run.
-    pub fn route(
-        &self,
-        role: Role,
-        name: &str,
-        explicit: Option<&Runtime>,
-        patterns: &[Pattern],
-        mut trace: Option<&mut Vec<Candidate>>,
-    ) -> Option<Decision> {
-        let mut chosen: Option<Decision> = None;
-        let mut consider = |rule: Rule,
-                            runtime: &Runtime,
-                            tool: Option<&Arc<Tool>>,
-                            dropped: Option<&str>| {
-            let dropped = match (&chosen, tool) {
-                _ if dropped.is_some() => dropped.map(str::to_owned),
-                (Some(earlier), _) => Some(format!("an earlier rule chose {}", earlier.tool.name)),
-                (None, None) => Some(format!("{runtime} has no tool {name}")),
-                (None, Some(_)) => None,
-            };
-            if let (None, Some(tool)) = (&dropped, tool) {
-                chosen = Some(Decision { tool: tool.clone(), rule });
-            }
-            if let Some(trace) = trace.as_deref_mut() {
-                let tool = tool.map(|tool| tool.name.clone());
-                trace.push(Candidate { rule, runtime: runtime.clone(), tool, dropped });
-                return false;
-            }
-            chosen.is_some()
-        };
+    /// Chooses the tool that is meant; the first rule that finds one wins. Every runtime that was
+    /// looked at is added to `trace`, if given: the same walk is the dry run.
+    ///
+    /// A bare name never means a tool of another node: that has another machine's files.
+    pub fn route(&self, query: &Query<'_>, trace: Option<&mut Vec<Candidate>>) -> Option<Decision> {
+        let mut walk = Walk { query, trace, chosen: None };
+        self.walk(&mut walk);
+        walk.chosen
+    }
 
-        let listed = self.get(role, name);
+    fn walk(&self, walk: &mut Walk<'_, '_>) {
+        let Query { who, name, explicit, patterns, .. } = *walk.query;
+        let listed = self.get(who, name);
         if let Some(runtime) = explicit {
             let there = listed
-                .filter(|tool| tool.runtime() == *runtime)
-                .or_else(|| self.bare_at(role, name, runtime));
-            consider(Rule::Explicit, runtime, there, None);
-            return chosen; // What the caller asked for, or nothing.
+                .filter(|tool| tool.is_at(runtime))
+                .or_else(|| self.bare_at(who, name, runtime));
+            walk.only(Rule::Explicit, runtime, there); // What the caller asked for, or nothing.
+            return;
         }
         if let Some(tool) = listed
-            && consider(Rule::Listed, &tool.runtime(), Some(tool), None)
+            && walk.any(Rule::Listed, tool, None)
         {
-            return chosen;
+            return;
         }
         for pattern in patterns.iter().filter(|pattern| pattern.tools.is_match(name)) {
-            let there = self.bare_at(role, name, &pattern.runtime);
-            if consider(Rule::Pattern, &pattern.runtime, there, None) {
-                return chosen;
+            let there = self.bare_at(who, name, &pattern.runtime);
+            if walk.only(Rule::Pattern, &pattern.runtime, there) {
+                return;
             }
         }
+        let here = |target: &Target| !target.runtime.is_peer() && target.tool == name;
         let bare: Vec<&Arc<Tool>> =
-            self.by_bare_name(name).filter(|tool| role >= tool.audience).collect();
+            self.by_bare_name(who, name).filter(|tool| tool.targets.iter().any(here)).collect();
         let ambiguous = (bare.len() > 1)
             .then_some("several upstreams have a tool of this name; use its listed name");
         for tool in bare {
-            if consider(Rule::Default, &tool.runtime(), Some(tool), ambiguous) {
-                break;
+            if walk.any(Rule::Default, tool, ambiguous) {
+                return;
             }
         }
-        chosen
     }
 
-    fn bare_at(&self, role: Role, name: &str, runtime: &Runtime) -> Option<&Arc<Tool>> {
+    fn bare_at<'a>(
+        &'a self,
+        who: &Principal,
+        name: &str,
+        runtime: &Runtime,
+    ) -> Option<&'a Arc<Tool>> {
+        let is = |target: &Target| target.runtime == *runtime && target.tool == name;
         match runtime {
-            Runtime::Local => self.get(role, name).filter(|tool| tool.origin == Origin::Local),
-            Runtime::Upstream(_) => self
-                .by_bare_name(name)
-                .find(|tool| role >= tool.audience && tool.runtime() == *runtime),
+            Runtime::Local => self.get(who, name).filter(|tool| tool.is_at(runtime)),
+            Runtime::Upstream(_) | Runtime::Peer(_) => {
+                self.by_bare_name(who, name).find(|tool| tool.targets.iter().any(is))
+            }
+        }
+    }
+}
+
+/// One walk through the rules.
+struct Walk<'a, 't> {
+    query: &'a Query<'a>,
+    trace: Option<&'t mut Vec<Candidate>>,
+    chosen: Option<Decision>,
+}
+
+impl Walk<'_, '_> {
+    /// Looks at `tool` where it runs, at its replicas in the order in which they are tried.
+    /// Returns whether the walk is over.
+    fn any(&mut self, rule: Rule, tool: &Arc<Tool>, dropped: Option<&str>) -> bool {
+        let mut targets = tool.targets.clone();
+        order_replicas(&mut targets, self.query.median);
+        self.consider(rule, tool, targets, dropped)
+    }
+
+    /// Looks at a tool at one runtime.
+    fn only(&mut self, rule: Rule, runtime: &Runtime, tool: Option<&Arc<Tool>>) -> bool {
+        if let Some(tool) = tool {
+            let mut targets = tool.targets.clone();
+            targets.retain(|target| target.runtime == *runtime);
+            order_replicas(&mut targets, self.query.median);
+            return self.consider(rule, tool, targets, None);
+        }
+        let dropped =
+            self.earlier().unwrap_or_else(|| format!("{runtime} has no tool {}", self.query.name));
+        self.note(rule, runtime, None, Some(dropped));
+        false
+    }
+
+    fn consider(
+        &mut self,
+        rule: Rule,
+        tool: &Arc<Tool>,
+        targets: Vec<Target>,
+        dropped: Option<&str>,
+    ) -> bool {
+        let dropped = dropped.map(str::to_owned).or_else(|| self.earlier());
+        for (place, target) in targets.iter().enumerate() {
+            let dropped = dropped.clone().or_else(|| {
+                (place > 0).then(|| "stands in if those before it do not answer".to_owned())
+            });
+            self.note(rule, &target.runtime, Some(tool), dropped);
+        }
+        if dropped.is_none() && !targets.is_empty() {
+            self.chosen = Some(Decision { tool: tool.clone(), rule, targets });
+        }
+        self.chosen.is_some() && self.trace.is_none()
+    }
+
+    fn earlier(&self) -> Option<String> {
+        self.chosen.as_ref().map(|earlier| format!("an earlier rule chose {}", earlier.tool.name))
+    }
+
+    fn note(
+        &mut self,
+        rule: Rule,
+        runtime: &Runtime,
+        tool: Option<&Arc<Tool>>,
+        dropped: Option<String>,
+    ) {
+        if let Some(trace) = self.trace.as_deref_mut() {
+            let tool = tool.map(|tool| tool.name.clone());
+            trace.push(Candidate { rule, runtime: runtime.clone(), tool, dropped });
         }
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     call::{CallError, RpcError, Why},
     limits,
-    principal::Role,
+    principal::{Principal, Role},
 };
 
 fn object(value: Value) -> Map<String, Value> {
@@ -18,8 +18,9 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-fn upstream(prefix: &str, tools: &[Value]) -> UpstreamTools {
-    UpstreamTools {
+fn offered(prefix: &str, tools: &[Value]) -> Source {
+    Source {
+        runtime: Runtime::Local,
         offer: Offer { prefix: prefix.into(), ..Offer::default() },
         tools: Arc::new(tools.iter().cloned().map(object).collect()),
     }
@@ -29,10 +30,10 @@ fn tool(name: &str, description: &str) -> Value {
     json!({"name": name, "description": description, "inputSchema": {"type": "object"}})
 }
 
-fn upstreams<const N: usize>(
-    list: [(&str, UpstreamTools); N],
-) -> BTreeMap<Arc<str>, UpstreamTools> {
-    list.into_iter().map(|(name, tools)| (Arc::from(name), tools)).collect()
+fn upstreams<const N: usize>(list: [(&str, Source); N]) -> Vec<Source> {
+    let upstream =
+        |(name, tools): (&str, _)| Source { runtime: Runtime::Upstream(name.into()), ..tools };
+    list.into_iter().map(upstream).collect()
 }
 
 fn local() -> Vec<LocalTool> {
@@ -50,14 +51,34 @@ fn two_disks() -> Catalogue {
     Catalogue::build(
         &local(),
         &upstreams([
-            ("home", upstream("home", &[tool("read_file", "Reads a file"), tool("only_home", "")])),
-            ("work", upstream("work", &[tool("read_file", "Reads a file")])),
+            ("home", offered("home", &[tool("read_file", "Reads a file"), tool("only_home", "")])),
+            ("work", offered("work", &[tool("read_file", "Reads a file")])),
         ]),
     )
 }
 
-fn names(catalogue: &Catalogue, role: Role) -> Vec<&str> {
-    catalogue.visible(role).map(|tool| tool.name.as_str()).collect()
+fn client() -> Principal {
+    Principal::local()
+}
+
+fn operator() -> Principal {
+    Principal::new("operator", Role::Operator)
+}
+
+fn names<'a>(catalogue: &'a Catalogue, who: &Principal) -> Vec<&'a str> {
+    catalogue.visible(who).map(|tool| tool.name.as_str()).collect()
+}
+
+/// Chooses for a client, where no replica was called yet.
+fn route(
+    catalogue: &Catalogue,
+    name: &str,
+    explicit: Option<&Runtime>,
+    patterns: &[Pattern],
+    trace: Option<&mut Vec<Candidate>>,
+) -> Option<Decision> {
+    let (who, median) = (client(), |_: &Target| None);
+    catalogue.route(&Query { who: &who, name, explicit, patterns, median: &median }, trace)
 }
 
 #[test]
@@ -77,13 +98,13 @@ fn names_fit_every_client_and_stay_apart() {
 #[test]
 fn an_operator_tool_is_neither_listed_nor_found_without_the_role() {
     let catalogue = two_disks();
-    assert!(names(&catalogue, Role::Operator).contains(&"token_create"));
-    assert!(!names(&catalogue, Role::Client).contains(&"token_create"));
-    assert!(catalogue.get(Role::Client, "token_create").is_none());
-    assert!(catalogue.route(Role::Client, "token_create", None, &[], None).is_none());
+    assert!(names(&catalogue, &operator()).contains(&"token_create"));
+    assert!(!names(&catalogue, &client()).contains(&"token_create"));
+    assert!(catalogue.get(&client(), "token_create").is_none());
+    assert!(route(&catalogue, "token_create", None, &[], None).is_none());
     assert!(
         catalogue
-            .search(Role::Client, "token create", 10)
+            .search(&client(), "token create", 10)
             .iter()
             .all(|(t, _)| t.name != "token_create")
     );
@@ -93,7 +114,7 @@ fn an_operator_tool_is_neither_listed_nor_found_without_the_role() {
 fn tools_of_two_machines_are_never_merged() {
     let catalogue = two_disks();
     assert_eq!(
-        names(&catalogue, Role::Client),
+        names(&catalogue, &client()),
         ["home__only_home", "home__read_file", "tools_search", "work__read_file"]
     );
 }
@@ -101,9 +122,8 @@ fn tools_of_two_machines_are_never_merged() {
 #[test]
 fn unknown_fields_of_a_definition_survive() {
     let given = json!({"name": "t", "inputSchema": {}, "execution": {"x": 1}, "new": [1.5, 2]});
-    let catalogue = Catalogue::build(&[], &upstreams([("u", upstream("u", &[given]))]));
-    let listed =
-        catalogue.get(Role::Client, "u__t").map(|tool| Value::from(tool.definition.clone()));
+    let catalogue = Catalogue::build(&[], &upstreams([("u", offered("u", &[given]))]));
+    let listed = catalogue.get(&client(), "u__t").map(|tool| Value::from(tool.definition.clone()));
     assert_eq!(
         listed,
         Some(json!({"name": "u__t", "inputSchema": {}, "execution": {"x": 1}, "new": [1.5, 2]}))
@@ -112,7 +132,7 @@ fn unknown_fields_of_a_definition_survive() {
 
 #[test]
 fn the_operator_wins_over_annotations_and_hides_tools() {
-    let mut tools = upstream(
+    let mut tools = offered(
         "u",
         &[
             json!({"name": "a", "annotations": {"readOnlyHint": true}, "_meta": {"category": "said"}}),
@@ -130,13 +150,13 @@ fn the_operator_wins_over_annotations_and_hides_tools() {
         .insert("b".into(), Overrides { idempotent: Some(true), ..Overrides::default() });
     tools.offer.overrides.insert("secret".into(), Overrides { hide: true, ..Overrides::default() });
     let catalogue = Catalogue::build(&[], &upstreams([("u", tools)]));
-    let get = |name: &str| catalogue.get(Role::Client, name).cloned();
+    let get = |name: &str| catalogue.get(&client(), name).cloned();
     let a = get("u__a");
     assert_eq!(a.as_ref().map(|a| (a.is_repeatable(), a.timeout_s)), Some((false, Some(7))));
     assert_eq!(a.map(|a| a.category.clone()), Some("said".to_owned()));
     assert_eq!(get("u__b").map(|b| b.is_repeatable()), Some(true));
     assert!(get("u__secret").is_none());
-    assert!(catalogue.route(Role::Client, "secret", None, &[], None).is_none());
+    assert!(route(&catalogue, "secret", None, &[], None).is_none());
 }
 
 #[test]
@@ -144,23 +164,23 @@ fn empty_prefixes_that_collide_are_told_apart() {
     let catalogue = Catalogue::build(
         &[],
         &upstreams([
-            ("a", upstream("", &[tool("t", "first")])),
-            ("b", upstream("", &[tool("t", "second")])),
+            ("a", offered("", &[tool("t", "first")])),
+            ("b", offered("", &[tool("t", "second")])),
         ]),
     );
-    let listed = names(&catalogue, Role::Client);
+    let listed = names(&catalogue, &client());
     assert_eq!(listed.len(), 2);
     assert!(listed.contains(&"t"), "{listed:?}");
-    assert_eq!(catalogue.get(Role::Client, "t").map(|tool| tool.description()), Some("first"));
+    assert_eq!(catalogue.get(&client(), "t").map(|tool| tool.description()), Some("first"));
 }
 
 #[test]
 fn pages_cover_the_list_once_and_a_foreign_cursor_is_refused() -> Result<(), RpcError> {
     let tools: Vec<Value> = (0..25).map(|n| tool(&format!("t{n:02}"), "")).collect();
-    let catalogue = Catalogue::build(&local(), &upstreams([("u", upstream("u", &tools))]));
+    let catalogue = Catalogue::build(&local(), &upstreams([("u", offered("u", &tools))]));
     let (mut seen, mut cursor) = (Vec::new(), None::<String>);
     loop {
-        let page = catalogue.page(Role::Client, Exposure::Flat, cursor.as_deref(), 10)?;
+        let page = catalogue.page(&client(), Exposure::Flat, cursor.as_deref(), 10)?;
         assert!(page.tools.len() <= 10);
         seen.extend(page.tools.iter().map(|tool| tool.name.clone()));
         cursor = page.next;
@@ -168,9 +188,9 @@ fn pages_cover_the_list_once_and_a_foreign_cursor_is_refused() -> Result<(), Rpc
             break;
         }
     }
-    assert_eq!(seen, names(&catalogue, Role::Client));
-    assert!(catalogue.page(Role::Client, Exposure::Flat, Some("7"), 10).is_err());
-    let few = catalogue.page(Role::Client, Exposure::Search, None, 10)?;
+    assert_eq!(seen, names(&catalogue, &client()));
+    assert!(catalogue.page(&client(), Exposure::Flat, Some("7"), 10).is_err());
+    let few = catalogue.page(&client(), Exposure::Search, None, 10)?;
     assert_eq!(
         few.tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(),
         ["tools_search"]
@@ -198,8 +218,8 @@ fn routes_follow_the_rules_in_order() -> Result<(), Box<dyn std::error::Error>> 
         ("nope", None, &patterns[..], None),
     ] {
         let mut trace = Vec::new();
-        let decided = catalogue.route(Role::Client, name, explicit, patterns, None);
-        let traced = catalogue.route(Role::Client, name, explicit, patterns, Some(&mut trace));
+        let decided = route(&catalogue, name, explicit, patterns, None);
+        let traced = route(&catalogue, name, explicit, patterns, Some(&mut trace));
         let flat = |decision: &Option<Decision>| {
             decision.as_ref().map(|decision| (decision.tool.name.clone(), decision.rule))
         };
@@ -219,7 +239,7 @@ fn search_finds_by_words_of_name_and_description() {
         &[],
         &upstreams([(
             "u",
-            upstream(
+            offered(
                 "u",
                 &[
                     tool("read_file", "Reads the contents of a file from disk"),
@@ -232,7 +252,7 @@ fn search_finds_by_words_of_name_and_description() {
     );
     let best = |query: &str| {
         catalogue
-            .search(Role::Client, query, 3)
+            .search(&client(), query, 3)
             .first()
             .map(|(tool, _)| tool.name.clone())
             .unwrap_or_default()
@@ -241,7 +261,7 @@ fn search_finds_by_words_of_name_and_description() {
     assert_eq!(best("emails"), "u__sendEmail");
     assert_eq!(best("what time is it"), "u__current_time");
     assert_eq!(best("directories"), "u__list_directory");
-    assert!(catalogue.search(Role::Client, "", 3).is_empty());
+    assert!(catalogue.search(&client(), "", 3).is_empty());
 }
 
 #[test]
@@ -268,7 +288,8 @@ fn only_what_cannot_have_run_or_may_run_twice_is_repeated() {
         (1, true, minute, late, false),
         (1, true, minute, answered, false),
     ] {
-        let next = after_failure(attempt, repeatable, left, &error);
+        let failed = Failed { attempt, untried: 0, repeatable, left, error: &error };
+        let next = after_failure(&failed);
         assert_eq!(matches!(next, Next::Retry { .. }), retried, "{attempt} {repeatable} {error:?}");
     }
 }
@@ -280,34 +301,34 @@ proptest! {
         tools in prop::collection::vec((0_u8..3, ".{0,80}"), 0..60),
         prefix in prop::bool::ANY,
     ) {
-        let mut offered: BTreeMap<Arc<str>, Vec<Value>> = BTreeMap::new();
+        let mut listed: BTreeMap<Arc<str>, Vec<Value>> = BTreeMap::new();
         for (upstream, name) in &tools {
-            offered.entry(format!("u{upstream}").into()).or_default().push(json!({"name": name}));
+            listed.entry(format!("u{upstream}").into()).or_default().push(json!({"name": name}));
         }
-        let offered = offered
+        let sources: Vec<Source> = listed
             .into_iter()
             .map(|(name, tools)| {
                 let shown = if prefix { name.to_string() } else { String::new() };
-                (name, upstream(&shown, &tools))
+                Source { runtime: Runtime::Upstream(name), ..offered(&shown, &tools) }
             })
             .collect();
-        let catalogue = Catalogue::build(&local(), &offered);
-        for tool in catalogue.visible(Role::Operator) {
+        let catalogue = Catalogue::build(&local(), &sources);
+        for tool in catalogue.visible(&operator()) {
             prop_assert!((1..=NAME_LENGTH_MAX).contains(&tool.name.len()));
             prop_assert!(tool.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-'));
             prop_assert_eq!(tool.definition.get("name").and_then(Value::as_str), Some(tool.name.as_str()));
-            prop_assert!(catalogue.get(Role::Operator, &tool.name).is_some_and(|found| Arc::ptr_eq(found, tool)));
+            prop_assert!(catalogue.get(&operator(), &tool.name).is_some_and(|found| Arc::ptr_eq(found, tool)));
         }
-        prop_assert_eq!(&catalogue, &Catalogue::build(&local(), &offered));
+        prop_assert_eq!(&catalogue, &Catalogue::build(&local(), &sources));
     }
 }
 
 #[test]
 fn a_misspelled_name_is_near_what_was_meant_and_near_nothing_hidden() {
     let catalogue = two_disks();
-    assert_eq!(catalogue.near(Role::Client, "home__reed_file", 1), ["home__read_file"]);
-    assert!(catalogue.near(Role::Client, "read_file", 3).contains(&"work__read_file"));
-    assert_eq!(catalogue.near(Role::Operator, "token_creat", 1), ["token_create"]);
-    assert!(!catalogue.near(Role::Client, "token_creat", 9).contains(&"token_create"));
-    assert!(catalogue.near(Role::Client, &"x".repeat(1_000), 3).is_empty());
+    assert_eq!(catalogue.near(&client(), "home__reed_file", 1), ["home__read_file"]);
+    assert!(catalogue.near(&client(), "read_file", 3).contains(&"work__read_file"));
+    assert_eq!(catalogue.near(&operator(), "token_creat", 1), ["token_create"]);
+    assert!(!catalogue.near(&client(), "token_creat", 9).contains(&"token_create"));
+    assert!(catalogue.near(&client(), &"x".repeat(1_000), 3).is_empty());
 }

@@ -1,0 +1,130 @@
+//! What reads the router: the catalogue, the settings and the figures.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use toolmesh_core::{
+    policy::{Caller, Standing},
+    principal::{Principal, Role},
+    router::{Catalogue, Runtime},
+};
+
+use super::{Settings, stats::Stats};
+use crate::registry::Nodes;
+
+/// What reads the router. It cannot call anything. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct View {
+    catalogue: watch::Sender<Arc<Catalogue>>,
+    settings: Arc<ArcSwap<Settings>>,
+    nodes: Arc<ArcSwap<Known>>,
+    pub(super) stats: Arc<Stats>,
+}
+
+/// The nodes that are known, and their aliases by PeerId.
+#[derive(Debug, Default)]
+struct Known {
+    nodes: Arc<Nodes>,
+    aliases: HashMap<String, Arc<str>>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            catalogue: watch::Sender::new(Arc::default()),
+            settings: Arc::default(),
+            nodes: Arc::default(),
+            stats: Arc::default(),
+        }
+    }
+}
+
+impl View {
+    /// The present catalogue.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.borrow().clone()
+    }
+
+    /// Tells from now on when what a role is listed changes.
+    pub fn changes(&self, role: Role) -> Changes {
+        let mut catalogues = self.catalogue.subscribe();
+        let last = catalogues.borrow_and_update().clone();
+        Changes { catalogues, last, role }
+    }
+
+    /// The present settings.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// How calls went.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Another node as the asker of a request, with what the policy grants it at this moment.
+    /// `peer_id` is what its connection proved.
+    pub fn peer(&self, peer_id: &str, standing: Standing) -> Principal {
+        let known = self.nodes.load();
+        let node = known.aliases.get(peer_id).map(|alias| &**alias);
+        let grant = self.settings.load().policy.grant(&Caller { peer_id, node, standing });
+        Principal::peer(peer_id, grant)
+    }
+
+    /// The nodes that the router knows of.
+    pub(super) fn nodes(&self) -> Arc<Nodes> {
+        self.nodes.load().nodes.clone()
+    }
+
+    /// Whether a runtime lists any tool.
+    pub(super) fn lists(&self, runtime: &Runtime) -> bool {
+        self.catalogue.borrow().lists(runtime)
+    }
+
+    pub(super) fn publish(&self, catalogue: Catalogue) {
+        self.catalogue.send_if_modified(|present| {
+            let changed = **present != catalogue;
+            if changed {
+                *present = Arc::new(catalogue.sharing(present));
+            }
+            changed
+        });
+    }
+
+    pub(super) fn set(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    pub(super) fn know(&self, nodes: Arc<Nodes>) {
+        let alias = |(alias, node): (&Arc<str>, &crate::registry::NodeView)| {
+            (node.peer_id.to_string(), alias.clone())
+        };
+        let aliases = nodes.iter().map(alias).collect();
+        self.nodes.store(Arc::new(Known { nodes, aliases }));
+    }
+}
+
+/// Tells when what a role is listed changes.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    catalogues: watch::Receiver<Arc<Catalogue>>,
+    last: Arc<Catalogue>,
+    role: Role,
+}
+
+impl Changes {
+    /// Waits for a change since the last one that was told. Returns whether there can be more: not
+    /// once the router is gone. Cancel-safe.
+    pub async fn changed(&mut self) -> bool {
+        while self.catalogues.changed().await.is_ok() {
+            let present = self.catalogues.borrow_and_update().clone();
+            let same = present.is_same_for(self.role, &self.last);
+            self.last = present;
+            if !same {
+                return true;
+            }
+        }
+        false
+    }
+}

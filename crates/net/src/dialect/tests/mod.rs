@@ -4,6 +4,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "literals read better without a reference")]
 
 mod calling;
+mod cut;
 mod detecting;
 mod serving;
 

@@ -66,8 +66,12 @@ TOOLS: dict[str, Callable[..., Awaitable[Any]]] = {
 JSON_TYPES = {str: "string", float: "number", int: "integer"}
 
 
+def listed() -> list[dict[str, Any]]:
+    """The tools as `tools/list` shows them."""
+    return [described(name) for name in sorted(TOOLS)]
+
+
 def described(name: str) -> dict[str, Any]:
-    """The tool as `tools/list` shows it."""
     tool = TOOLS[name]
     parameters = inspect.signature(tool).parameters.values()
     schema = {
@@ -168,7 +172,7 @@ class Peer:
             raise RpcError(-32602, "invalid_params")
         match message.get("method"):
             case "tools/list" | "tools.list":
-                return {"tools": [described(name) for name in sorted(TOOLS)]}
+                return {"tools": listed()}
             case "tools/call" | "tools.call":
                 # The tool's own value, not the content blocks of MCP.
                 return {"content": await self.called(params)}
@@ -217,6 +221,8 @@ class Peer:
         name = message.get("method")
         if self.open_streams > STREAMS_AT_ONCE:
             return {"error": "Server overloaded (backpressure)"}
+        if name == "tools/list":
+            return {"result": {"tools": listed()}}
         if name not in TOOLS:
             return {"error": f"Unknown tool: {name}"}
         try:

@@ -46,7 +46,7 @@ pub struct Row {
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every kind of actor: doors close from the top, the store goes last.
-pub const TABLE: [Row; 6] = [
+pub const TABLE: [Row; 7] = [
     Row {
         name: "gateway",
         on_fault: OnFault::StopNode,
@@ -70,6 +70,12 @@ pub const TABLE: [Row; 6] = [
         on_fault: OnFault::Restart { times: 10, within: MINUTE },
         stop_order: 3,
         drain: Duration::from_secs(4),
+    },
+    Row {
+        name: "registry",
+        on_fault: OnFault::GoWithout { times: 10, within: MINUTE },
+        stop_order: 3,
+        drain: Duration::from_secs(1),
     },
     Row {
         name: "swarm",

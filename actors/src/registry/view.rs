@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use toolmesh_net::{PeerAddress, PeerId};
+use toolmesh_core::registry::{Id, Machine, NodeState};
+use toolmesh_net::{Members, PeerAddress, PeerId};
 
 /// The nodes that are known, by alias: `[a-z0-9-]`, unique on this node and the same for as long
 /// as the node is known. It is the prefix of its tools.
@@ -29,4 +30,93 @@ pub struct NodeView {
     pub last_seen: u64,
     /// Whether an operator trusts it.
     pub trusted: bool,
+}
+
+/// A PeerId that must not come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Banned {
+    /// Who.
+    pub peer_id: Arc<str>,
+    /// Why, in an operator's words.
+    pub reason: String,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+}
+
+/// An address of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seed {
+    /// The address.
+    pub address: Arc<str>,
+    /// Why nobody is there, as its last dial ended.
+    pub error: Option<Arc<str>>,
+}
+
+/// All that the registry tells of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// The known nodes.
+    pub nodes: Arc<Nodes>,
+    /// Who must not come.
+    pub banned: Vec<Banned>,
+    /// The addresses of the configuration.
+    pub seeds: Vec<Seed>,
+    /// Why this node did not join by the invitation that it was started with.
+    pub problem: Option<Arc<str>>,
+}
+
+impl Overview {
+    /// Puts together what `machine` knows and what the present `members` tell.
+    pub(super) fn of(machine: &Machine, members: &Members) -> Self {
+        let nodes = machine.nodes().filter_map(|state| view(state, members));
+        let banned = machine.records().bans.iter().map(|(id, ban)| Banned {
+            peer_id: id.clone(),
+            reason: ban.reason.clone(),
+            since: ban.since,
+        });
+        let seeds = machine
+            .seeds()
+            .map(|seed| Seed { address: seed.address.clone(), error: seed.error.map(Arc::from) });
+        Self {
+            nodes: Arc::new(nodes.collect()),
+            banned: banned.collect(),
+            seeds: seeds.collect(),
+            problem: machine.problem().cloned(),
+        }
+    }
+}
+
+fn view(state: NodeState<'_>, members: &Members) -> Option<(Arc<str>, NodeView)> {
+    // Ids come from proved PeerIds; one that is none was not written by us.
+    let peer_id: PeerId = state.id.parse().ok()?;
+    let member = members.get(&peer_id).filter(|_| state.connected);
+    let node = NodeView {
+        peer_id,
+        name: state.record.name.clone(),
+        connected: state.connected,
+        addresses: addresses(peer_id, &state.record.addresses),
+        path: member.map(|member| member.path.clone()),
+        latency: member.and_then(|member| member.latency),
+        last_error: state.error.map(Arc::from),
+        last_seen: state.record.last_seen,
+        trusted: state.trusted,
+    };
+    Some((state.record.alias.clone(), node))
+}
+
+/// Returns the addresses as those of `peer_id`; what is none is left out.
+pub(super) fn addresses(peer_id: PeerId, texts: &[Arc<str>]) -> Vec<PeerAddress> {
+    let parsed = texts.iter().filter_map(|text| text.parse::<PeerAddress>().ok());
+    parsed.map(|address| address.with_peer_id(peer_id)).collect()
+}
+
+/// Returns a PeerId as the machine has it.
+pub(super) fn id(peer_id: PeerId) -> Id {
+    peer_id.to_base58().into()
+}
+
+/// Returns addresses as the machine has them: without who is there, which its tables say.
+pub(super) fn texts(addresses: &[PeerAddress]) -> Vec<Arc<str>> {
+    let text = |address: &PeerAddress| address.clone().without_peer_id().to_string().into();
+    addresses.iter().map(text).collect()
 }

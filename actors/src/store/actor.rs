@@ -48,7 +48,7 @@ pub(super) struct Remember {
 #[derive(Debug)]
 pub(super) struct Keeper {
     /// What will be published once it is committed.
-    state: State,
+    pub(super) state: State,
     shared: Arc<Shared>,
     _obituary: Obituary,
 }
@@ -58,16 +58,20 @@ impl Keeper {
         Self { state: State::clone(&shared.state.load()), shared, _obituary: obituary }
     }
 
-    fn reserve(&self, work: Work) -> Result<Slot, CommitError> {
+    pub(super) fn reserve(&self, work: Work) -> Result<Slot, CommitError> {
         self.shared.store.committer().reserve(work)
     }
 
-    /// Commits `write`; then publishes the state it leads to. The committer releases in order, so
+    /// Commits `writes`; then publishes the state it leads to. The committer releases in order, so
     /// a later state never goes under an earlier one.
-    fn commit(&self, slot: Slot, write: Write) -> oneshot::Receiver<Result<(), CommitError>> {
+    pub(super) fn commit(
+        &self,
+        slot: Slot,
+        writes: Vec<Write>,
+    ) -> oneshot::Receiver<Result<(), CommitError>> {
         let (release, released) = oneshot::channel();
         let (shared, state) = (self.shared.clone(), Arc::new(self.state.clone()));
-        slot.submit(vec![write], move |outcome| {
+        slot.submit(writes, move |outcome| {
             if outcome.is_ok() {
                 shared.state.store(state);
             }
@@ -77,7 +81,9 @@ impl Keeper {
     }
 }
 
-async fn committed(released: oneshot::Receiver<Result<(), CommitError>>) -> Result<(), StoreError> {
+pub(super) async fn committed(
+    released: oneshot::Receiver<Result<(), CommitError>>,
+) -> Result<(), StoreError> {
     Ok(released.await.unwrap_or(Err(CommitError::Failed))?)
 }
 
@@ -95,12 +101,11 @@ impl Handler<CreateToken> for Keeper {
     ) -> Self::Result {
         let made = new_token(&self.state, name, role, Clock::unix_seconds()).and_then(
             |(token, secret)| {
-                let write = records::put_token(&token)
-                    .map_err(|error| StoreError::Record(error.to_string()))?;
+                let write = records::put_token(&token)?;
                 let slot = self.reserve(Work::New)?;
                 let view = TokenView::from(&token);
                 self.state.tokens.insert(token.id.clone(), token);
-                Ok((view, secret, self.commit(slot, write)))
+                Ok((view, secret, self.commit(slot, vec![write])))
             },
         );
         Box::pin(async move {
@@ -127,7 +132,7 @@ impl Handler<RevokeToken> for Keeper {
         self.shared.state.store(Arc::new(open));
         let released = self
             .reserve(Work::Completion)
-            .map(|slot| known.then(|| self.commit(slot, records::delete_token(&id))));
+            .map(|slot| known.then(|| self.commit(slot, vec![records::delete_token(&id)])));
         Box::pin(async move {
             let _permit = permit;
             if let Some(released) = released? {
@@ -146,12 +151,11 @@ impl Handler<KeepName> for Keeper {
         KeepName { name, permit }: KeepName,
         _: &mut Self::Context,
     ) -> Self::Result {
-        let written =
-            records::put_node_name(&name).map_err(|error| StoreError::Record(error.to_string()));
+        let written = records::put_node_name(&name).map_err(StoreError::from);
         let released = written.and_then(|write| {
             let slot = self.reserve(Work::New)?;
             self.state.node_name = Some(name);
-            Ok(self.commit(slot, write))
+            Ok(self.commit(slot, vec![write]))
         });
         Box::pin(async move {
             let _permit = permit;
@@ -168,7 +172,7 @@ impl Handler<Remember> for Keeper {
         match (records::put_protocol(&upstream, &protocol), self.reserve(Work::New)) {
             (Ok(write), Ok(slot)) => {
                 self.state.protocols.insert(upstream, protocol);
-                drop(self.commit(slot, write)); // Nobody waits for it.
+                drop(self.commit(slot, vec![write])); // Nobody waits for it.
             }
             (written, reserved) => {
                 tracing::debug!(

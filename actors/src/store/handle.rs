@@ -11,7 +11,7 @@ use toolmesh_core::{
     limits,
     principal::{Principal, Role},
 };
-use toolmesh_store::{CommitError, Lifecycle, State, Store, Token, Work, records};
+use toolmesh_store::{CodecError, CommitError, Lifecycle, State, Store, Token, Work, records};
 
 use super::actor::{CreateToken, KeepName, Keeper, Remember, RevokeToken};
 use crate::{
@@ -30,7 +30,14 @@ pub enum StoreError {
     TooManyTokens,
     /// The record is larger than a record may be, or has a shape that cannot be kept.
     #[error("cannot be kept: {0}")]
-    Record(String),
+    Record(#[from] CodecError),
+    /// As many invitations as there may be.
+    #[error(
+        "there are {} invitations that are good already; wait until one expires, or rotate the \
+         mesh secret to end them all",
+        limits::INVITES
+    )]
+    TooManyInvites,
     /// The store is busy or the node is stopping.
     #[error("the store does not answer: {0}")]
     Door(#[from] DoorError),
@@ -66,8 +73,8 @@ pub(super) struct Shared {
 /// The door to what the node remembers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StoreHandle {
-    shared: Arc<Shared>,
-    door: Door<Keeper>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) door: Door<Keeper>,
     /// SHA-256 of the operator's own token, which lives in a file and not here.
     operator: [u8; 32],
     closing: Arc<Mutex<()>>,
@@ -220,10 +227,7 @@ pub fn create_token_offline(
     now: u64,
 ) -> Result<(TokenView, String), StoreError> {
     let (token, secret) = new_token(state, name, role, now)?;
-    commit_blocking(
-        store,
-        records::put_token(&token).map_err(|error| StoreError::Record(error.to_string()))?,
-    )?;
+    commit_blocking(store, records::put_token(&token)?)?;
     Ok((TokenView::from(&token), secret))
 }
 

@@ -9,17 +9,21 @@
 //! - Limits: calls inside a group at once (`toolmesh_core::limits::DOOR`).
 
 mod catalogue;
+mod compat;
 mod definition;
 #[cfg(feature = "bench-tools")]
 mod echo;
 mod group;
 mod operator;
+mod peers;
 #[cfg(test)]
 mod tests;
 
 pub use catalogue::CatalogueTools;
+pub use compat::CompatTools;
 pub(crate) use definition::refuse;
 #[cfg(feature = "bench-tools")]
 pub use echo::EchoTools;
 pub use group::{Call, Group, GroupHandle};
 pub use operator::{NodeFacts, OperatorTools};
+pub use peers::PeerTools;

@@ -68,6 +68,21 @@ impl Records {
     }
 }
 
+impl Write {
+    /// Says whether `other` changes the same record, so that the later of both is enough.
+    pub fn is_of_the_same_record(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other) && self.id() == other.id()
+    }
+
+    fn id(&self) -> &Arc<str> {
+        match self {
+            Self::Node(id, _) | Self::Ban(id, _) | Self::Trusted(id, _) | Self::Redeemed(id, _) => {
+                id
+            }
+        }
+    }
+}
+
 fn set<V>(table: &mut BTreeMap<Arc<str>, V>, id: Arc<str>, value: Option<V>) {
     match value {
         Some(value) => drop(table.insert(id, value)),

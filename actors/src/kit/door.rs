@@ -96,8 +96,7 @@ impl<A: Actor> Door<A> {
         M: Message + Send + 'static,
         M::Result: Send,
     {
-        let permit = self.admit()?;
-        let addr = self.inner.addr.load_full().ok_or(DoorError::Gone)?;
+        let (addr, permit) = self.enter()?;
         addr.send(message(permit)).await.map_err(|_gone| DoorError::Gone)
     }
 
@@ -112,10 +111,15 @@ impl<A: Actor> Door<A> {
         M: Message + Send + 'static,
         M::Result: Send,
     {
-        let permit = self.admit()?;
-        let addr = self.inner.addr.load_full().ok_or(DoorError::Gone)?;
+        let (addr, permit) = self.enter()?;
         #[expect(clippy::disallowed_methods, reason = "the permit in the message is the bound")]
         addr.do_send(message(permit));
         Ok(())
+    }
+
+    /// Who is behind the door, and the right to send one message there.
+    fn enter(&self) -> Result<(Arc<Addr<A>>, Permit), DoorError> {
+        let permit = self.admit()?;
+        Ok((self.inner.addr.load_full().ok_or(DoorError::Gone)?, permit))
     }
 }

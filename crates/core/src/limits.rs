@@ -99,7 +99,8 @@ pub const START_TIME_MAX: Duration = Duration::from_secs(600);
 /// Time between closing a child's stdin and SIGTERM, and between SIGTERM and SIGKILL.
 pub const CHILD_GRACE: Duration = Duration::from_millis(1_500);
 
-/// Attempts at one call: the first and those that retry or fall back.
+/// Attempts at one call: the first and those that retry or fall back. Beyond it only replicas that
+/// were not tried yet are called.
 pub const CALL_ATTEMPTS: u32 = 3;
 
 /// Longest wait for a link to come back before a call that may repeat is repeated.
@@ -314,8 +315,8 @@ pub const INVITE_USES: u32 = 256;
 /// Longest time that an invitation is good: 30 days. It can be used by whoever reads it.
 pub const INVITE_TIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// Bytes of the reason of a ban.
-pub const BAN_REASON_BYTES: usize = 256;
+/// Characters kept of the reason of a ban.
+pub const BAN_REASON_CHARS: usize = 256;
 
 /// Commands that wait for the swarm; beyond it the caller is told that it is busy.
 pub const MESH_COMMANDS: usize = 64;

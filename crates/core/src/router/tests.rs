@@ -1,3 +1,5 @@
+mod replicas;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use globset::Glob;

@@ -21,10 +21,10 @@ use std::sync::Arc;
 
 pub use handle::{Outlets, SwarmError, SwarmHandle, SwarmJoinError};
 use tokio::sync::watch;
-use toolmesh_net::{Invites, Options};
 pub use toolmesh_net::{
     Admission, Identity, ListenAddress, Member, Members, PeerAddress, PeerView, Status,
 };
+use toolmesh_net::{Invites, Options};
 
 /// The swarm's configuration; each is explained at `toolmesh_net::Options`.
 #[derive(Debug, Clone)]

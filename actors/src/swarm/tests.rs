@@ -112,7 +112,8 @@ async fn nodes_connect_and_a_stop_leaves_nothing() {
     assert_eq!(b.peers().await, Err(SwarmError::Door(DoorError::Closed)));
     assert!(a.members().borrow().is_empty());
     let gone = a.join(vec![there]).await;
-    let unreachable = |error: &JoinError| matches!(error, JoinError::Net(NetError::Unreachable { .. }));
+    let unreachable =
+        |error: &JoinError| matches!(error, JoinError::Net(NetError::Unreachable { .. }));
     assert!(matches!(&gone, Err(SwarmJoinError::Join(error)) if unreachable(error)), "{gone:?}");
 }
 

@@ -14,7 +14,10 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId,
-    core::{Endpoint, transport::{ListenerId, PortUse}},
+    core::{
+        Endpoint,
+        transport::{ListenerId, PortUse},
+    },
     mdns,
     swarm::{
         ConnectionDenied, ConnectionId, ExpiredListenAddr, FromSwarm, NetworkBehaviour,
@@ -204,7 +207,8 @@ mod tests {
     #[test]
     fn a_node_has_a_bounded_number_of_addresses() {
         let node = PeerId::random();
-        let many = (1..=99).map(|port| (node, format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap()));
+        let many =
+            (1..=99).map(|port| (node, format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap()));
         let found = candidates(many.collect()).next().unwrap();
         assert_eq!(found.addresses.len(), limits::MESH_ADDRESSES);
     }

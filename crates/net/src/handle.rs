@@ -24,14 +24,32 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Connect to who is at one of the addresses. Without an address: only if connected already.
-    Connect { who: Option<PeerId>, addresses: Vec<Multiaddr>, reply: Reply<Result<PeerId, NetError>> },
+    Connect {
+        who: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
+        reply: Reply<Result<PeerId, NetError>>,
+    },
     /// Prove the mesh secret to a connected peer, and have it prove it.
-    Join { peer_id: PeerId, reply: Reply<Result<Member, JoinError>> },
+    Join {
+        peer_id: PeerId,
+        reply: Reply<Result<Member, JoinError>>,
+    },
     /// Exchange an invite for the secret with a connected peer.
-    Redeem { invite: Invite, reply: Reply<Result<MeshSecret, JoinError>> },
-    Open { peer_id: PeerId, reply: StreamReply },
-    Disconnect { peer_id: PeerId, reply: Reply<()> },
-    Peers { reply: Reply<Vec<PeerView>> },
+    Redeem {
+        invite: Invite,
+        reply: Reply<Result<MeshSecret, JoinError>>,
+    },
+    Open {
+        peer_id: PeerId,
+        reply: StreamReply,
+    },
+    Disconnect {
+        peer_id: PeerId,
+        reply: Reply<()>,
+    },
+    Peers {
+        reply: Reply<Vec<PeerView>>,
+    },
 }
 
 /// What an invite was exchanged for.
@@ -157,7 +175,11 @@ impl NetHandle {
                 }
             }
             // Without a name for who is there, each address is somebody of its own.
-            let dials = if who.is_some() { vec![found] } else { found.into_iter().map(|one| vec![one]).collect() };
+            let dials = if who.is_some() {
+                vec![found]
+            } else {
+                found.into_iter().map(|one| vec![one]).collect()
+            };
             for addresses in dials.into_iter().filter(|addresses| !addresses.is_empty()) {
                 match self.connect(who, addresses).await {
                     Err(error @ (NetError::Unreachable { .. } | NetError::AnotherPeer { .. })) => {

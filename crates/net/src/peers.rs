@@ -5,9 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{
-    Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId,
-};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
 use toolmesh_core::limits;
 
 use crate::{

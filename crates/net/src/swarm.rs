@@ -62,7 +62,7 @@ pub struct Published {
 }
 
 /// How long things take. Values are those of [`limits`]; only tests are less patient.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) handshake: Duration,
     pub(crate) idle: Duration,
@@ -131,7 +131,7 @@ pub(crate) fn start_with(
         status: published.status,
         members: published.members,
         candidates: published.candidates,
-        times: times.clone(),
+        times: *times,
     });
     Ok((handle, tokio::spawn(task.run(commands, stop))))
 }

@@ -242,10 +242,7 @@ fn parse(text: &str, example: &'static str) -> Result<PeerAddress, AddressError>
     from_multiaddr(&parsed, example)
 }
 
-fn from_multiaddr(
-    address: &Multiaddr,
-    example: &'static str,
-) -> Result<PeerAddress, AddressError> {
+fn from_multiaddr(address: &Multiaddr, example: &'static str) -> Result<PeerAddress, AddressError> {
     let unsupported = || AddressError::Unsupported { example };
     let mut parts = address.iter();
     let host = match parts.next() {

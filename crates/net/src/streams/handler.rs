@@ -10,9 +10,8 @@ use std::{
 };
 
 use libp2p::{
-    PeerId, Stream,
+    PeerId, Stream, StreamProtocol,
     core::upgrade::ReadyUpgrade,
-    StreamProtocol,
     swarm::{
         ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol,
         handler::{

@@ -26,10 +26,10 @@ use libp2p::{
 };
 use tokio::sync::mpsc;
 
-pub(crate) use gate::Gate;
 use gate::Doorway;
-pub(crate) use handler::{JoinStream, StreamReply};
+pub(crate) use gate::Gate;
 use handler::{Handler, Wanted};
+pub(crate) use handler::{JoinStream, StreamReply};
 pub(crate) use protocol::Protocol;
 pub use stream::{Caller, Inbound, MeshStream, Standing};
 
@@ -101,7 +101,11 @@ impl Behaviour {
         self.doorway.refused()
     }
 
-    fn handler(&mut self, peer_id: PeerId, remote: &Multiaddr) -> Result<Handler, ConnectionDenied> {
+    fn handler(
+        &mut self,
+        peer_id: PeerId,
+        remote: &Multiaddr,
+    ) -> Result<Handler, ConnectionDenied> {
         if self.admission.banned.contains(&peer_id) {
             return Err(ConnectionDenied::new(Banned));
         }

@@ -7,11 +7,7 @@ use std::{
     option,
 };
 
-use libp2p::{
-    InboundUpgrade, Stream, StreamProtocol,
-    core::UpgradeInfo,
-    swarm::SubstreamProtocol,
-};
+use libp2p::{InboundUpgrade, Stream, StreamProtocol, core::UpgradeInfo, swarm::SubstreamProtocol};
 use toolmesh_core::limits;
 
 use crate::join;

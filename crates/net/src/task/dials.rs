@@ -12,11 +12,7 @@ use libp2p::{
 use toolmesh_core::limits;
 
 use super::{Task, answer};
-use crate::{
-    error::NetError,
-    handle::Reply,
-    streams::Banned,
-};
+use crate::{error::NetError, handle::Reply, streams::Banned};
 
 /// Those that wait for a connection. The limit on pending connections bounds it.
 #[derive(Debug, Default)]

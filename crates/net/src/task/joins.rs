@@ -193,7 +193,8 @@ impl Task {
             self.joins.spawn(async move {
                 let _only = only;
                 // Who does not even read this is not worth more time.
-                let _too_slow = time::timeout(limits::MESH_GOODBYE, refuse(stream, Some(wait))).await;
+                let _too_slow =
+                    time::timeout(limits::MESH_GOODBYE, refuse(stream, Some(wait))).await;
             });
             return;
         }
@@ -274,7 +275,8 @@ impl Task {
     /// same machine.
     fn ours(&self, peer_id: &PeerId) -> Ours {
         let near = self.peers.is_on_loopback(peer_id);
-        let useful = |address: &PeerAddress| near || address.ip().is_none_or(|ip| !ip.is_loopback());
+        let useful =
+            |address: &PeerAddress| near || address.ip().is_none_or(|ip| !ip.is_loopback());
         Ours {
             peer_id: *self.parts.swarm.local_peer_id(),
             name: self.parts.name.clone(),

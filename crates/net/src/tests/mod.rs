@@ -1,1 +1,9 @@
 //! Real swarms over loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod connections;
+mod listening;
+mod membership;
+mod streams;
+mod support;

@@ -62,7 +62,9 @@ impl RawPeer {
         in_time(async {
             let socket = TcpSocket::new_v4()?;
             socket.bind((source, 0).into())?;
-            let mut stream = tcp::tokio::TcpStream(socket.connect(node).await?);
+            let stream = socket.connect(node).await?;
+            stream.set_nodelay(true)?;
+            let mut stream = tcp::tokio::TcpStream(stream);
             require(&mut stream, "/noise").await?;
             let noise = noise::Config::new(keypair).map_err(io::Error::other)?;
             let secured = noise.upgrade_outbound(stream, "/noise").await;

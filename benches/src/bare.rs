@@ -22,8 +22,9 @@ use crate::Result;
 /// The one tool, the same as the node's with the feature `bench-tools`.
 pub(crate) const TOOL: &str = "bench_echo";
 
+/// Offers the one tool.
 #[derive(Debug, Clone)]
-struct Echo;
+pub(crate) struct Echo;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,6 +7,7 @@
 //! - `measure` knows what is measured, `report` what is demanded and how it is printed.
 //! - `wire`, `requests` and `load` are the load generator: a lean HTTP/1.1 client of our own, so that
 //!   the client is not what is measured.
+//! - `mesh` is the same for calls between nodes, with its own load, peers and servers to compare with.
 //! - `bare` is the server to compare with, `machine` the machine itself, `process` starts and looks
 //!   at processes, `figures` sums up.
 
@@ -15,14 +16,16 @@ mod figures;
 mod load;
 mod machine;
 mod measure;
+mod mesh;
 mod process;
 mod report;
 mod requests;
 mod wire;
 
-use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{error::Error, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use toolmesh_net::PeerAddress;
 
 /// What every fallible step here returns: a text for the person who runs the benches.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -51,6 +54,25 @@ struct Plan {
     /// Time without a request before memory is read
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     idle: Duration,
+
+    /// Measures only one part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// A part of what is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// A node by itself
+    Node,
+    /// Nodes of one mesh
+    Mesh,
+}
+
+impl Plan {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
 }
 
 /// What this program does beside measuring everything.
@@ -78,6 +100,28 @@ enum Role {
     /// Sends back what it receives
     #[command(hide = true)]
     RawEcho,
+    /// Sends back what it receives on streams of the mesh
+    #[command(hide = true)]
+    MeshEcho {
+        /// File with the secret of the mesh
+        secret: PathBuf,
+    },
+    /// Serves the echo tool on streams of the mesh with nothing but rmcp
+    #[command(hide = true)]
+    MeshBare {
+        /// File with the secret of the mesh
+        secret: PathBuf,
+    },
+    /// Joins members that do nothing
+    #[command(hide = true)]
+    MeshCrowd {
+        /// File with the secret of the mesh
+        secret: PathBuf,
+        /// The node that they join
+        to: PeerAddress,
+        /// How many they are
+        count: u32,
+    },
 }
 
 fn seconds(text: &str) -> std::result::Result<Duration, String> {
@@ -96,6 +140,11 @@ fn main() -> ExitCode {
             actix_web::rt::System::new().block_on(bare::serve()).map(|()| true)
         }
         Some(Role::RawEcho) => in_runtime(machine::serve_echo()).map(|()| true),
+        Some(Role::MeshEcho { secret }) => in_runtime(mesh::echo(&secret)).map(|()| true),
+        Some(Role::MeshBare { secret }) => in_runtime(mesh::bare(&secret)).map(|()| true),
+        Some(Role::MeshCrowd { secret, to, count }) => {
+            in_runtime(mesh::crowd(&secret, &to, count)).map(|()| true)
+        }
         Some(Role::Load { to, tool, arguments, connections, length }) => {
             let request = requests::call(to, &tool, &arguments);
             in_runtime(async {
@@ -123,7 +172,9 @@ fn in_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Measures and reports. Returns whether every floor held.
 async fn run(plan: Plan) -> Result<bool> {
-    let report = report::Report::new(plan, &measure::all(plan).await?);
+    let node = if plan.wants(Part::Node) { Some(measure::all(plan).await?) } else { None };
+    let mesh = if plan.wants(Part::Mesh) { Some(mesh::all(plan).await?) } else { None };
+    let report = report::Report::new(plan, node.as_ref(), mesh.as_ref());
     eprintln!("{report}");
     println!("{}", serde_json::to_string(&report)?);
     Ok(report.floors_hold())

@@ -72,10 +72,10 @@ struct Target<'a> {
 
 impl Target<'_> {
     async fn load(&self, length: Duration) -> Result<Load> {
-        let server_before = self.server.processor_time()?;
+        let server_before = self.server.process.processor_time()?;
         let client_before = process::processor_time(std::process::id())?;
         let load = load::run(self.server.address, &self.requests, self.connections, length).await?;
-        let server = self.server.processor_time()?.saturating_sub(server_before);
+        let server = self.server.process.processor_time()?.saturating_sub(server_before);
         let client = process::processor_time(std::process::id())?.saturating_sub(client_before);
         Ok(load.with_processor_time(server, client))
     }
@@ -103,13 +103,13 @@ pub(crate) async fn all(plan: Plan) -> Result<Measured> {
     let idle_mib = idle(plan.idle, &stdio(&[])).await?;
 
     let (raw, bare) = (Server::role("raw-echo").await?, Server::role("bare-server").await?);
-    let node = Server::node("").await?;
+    let node = Server::node("", &[]).await?;
     let upstream = Server::role("bare-server").await?;
     let url = format!("http://{}/mcp", upstream.address);
-    let through = Server::node(&format!("[upstream.up]\nurl = {}\n", json!(url))).await?;
+    let through = Server::node(&format!("[upstream.up]\nurl = {}\n", json!(url)), &[]).await?;
     let sizes = [("--many-tools", MANY_TOOLS), ("--categories", CATEGORIES)];
     let arguments = sizes.map(|(flag, count)| [flag.to_owned(), count.to_string()]).concat();
-    let many = Server::node(&stdio(&arguments)).await?;
+    let many = Server::node(&stdio(&arguments), &[]).await?;
 
     let echo = |server, tool: &str, connections| echo(server, tool, connections);
     let loads = Loads {
@@ -140,10 +140,10 @@ pub(crate) async fn all(plan: Plan) -> Result<Measured> {
 
 /// Memory of fresh nodes that nobody asks anything: without an upstream, and with one.
 async fn idle(time: Duration, upstream: &str) -> Result<[f64; 2]> {
-    let (without, with) = (Server::node("").await?, Server::node(upstream).await?);
+    let (without, with) = (Server::node("", &[]).await?, Server::node(upstream, &[]).await?);
     eprintln!("idle for {} s", time.as_secs_f64());
     tokio::time::sleep(time).await;
-    Ok([without.memory()?, with.memory()?])
+    Ok([without.process.memory()?, with.process.memory()?])
 }
 
 fn echo<'a>(server: &'a Server, tool: &str, connections: usize) -> Target<'a> {

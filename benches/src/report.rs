@@ -8,6 +8,7 @@ use crate::{
     Plan,
     figures::{Load, median},
     measure::{CONNECTIONS, Measured, Round},
+    mesh,
 };
 
 /// The result of a run.
@@ -80,9 +81,10 @@ impl Figure {
 }
 
 impl Report {
-    /// Judges what was measured.
-    pub(crate) fn new(plan: Plan, measured: &Measured) -> Self {
-        let figures = figures(measured);
+    /// Judges what was measured of a node, and of several.
+    pub(crate) fn new(plan: Plan, node: Option<&Measured>, mesh: Option<&mesh::Measured>) -> Self {
+        let mut figures: Vec<Figure> = node.map(figures).unwrap_or_default();
+        figures.extend(mesh.map(mesh_figures).unwrap_or_default());
         let floors_hold =
             figures.iter().filter_map(|figure| figure.demand.as_ref()).all(|d| d.floor_holds);
         Self {
@@ -138,6 +140,46 @@ fn figures(measured: &Measured) -> Vec<Figure> {
             .demanding(AtMost(5.0), None),
     ]);
     all
+}
+
+fn mesh_figures(measured: &mesh::Measured) -> Vec<Figure> {
+    use Bound::{AtLeast, AtMost};
+    let figure = |name: &str, unit, value: fn(&mesh::Round) -> f64| {
+        Figure::new(format!("mesh {name}"), unit, measured.rounds.iter().map(value).collect())
+    };
+    let many = mesh::IN_FLIGHT;
+    let [kib, microseconds] = measured.idle_member;
+    vec![
+        figure("(a) raw echo, 1 in flight, p50", "ms", |round| round.single.echo.p50_ms),
+        figure("(a) bare rmcp, 1 in flight, p50", "ms", |round| round.single.bare.p50_ms),
+        figure("(a) node, 1 in flight, p50", "ms", |round| round.single.node.p50_ms),
+        figure("(a) p50, node : raw echo", "", |round| {
+            round.single.node.p50_ms / round.single.echo.p50_ms.max(f64::MIN_POSITIVE)
+        })
+        .demanding(AtMost(4.0), Some(AtMost(2.2))),
+        figure(&format!("(a) raw echo, {many} in flight"), "1/s", |round| {
+            round.many.echo.per_second
+        }),
+        figure(&format!("(a) bare rmcp, {many} in flight"), "1/s", |round| {
+            round.many.bare.per_second
+        }),
+        figure(&format!("(a) node, {many} in flight"), "1/s", |round| round.many.node.per_second)
+            .demanding(AtLeast(8_000.0), Some(AtLeast(20_000.0))),
+        figure("(a) node, processor time a call", "us", |round| round.many.node.server_us),
+        figure("(a) bare rmcp, processor time a call", "us", |round| round.many.bare.server_us),
+        figure("(b) HTTP call at the node itself, p50", "ms", |round| round.near.p50_ms),
+        figure("(b) HTTP call through another, p50", "ms", |round| round.far.p50_ms),
+        figure("(b) p50 added by the hop", "ms", |round| round.far.p50_ms - round.near.p50_ms)
+            .demanding(AtMost(1.0), Some(AtMost(0.4))),
+        Figure::new(
+            format!("mesh (c) an idle member of {}, memory", mesh::MEMBERS),
+            "KiB",
+            vec![kib],
+        ),
+        Figure::new("mesh (c) an idle member, processor time a second", "us", vec![microseconds]),
+        Figure::new("mesh (d) `up --join` to the first answer", "ms", measured.joined_ms.clone())
+            .demanding(AtMost(2_000.0), None),
+    ]
 }
 
 fn of_load(measured: &Measured, load: fn(&Round) -> Load) -> Vec<Load> {

@@ -61,11 +61,13 @@ pub enum InviteError {
 ///
 /// The implementation is below the network's task: neither method may wait for that task.
 pub trait Invites: Send + Sync + fmt::Debug {
-    /// Returns the code of the invite `id` (32 hex digits), if it is unexpired and has uses left.
+    /// Returns the code of the invite `id` (32 hex digits), if it is not over. Whether a use is left
+    /// is for [`Invites::spend`] to say, because that depends on who asks.
     fn code(&self, id: &str) -> Option<[u8; 32]>;
 
     /// Takes one use of the invite `id` for `by`. True only when that is on disk; false when there
-    /// is none left any more, or it cannot be written.
+    /// is none left any more, or it cannot be written. A node that has used it may use it again,
+    /// which takes no other use: the answer to the first may have been lost.
     fn spend(&self, id: &str, by: PeerId) -> BoxFuture<'_, bool>;
 }
 

@@ -158,6 +158,7 @@ impl RouterHandle {
                 attempt: course.attempts,
                 untried: targets.len() - place - 1,
                 repeatable: tool.is_repeatable(),
+                patience: tool.patience(),
                 left: course.deadline.saturating_duration_since(Instant::now()),
                 error: &error,
             });

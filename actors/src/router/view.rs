@@ -93,7 +93,10 @@ impl View {
     }
 
     pub(super) fn set(&self, settings: Settings) {
-        self.settings.store(Arc::new(settings));
+        let before = self.settings.swap(Arc::new(settings));
+        if before.policy != self.settings.load().policy {
+            self.catalogue.send_modify(|present| *present = Arc::new(present.renewed_for_nodes()));
+        }
     }
 
     pub(super) fn know(&self, nodes: Arc<Nodes>) {

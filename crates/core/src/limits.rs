@@ -106,6 +106,10 @@ pub const CALL_ATTEMPTS: u32 = 3;
 /// Longest wait for a link to come back before a call that may repeat is repeated.
 pub const RETRY_WAIT: Duration = Duration::from_secs(5);
 
+/// The same where another node alone has the tool. A stream that broke is back by then; a node that
+/// is gone may stay away, and its caller is told within a second.
+pub const NODE_RETRY_WAIT: Duration = Duration::from_millis(500);
+
 /// Calls whose time is remembered per replica: the one with the lowest median is called first.
 pub const REPLICA_SAMPLES: usize = 20;
 

@@ -69,8 +69,7 @@ impl PartialEq for Listing {
 }
 
 impl Listing {
-    fn new(tools: impl IntoIterator<Item = Tool>) -> Self {
-        let tools: Vec<Arc<Tool>> = tools.into_iter().map(Arc::new).collect();
+    fn new(tools: Vec<Arc<Tool>>) -> Self {
         let mut by_name = HashMap::with_capacity(tools.len());
         let mut by_bare_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (position, tool) in tools.iter().enumerate() {
@@ -97,7 +96,7 @@ impl Catalogue {
         let mut sources: Vec<&Source> = sources.iter().collect();
         sources.sort_by(|a, b| a.runtime.cmp(&b.runtime));
         let listing = |tools: std::collections::BTreeMap<String, Tool>| {
-            Arc::new(Listing::new(tools.into_values()))
+            Arc::new(Listing::new(tools.into_values().map(Arc::new).collect()))
         };
         Self {
             for_clients: listing(merge::for_clients(local, &sources)),
@@ -118,6 +117,14 @@ impl Catalogue {
             }
         }
         self
+    }
+
+    /// The same snapshot, as one that lists other tools to nodes: what the policy lets them see of
+    /// the list did change.
+    #[must_use]
+    pub fn renewed_for_nodes(&self) -> Self {
+        let tools = self.for_nodes.tools.clone();
+        Self { for_clients: self.for_clients.clone(), for_nodes: Arc::new(Listing::new(tools)) }
     }
 
     /// Whether both list the same for a role; exact if one was made by [`Self::sharing`] the other.

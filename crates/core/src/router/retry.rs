@@ -33,6 +33,9 @@ pub struct Failed<'a> {
     pub repeatable: bool,
     /// Time that is left of the call.
     pub left: Duration,
+    /// How long it is worth waiting for who executes the tool: [`limits::RETRY_WAIT`], or
+    /// [`limits::NODE_RETRY_WAIT`].
+    pub patience: Duration,
     /// How it failed.
     pub error: &'a CallError,
 }
@@ -58,7 +61,7 @@ pub fn after_failure(failed: &Failed<'_>) -> Next {
     } else if may_stand_in && failed.untried > 0 {
         Next::StandIn
     } else if may_repeat && failed.attempt < limits::CALL_ATTEMPTS {
-        Next::Retry { within: failed.left.min(limits::RETRY_WAIT) }
+        Next::Retry { within: failed.left.min(failed.patience) }
     } else {
         Next::GiveUp
     }

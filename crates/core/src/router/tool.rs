@@ -1,6 +1,6 @@
 //! A tool of the merged list, and what it is made of.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use super::{
     name::listed_name,
     runtime::{Runtime, Target},
 };
-use crate::principal::Role;
+use crate::{limits, principal::Role};
 
 /// `_meta` key in which an upstream may say a tool's category.
 const CATEGORY_KEYS: [&str; 2] = ["dev.toolmesh/category", "category"];
@@ -51,6 +51,14 @@ impl Tool {
     /// Whether `runtime` may execute it.
     pub fn is_at(&self, runtime: &Runtime) -> bool {
         self.targets.iter().any(|target| target.runtime == *runtime)
+    }
+
+    /// How long it is worth waiting for who executes it, once it went away.
+    pub fn patience(&self) -> Duration {
+        match self.targets.as_slice() {
+            [target] if target.runtime.is_peer() => limits::NODE_RETRY_WAIT,
+            _ => limits::RETRY_WAIT,
+        }
     }
 
     /// Where it may be executed, as it is shown.

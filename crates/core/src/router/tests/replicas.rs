@@ -207,7 +207,8 @@ fn the_next_replica_stands_in_where_that_cannot_run_a_call_twice() {
         (RpcError::invalid_params("no").into(), true, false),
     ] {
         let left = Duration::from_secs(1);
-        let failed = Failed { attempt: 9, untried: 1, repeatable, left, error: &error };
+        let failed =
+            Failed { attempt: 9, untried: 1, repeatable, left, patience: left, error: &error };
         assert_eq!(after_failure(&failed) == Next::StandIn, stands_in, "{error:?} {repeatable}");
         for failed in [Failed { untried: 0, ..failed }, Failed { left: Duration::ZERO, ..failed }] {
             assert_ne!(after_failure(&failed), Next::StandIn, "{failed:?}");
@@ -236,7 +237,7 @@ proptest! {
                 CallError::NotStarted { why, detail, retry_after_ms: None }
             };
             let left = Duration::from_secs(1);
-            match after_failure(&Failed { attempt, untried, repeatable, left, error: &error }) {
+            match after_failure(&Failed { attempt, untried, repeatable, left, patience: left, error: &error }) {
                 Next::GiveUp => break,
                 Next::StandIn => untried -= 1,
                 Next::Retry { .. } => untried = replicas - 1,

@@ -1,4 +1,4 @@
-//! The node of the demonstration: this program again, in a process and a directory of its own.
+//! A node of the demonstration: this program again, in a process and a directory of its own.
 
 use std::env;
 use std::fs::{self, File};
@@ -25,35 +25,44 @@ const LINE_BYTES: u64 = 64 * 1024;
 /// Lines of its log that are shown when something fails.
 const LOG_LINES: usize = 10;
 
-/// The node; it is killed when this is dropped.
+/// A node; it is killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct DemoNode {
+    name: &'static str,
     program: PathBuf,
     directory: PathBuf,
     child: Option<Child>,
 }
 
 impl DemoNode {
-    /// Writes the configuration of a node in `directory`.
+    /// Writes the configuration of the node `name` below `directory`.
     ///
     /// # Errors
     ///
     /// The directory cannot be written, or the program cannot find itself.
-    pub(super) fn prepare(directory: &Path) -> Result<Self, Failure> {
+    pub(super) fn prepare(directory: &Path, name: &'static str) -> Result<Self, Failure> {
         let next = "check that the directory for temporary files can be written: echo $TMPDIR";
         let failed = |error: io::Error| Failure::new(format!("cannot prepare: {error}"), next);
         let program = env::current_exe().map_err(failed)?;
-        let node = Self { program, directory: directory.to_owned(), child: None };
+        let node = Self { name, program, directory: directory.join(name), child: None };
+        fs::create_dir(&node.directory).map_err(failed)?;
         fs::write(node.config(), node.configuration()).map_err(failed)?;
         Ok(node)
+    }
+
+    /// Returns what the node is called.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Returns the configuration of the node.
     pub(super) fn configuration(&self) -> String {
         // TOML takes a JSON string as it is.
-        let program = Value::from(self.program.to_string_lossy());
+        let (name, program) = (self.name, Value::from(self.program.to_string_lossy()));
         format!(
-            "[upstream.example]\ncommand = {program}\nargs = [\"example-server\"]\n\n\
+            "name = \"{name}\"\n\n\
+             [mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\nmdns = false\n\n\
+             [upstream.example]\ncommand = {program}\nargs = [\"example-server\"]\nshare = true\n\n\
              [upstream.example.tools.countdown]\nread_only = false\nidempotent = false\n"
         )
     }
@@ -63,26 +72,27 @@ impl DemoNode {
         Common { json: true, data: Some(self.data()), url: None, token: None }
     }
 
-    /// Starts the node and returns its address.
+    /// Starts the node, which joins a mesh by the line `join`, and returns its address.
     ///
     /// # Errors
     ///
     /// It is not ready in time.
-    pub(super) async fn start(&mut self) -> Result<String, Failure> {
+    pub(super) async fn start(&mut self, join: Option<&str>) -> Result<String, Failure> {
         let next = "see the log of the node above, and: toolmesh doctor";
         let failed =
             |error: io::Error| Failure::new(format!("the node does not start: {error}"), next);
         let mut command = Command::new(&self.program);
         command.args(["up", "--json", "--http", "127.0.0.1:0"]);
         command.arg("--data").arg(self.data()).arg("--config").arg(self.config());
+        if let Some(line) = join {
+            command.args(["--join", line]);
+        }
         // What is set for another node must not change this one.
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("TOOLMESH_") {
                 command.env_remove(name);
             }
         }
-        // It is one node, and no other one's business.
-        command.env("TOOLMESH_MESH__ENABLED", "false");
         let log = File::create(self.log_file()).map_err(failed)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().map_err(failed)?;
@@ -101,6 +111,19 @@ impl DemoNode {
             Some(http) => Ok(http.to_owned()),
             None => Err(failed(io::Error::other(format!("it said {:?}", line.trim())))),
         }
+    }
+
+    /// Kills the node, which gets no chance to do anything about it.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub(super) fn kill(&mut self) -> Result<(), Failure> {
+        let killed = match &mut self.child {
+            Some(child) => child.start_kill(),
+            None => Err(io::Error::other("it does not run")),
+        };
+        killed.map_err(|error| Failure::new(format!("cannot kill it: {error}"), "run it again"))
     }
 
     /// Asks the node to stop and returns how long that took.

@@ -23,7 +23,10 @@ Then start the node, and leave it running:
 
     toolmesh up --config toolmesh.toml
 
-and point your MCP clients at http://127.0.0.1:7332/mcp, or at the command `toolmesh stdio`."#;
+and point your MCP clients at http://127.0.0.1:7332/mcp, or at the command `toolmesh stdio`.
+A second machine joins with the line that this prints, and sees what you share = true:
+
+    toolmesh peer invite"#;
 
 /// Tells the steps to a person, and collects them for a program.
 #[derive(Debug)]

@@ -100,7 +100,8 @@ impl Task {
 /// Returns why a dial failed, in words for operators.
 pub(super) fn failed(error: DialError) -> NetError {
     match error {
-        DialError::LocalPeerId { .. } => NetError::Itself,
+        // The swarm leaves out the addresses that it listens on; there was at least one.
+        DialError::LocalPeerId { .. } | DialError::NoAddresses => NetError::Itself,
         DialError::WrongPeerId { obtained, .. } => NetError::AnotherPeer { found: obtained },
         DialError::Denied { cause } if is_limit(&cause) => NetError::Busy,
         DialError::Denied { cause } if cause.downcast_ref::<Banned>().is_some() => NetError::Banned,

@@ -23,7 +23,8 @@ impl Gate {
     pub fn new(secret: MeshSecret, mode: Mode, store: StoreHandle) -> Self {
         let kept = store.registry();
         let banned = peers(kept.bans.keys());
-        let admission = Admission { secret, mode: with(&mode, peers(kept.trusted.keys())), banned };
+        let admission =
+            Admission { secret, mode: with(&mode, &peers(kept.trusted.keys())), banned };
         Self { admission: watch::Sender::new(Arc::new(admission)), mode, store }
     }
 
@@ -52,7 +53,7 @@ impl Gate {
     /// Lets in whom `machine` wants, from now on.
     pub(super) fn follow(&self, machine: &Machine) {
         let banned = peers(machine.kept_out());
-        let mode = with(&self.mode, peers(machine.records().trusted.keys()));
+        let mode = with(&self.mode, &peers(machine.records().trusted.keys()));
         self.admission.send_if_modified(|present| {
             let changed = present.banned != banned || present.mode != mode;
             if changed {
@@ -68,9 +69,9 @@ fn peers<'a>(ids: impl Iterator<Item = &'a Arc<str>>) -> BTreeSet<PeerId> {
     ids.filter_map(|id| id.parse().ok()).collect()
 }
 
-fn with(mode: &Mode, trusted: BTreeSet<PeerId>) -> Mode {
+fn with(mode: &Mode, trusted: &BTreeSet<PeerId>) -> Mode {
     match mode {
-        Mode::Listed(listed) => Mode::Listed(listed | &trusted),
+        Mode::Listed(listed) => Mode::Listed(listed | trusted),
         other => other.clone(),
     }
 }

@@ -225,8 +225,8 @@ impl RegistryHandle {
     ///
     /// # Errors
     /// It is no known node and no PeerId, or that is not kept.
-    pub async fn ban(&self, node: String, mut reason: String) -> Result<PeerId, RegistryError> {
-        reason.truncate(reason.floor_char_boundary(limits::BAN_REASON_BYTES));
+    pub async fn ban(&self, node: String, reason: &str) -> Result<PeerId, RegistryError> {
+        let reason = reason.chars().take(limits::BAN_REASON_CHARS).collect();
         self.door.ask(|permit| Operate { node, wish: Wish::Ban(reason), permit }).await?
     }
 

@@ -19,12 +19,14 @@ use super::{
 
 const CATEGORY: &str = "compat";
 
+type Arguments = Map<String, Value>;
+
 /// An alias: how its arguments become those of the tool that it stands for.
 struct Alias {
     name: &'static str,
     tool: &'static str,
     define: fn(&LocalTool) -> LocalTool,
-    translate: fn(Map<String, Value>) -> Result<Map<String, Value>, CallError>,
+    translate: fn(Arguments) -> Result<Arguments, CallError>,
 }
 
 const ALIASES: [Alias; 3] = [
@@ -133,7 +135,7 @@ struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(flatten)]
-    result: Map<String, Value>,
+    result: Arguments,
 }
 
 /// The group of aliases.
@@ -192,8 +194,8 @@ fn alias<A: JsonSchema>(
 }
 
 /// Returns the arguments in `value` that were given.
-fn arguments_of(value: Value) -> Result<Map<String, Value>, CallError> {
-    let Value::Object(arguments) = value else { return Ok(Map::new()) };
+fn arguments_of(value: Value) -> Result<Arguments, CallError> {
+    let Value::Object(arguments) = value else { return Ok(Arguments::new()) };
     Ok(arguments.into_iter().filter(|(_, value)| !value.is_null()).collect())
 }
 

@@ -208,7 +208,7 @@ impl Group for PeerTools {
                 "p2p_peer_ban" => {
                     let BanArguments { peer, reason } = read(&tool, arguments)?;
                     let reason = reason.unwrap_or_else(|| "an operator banned it".to_owned());
-                    told(self.registry.ban(peer, reason).await.map(done))
+                    told(self.registry.ban(peer, &reason).await.map(done))
                 }
                 "mesh_secret_rotate" => {
                     let Nothing {} = read(&tool, arguments)?;

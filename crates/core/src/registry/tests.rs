@@ -57,11 +57,12 @@ fn found(name: &str, vouched: bool) -> Input {
 
 /// The dials among effects.
 fn dials(step: &Step) -> Vec<&Target> {
-    let dial = |effect| match effect {
-        &Effect::Dial { ref target, .. } => Some(target),
+    let effects = step.effects.iter();
+    let dials = effects.filter_map(|effect| match effect {
+        Effect::Dial { target, .. } => Some(target),
         _ => None,
-    };
-    step.effects.iter().filter_map(dial).collect()
+    });
+    dials.collect()
 }
 
 fn aliases(machine: &Machine) -> Vec<(String, bool)> {

@@ -3,8 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
+use toolmesh_net::Inbound;
 
 pub use super::health::{Health, Ready};
 use super::{
@@ -19,6 +21,7 @@ use super::{
 };
 use crate::{
     kit::{Clock, Door, Pulse, Supervised, Supervisor, row},
+    link::Mesh,
     router::RouterHandle,
     store::StoreHandle,
 };
@@ -102,6 +105,11 @@ impl GatewayHandle {
             })
             .await;
         Ok(Self { door, health, mesh, address, _supervised: Arc::new(supervised) })
+    }
+
+    /// Serves the streams that other nodes open, from now on and until it stops.
+    pub fn serve_mesh(&self, inbound: mpsc::Receiver<Inbound>, mesh: Mesh) {
+        self.mesh.listen(inbound, mesh);
     }
 
     /// Where it listens.

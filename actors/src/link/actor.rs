@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::task::AbortHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use toolmesh_core::link::{Effect, Input, Machine};
+use toolmesh_core::link::{Effect, Input, Machine, State};
 
 use super::{
     Memory, Surroundings,
@@ -60,6 +60,8 @@ pub(super) struct Link {
     running: Option<Running>,
     session: Option<Arc<Session>>,
     wake: Option<AbortHandle>,
+    /// The reason of its last failure, until it is ready again.
+    failed_with: Option<String>,
     _obituary: Obituary,
 }
 
@@ -83,6 +85,7 @@ impl Link {
             running: None,
             session: None,
             wake: None,
+            failed_with: None,
             _obituary: obituary,
         }
     }
@@ -93,16 +96,34 @@ impl Link {
         for effect in &effects {
             self.run(effect, ctx);
         }
-        let state = self.machine.state();
-        if *state != before {
-            tracing::info!(
-                upstream = %self.shared.config.name, state = state.name(),
-                reason = state.reason().unwrap_or_default(), "link"
-            );
+        let state = self.machine.state().clone();
+        if state != before {
+            self.log(&state);
         }
-        let server = self.session.as_ref().map(|session| &session.server);
+        let server = self.session.as_deref().map(Session::server);
         self.shared.session.store(self.session.clone());
-        self.shared.publish(state.clone(), self.machine.restarts(), server);
+        self.shared.publish(state, self.machine.restarts(), server);
+    }
+
+    /// Logs a change. A link that fails the same way again and again is news once.
+    fn log(&mut self, state: &State) {
+        let reason = state.reason().unwrap_or_default();
+        let is_known = match state {
+            State::Starting => self.failed_with.is_some(),
+            State::BackingOff { .. } | State::Parked { .. } => {
+                self.failed_with.replace(reason.to_owned()).as_deref() == Some(reason)
+            }
+            State::Ready { .. } | State::Stopped => {
+                self.failed_with = None;
+                false
+            }
+        };
+        let (link, state) = (&self.shared.config.name, state.name());
+        if is_known {
+            tracing::debug!(%link, state, reason, "link");
+        } else {
+            tracing::info!(%link, state, reason, "link");
+        }
     }
 
     fn run(&mut self, effect: &Effect, ctx: &Context<Self>) {

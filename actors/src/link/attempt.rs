@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 use toolmesh_core::call::CallError;
 
 use super::{
-    Protocol, Surroundings,
+    Surroundings,
     connect::{self, Connected},
+    follow,
     handle::Shared,
-    list::list,
     session::Session,
     stdio::StderrTail,
 };
@@ -65,11 +65,11 @@ impl Attempt {
             }
         };
         let session = connected.session.clone();
-        let before = session.tap.answers();
+        let before = session.tap().answers();
         tell(Report::Up(session.clone()));
         self.follow(connected).await;
-        let answered = session.tap.answers() > before;
-        tell(ended(&session.tap.reason(), &stderr, answered));
+        let answered = session.tap().answers() > before;
+        tell(ended(&session.tap().reason(), &stderr, answered));
     }
 
     async fn start(
@@ -84,11 +84,10 @@ impl Attempt {
             .await
             .map_err(|failed| failed.reason)?;
         let deadline = Instant::now() + config.start_timeout;
-        let tools = list(&connected.session, deadline).await.map_err(reason)?;
+        let tools = connected.session.list(deadline).await.map_err(reason)?;
         self.publish(tools);
-        if remembered != Some(connected.protocol) && config.protocol == Protocol::Auto {
-            let revision = &connected.session.server.protocol;
-            memory.remember(&config.name, connected.protocol, revision);
+        if let Some(learned) = connected.learned.filter(|learned| remembered != Some(*learned)) {
+            memory.remember(&config.name, learned, &connected.session.server().protocol);
         }
         Ok(connected)
     }
@@ -105,25 +104,19 @@ impl Attempt {
 
     /// Keeps the published list true until the session ends.
     async fn follow(&self, connected: Connected) {
-        let Connected { session, mut changed, changes, protocol, mut running } = connected;
-        if protocol == Protocol::Modern && session.server.tells_changes {
-            tokio::spawn(connect::subscribe(
-                session.clone(),
-                changes.clone(),
-                self.close.child_token(),
-            ));
-        }
+        let Connected { session, mut changed, changes, running, .. } = connected;
+        follow::follow(&session, changes, self.close.child_token());
         loop {
             tokio::select! {
                 () = self.close.cancelled() => break,
-                () = session.tap.ended.cancelled() => break,
+                () = session.tap().ended.cancelled() => break,
                 news = changed.changed() => if news.is_err() { break },
             }
             tokio::time::sleep(CHANGES_TOGETHER).await;
             changed.mark_unchanged();
             let deadline = Instant::now() + self.shared.config.start_timeout;
             let listed = tokio::select! {
-                listed = list(&session, deadline) => listed,
+                listed = session.list(deadline) => listed,
                 () = self.close.cancelled() => break, // A silent server delays no stop.
             };
             match listed {
@@ -134,18 +127,20 @@ impl Attempt {
             }
         }
         // rmcp closes its side: stdin for a child, DELETE for an HTTP session.
-        if !matches!(running.close_with_timeout(CLOSE_TIME).await, Ok(Some(_))) {
+        if let Some(mut running) = running
+            && !matches!(running.close_with_timeout(CLOSE_TIME).await, Ok(Some(_)))
+        {
             tracing::debug!(upstream = %self.shared.config.name, "the session did not close in time");
         }
         self.close.cancel();
         // A child is gone, or on its way out, before the next is started.
-        let ended = session.tap.ended.cancelled();
-        if session.server.pid().is_some()
+        let ended = session.tap().ended.cancelled();
+        if session.server().pid().is_some()
             && tokio::time::timeout(CLOSE_TIME * 2, ended).await.is_err()
         {
             tracing::warn!(upstream = %self.shared.config.name, "the process does not end");
         }
-        session.tap.end("the session was closed");
+        session.tap().end("the session was closed");
     }
 }
 

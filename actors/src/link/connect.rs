@@ -1,4 +1,4 @@
-//! Making a session: which lifecycle a server speaks, and following its tool list.
+//! Making a session: which lifecycle a server speaks, over which connector.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,18 +6,19 @@ use rmcp::{
     ClientHandler, RoleClient,
     model::{
         ClientCapabilities, ClientConfig, Implementation, ProtocolVersion, RequestMetaObject,
-        SubscriptionFilter,
     },
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt,
         NotificationContext, RunningService,
     },
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Endpoint, Protocol, Surroundings, http, mesh,
+    Config, Endpoint, Protocol, Surroundings, http,
+    mcp::Mcp,
+    mesh, python,
     session::{Server, Session, Wire},
     stdio::{self, StderrTail},
     tap::Tap,
@@ -49,9 +50,26 @@ pub(super) struct Connected {
     /// Changes when the server says that its tools did.
     pub(super) changed: watch::Receiver<u64>,
     pub(super) changes: watch::Sender<u64>,
-    /// The lifecycle that worked.
-    pub(super) protocol: Protocol,
-    pub(super) running: RunningService<RoleClient, Client>,
+    /// The lifecycle that worked, where it had to be found out.
+    pub(super) learned: Option<Protocol>,
+    /// What is to be closed at the end.
+    pub(super) running: Option<RunningService<RoleClient, Client>>,
+}
+
+/// A session of MCP that is up.
+struct Up {
+    mcp: Arc<Mcp>,
+    changes: watch::Sender<u64>,
+    protocol: Protocol,
+    running: RunningService<RoleClient, Client>,
+}
+
+impl Up {
+    fn into_connected(self, learned: Option<Protocol>) -> Connected {
+        let Self { mcp, changes, running, .. } = self;
+        let (session, changed) = (Arc::new(Session::Mcp(mcp)), changes.subscribe());
+        Connected { session, changed, changes, learned, running: Some(running) }
+    }
 }
 
 /// Why there is no session.
@@ -67,9 +85,8 @@ impl From<String> for Failed {
     }
 }
 
-/// Connects, finding out which lifecycle the server speaks. A stdio server that refuses one is
-/// asked in the other in a fresh process: a slow one would answer the first question late. One
-/// that takes the older and says that it speaks the newer too gets that, in a fresh process.
+/// Connects. Other nodes speak 2026-07-28, Python peers dialects of their own; of the other
+/// servers the lifecycle is found out.
 pub(super) async fn connect(
     config: &Config,
     remembered: Option<Protocol>,
@@ -77,21 +94,54 @@ pub(super) async fn connect(
     stderr: &StderrTail,
     close: &CancellationToken,
 ) -> Result<Connected, Failed> {
-    let order: &[Protocol] = match (config.protocol, remembered, &config.endpoint) {
-        (_, _, Endpoint::Mesh { .. }) | (Protocol::Modern, _, _) => &[Protocol::Modern],
-        (Protocol::Legacy, _, _) => &[Protocol::Legacy],
-        (Protocol::Auto, Some(Protocol::Modern), _) => &[Protocol::Modern, Protocol::Legacy],
-        (Protocol::Auto, Some(Protocol::Legacy), _)
-        | (Protocol::Auto, _, Endpoint::Stdio { .. }) => &[Protocol::Legacy, Protocol::Modern],
-        (Protocol::Auto, _, Endpoint::Http { .. }) => &[Protocol::Auto, Protocol::Legacy],
+    match &config.endpoint {
+        Endpoint::Python { address, dialect } => {
+            let deadline = Instant::now() + config.start_timeout;
+            let python = python::connect(address, *dialect, surroundings, deadline).await?;
+            let (session, (changes, changed)) =
+                (Arc::new(Session::Python(python)), watch::channel(0));
+            Ok(Connected { session, changed, changes, learned: None, running: None })
+        }
+        Endpoint::Mesh { .. } => {
+            let close = close.child_token();
+            let up = connect_as(config, Protocol::Modern, surroundings, stderr, close).await?;
+            Ok(up.into_connected(None))
+        }
+        Endpoint::Stdio { .. } | Endpoint::Http { .. } => {
+            let up = find_lifecycle(config, remembered, surroundings, stderr, close).await?;
+            let learned = (config.protocol == Protocol::Auto).then_some(up.protocol);
+            Ok(up.into_connected(learned))
+        }
+    }
+}
+
+/// Connects, finding out which lifecycle the server speaks. A stdio server that refuses one is
+/// asked in the other in a fresh process: a slow one would answer the first question late. One
+/// that takes the older and says that it speaks the newer too gets that, in a fresh process.
+async fn find_lifecycle(
+    config: &Config,
+    remembered: Option<Protocol>,
+    surroundings: &Surroundings,
+    stderr: &StderrTail,
+    close: &CancellationToken,
+) -> Result<Up, Failed> {
+    let is_stdio = matches!(config.endpoint, Endpoint::Stdio { .. });
+    let order: &[Protocol] = match (config.protocol, remembered) {
+        (Protocol::Legacy, _) => &[Protocol::Legacy],
+        (Protocol::Modern, _) => &[Protocol::Modern],
+        (Protocol::Auto, Some(Protocol::Modern)) => &[Protocol::Modern, Protocol::Legacy],
+        (Protocol::Auto, remembered) if is_stdio || remembered == Some(Protocol::Legacy) => {
+            &[Protocol::Legacy, Protocol::Modern]
+        }
+        (Protocol::Auto, _) => &[Protocol::Auto, Protocol::Legacy],
     };
     let mut last = Failed::from("no lifecycle to try".to_owned());
     for &protocol in order {
         let tried = close.child_token();
         match connect_as(config, protocol, surroundings, stderr, tried.clone()).await {
-            Ok(connected) if config.protocol == Protocol::Auto && remembered.is_none() => {
-                if !speaks_newer(&connected).await {
-                    return Ok(connected);
+            Ok(up) if config.protocol == Protocol::Auto && remembered.is_none() => {
+                if !speaks_newer(&up).await {
+                    return Ok(up);
                 }
                 let (newer, close) = (Protocol::Modern, close.child_token());
                 match connect_as(config, newer, surroundings, stderr, close).await {
@@ -100,10 +150,10 @@ pub(super) async fn connect(
                         return Ok(newer);
                     }
                     // It said more than it can do.
-                    Err(_) => return Ok(connected),
+                    Err(_) => return Ok(up),
                 }
             }
-            Ok(connected) => return Ok(connected),
+            Ok(up) => return Ok(up),
             Err(failed) => {
                 tried.cancel();
                 let refused = failed.refused;
@@ -119,8 +169,8 @@ pub(super) async fn connect(
 
 /// Asks a server in a session of an older revision whether it speaks 2026-07-28 too. A server that
 /// does not know the question, or does not answer it soon, does not.
-async fn speaks_newer(connected: &Connected) -> bool {
-    if connected.protocol != Protocol::Legacy || connected.session.server.pid().is_none() {
+async fn speaks_newer(up: &Up) -> bool {
+    if up.protocol != Protocol::Legacy || up.mcp.server.pid().is_none() {
         return false; // Over HTTP that was asked first.
     }
     let meta = RequestMetaObject::with_client_context(
@@ -128,7 +178,7 @@ async fn speaks_newer(connected: &Connected) -> bool {
         us(),
         ClientCapabilities::default(),
     );
-    let asked = tokio::time::timeout(QUESTION_TIME, connected.session.peer.discover(meta)).await;
+    let asked = tokio::time::timeout(QUESTION_TIME, up.mcp.peer.discover(meta)).await;
     matches!(asked, Ok(Ok(found)) if found.supported_versions.contains(&ProtocolVersion::V_2026_07_28))
 }
 
@@ -142,44 +192,29 @@ async fn connect_as(
     surroundings: &Surroundings,
     stderr: &StderrTail,
     close: CancellationToken,
-) -> Result<Connected, Failed> {
+) -> Result<Up, Failed> {
     let tap = Tap::new();
-    let (changes, changed) = watch::channel(0);
-    let client = Client { changed: changes.clone() };
-    let mode = lifecycle(protocol);
+    let changes = watch::Sender::new(0);
+    let (client, mode) = (Client { changed: changes.clone() }, lifecycle(protocol));
     let (running, wire) = match &config.endpoint {
         Endpoint::Stdio { .. } => {
-            let child = stdio::spawn(&config.endpoint, &tap, &surroundings.guard, stderr, close).await?;
-            let running = tokio::select! {
-                biased;
-                running = client.serve_with_lifecycle(child.transport, mode) => running,
-                // What it left behind may hold its output open, which rmcp would wait for.
-                () = tap.ended.cancelled() => return Err(tap.reason().into()),
-            };
-            (running, Wire::Child { pid: child.pid })
+            let guard = &surroundings.guard;
+            let child = stdio::spawn(&config.endpoint, &tap, guard, stderr, close).await?;
+            // What it left behind may hold its output open, which rmcp would wait for.
+            let running = client.serve_with_lifecycle(child.transport, mode);
+            (unless_ended(running, &tap).await?, Wire::Child { pid: child.pid })
         }
         Endpoint::Http { url, headers } => {
             let transport = http::transport(url, headers, config.max_in_flight, &tap)?;
-            let running = tokio::select! {
-                biased;
-                running = client.serve_with_lifecycle(transport, mode) => running,
-                () = tap.ended.cancelled() => return Err(tap.reason().into()),
-            };
-            (running, Wire::Http)
+            let running = client.serve_with_lifecycle(transport, mode);
+            (unless_ended(running, &tap).await?, Wire::Http)
         }
         Endpoint::Mesh { peer_id } => {
             let transport = mesh::connect(*peer_id, surroundings, &tap, close).await?;
-            let running = tokio::select! {
-                biased;
-                running = client.serve_with_lifecycle(transport, mode) => running,
-                () = tap.ended.cancelled() => return Err(tap.reason().into()),
-            };
-            (running, Wire::Mesh)
+            let running = client.serve_with_lifecycle(transport, mode);
+            (unless_ended(running, &tap).await?, Wire::Mesh)
         }
-    };
-    let running = match running {
-        Ok(running) => running,
-        Err(error) => return Err(failed(error, &tap).await),
+        Endpoint::Python { .. } => return Err("it does not speak MCP".to_owned().into()),
     };
     running.peer().set_response_cache_config(ClientCacheConfig::disabled()).await;
     let server = describe(&running, wire);
@@ -188,8 +223,24 @@ async fn connect_as(
     } else {
         Protocol::Legacy
     };
-    let session = Arc::new(Session { peer: running.peer().clone(), tap, server });
-    Ok(Connected { session, changed, changes, protocol, running })
+    let mcp = Arc::new(Mcp { peer: running.peer().clone(), tap, server });
+    Ok(Up { mcp, changes, protocol, running })
+}
+
+/// Waits for a session, as long as there is a wire.
+async fn unless_ended<T>(
+    starting: impl Future<Output = Result<T, ClientInitializeError>>,
+    tap: &Tap,
+) -> Result<T, Failed> {
+    let started = tokio::select! {
+        biased;
+        started = starting => started,
+        () = tap.ended.cancelled() => return Err(tap.reason().into()),
+    };
+    match started {
+        Ok(session) => Ok(session),
+        Err(error) => Err(failed(error, tap).await),
+    }
 }
 
 fn lifecycle(protocol: Protocol) -> ClientLifecycleMode {
@@ -248,40 +299,4 @@ async fn failed(error: ClientInitializeError, tap: &Tap) -> Failed {
         other => format!("it refused to start a session: {other}"),
     };
     Failed { reason, refused }
-}
-
-/// Keeps asking a 2026-07-28 server to tell of changed tools, until `close`.
-pub(super) async fn subscribe(
-    session: Arc<Session>,
-    changes: watch::Sender<u64>,
-    close: CancellationToken,
-) {
-    let mut pause = Duration::from_secs(1);
-    while !close.is_cancelled() && !session.tap.ended.is_cancelled() {
-        let filter = SubscriptionFilter::builder().tools_list_changed().build();
-        let subscribed = tokio::select! {
-            subscribed = session.peer.listen(filter) => subscribed,
-            () = close.cancelled() => return,
-        };
-        match subscribed {
-            Ok(mut subscription) => {
-                pause = Duration::from_secs(1);
-                changes.send_modify(|times| *times += 1); // What changed while nobody listened.
-                loop {
-                    tokio::select! {
-                        () = close.cancelled() => return,
-                        news = subscription.next() => match news {
-                            Ok(Some(_changed)) => changes.send_modify(|times| *times += 1),
-                            Ok(None) | Err(_) => break,
-                        },
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%error, "the server does not take a subscription"),
-        }
-        tokio::select! {
-            () = close.cancelled() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(60)),
-        }
-    }
 }

@@ -166,7 +166,7 @@ impl LinkHandle {
         // A session that has just broken still counts as ready until its actor hears of it.
         let answers = || {
             let session = self.shared.session.load();
-            session.as_ref().is_some_and(|session| !session.tap.ended.is_cancelled())
+            session.as_ref().is_some_and(|session| !session.tap().ended.is_cancelled())
         };
         let ready =
             status.wait_for(|status| matches!(status.state, State::Ready { .. }) && answers());

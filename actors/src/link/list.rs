@@ -11,14 +11,14 @@ use toolmesh_core::{
     limits,
 };
 
-use super::session::{Pass, Session};
+use super::mcp::{Mcp, Pass};
 
 /// Reads the list until `deadline`.
 ///
 /// # Errors
 /// As a call; a list without end, and one that is no list, are bad answers.
 pub(super) async fn list(
-    session: &Session,
+    session: &Mcp,
     deadline: Instant,
 ) -> Result<Vec<Map<String, Value>>, CallError> {
     let mut tools = Vec::new();

@@ -12,7 +12,9 @@ use rmcp::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
-use toolmesh_net::{Budget, FrameError, FrameLimits, FrameReader, FrameWriter, PeerId};
+use toolmesh_net::{
+    Budget, FrameError, FrameLimits, FrameReader, FrameWriter, PeerAddress, PeerId, dialect::Ours,
+};
 
 use super::{
     Surroundings,
@@ -21,9 +23,9 @@ use super::{
 use crate::outbox::{self, Outbox, Waiting};
 
 /// A stream to another node.
-pub trait MeshStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> MeshStream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// Opens streams to other nodes; what links need of the swarm.
 pub trait Streams: fmt::Debug + Send + Sync + 'static {
@@ -31,7 +33,13 @@ pub trait Streams: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// A text for people: it is not connected, or does not answer in time.
-    fn open(&self, peer: PeerId) -> BoxFuture<'static, Result<Box<dyn MeshStream>, String>>;
+    fn open(&self, peer: PeerId) -> BoxFuture<'_, Result<Box<dyn ByteStream>, String>>;
+
+    /// Connects to a peer that is no member, and says who it is. Done at once if it is connected.
+    ///
+    /// # Errors
+    /// A text for people: nobody is there, or somebody else.
+    fn reach<'a>(&'a self, address: &'a PeerAddress) -> BoxFuture<'a, Result<PeerId, String>>;
 }
 
 /// The way to other nodes. Cheap to clone.
@@ -39,8 +47,10 @@ pub trait Streams: fmt::Debug + Send + Sync + 'static {
 pub struct Mesh {
     /// Where streams come from.
     pub streams: Arc<dyn Streams>,
-    /// What the frames of all streams may hold, these and those that others open.
+    /// What the frames of all streams may hold, these and those that members open.
     pub budget: Budget,
+    /// Who we are to Python peers.
+    pub ours: Ours,
 }
 
 /// Opens a stream to `peer` and starts the tasks on its halves. `close` ends it.

@@ -16,11 +16,14 @@
 mod actor;
 mod attempt;
 mod connect;
+mod follow;
 mod guard;
 mod handle;
 mod http;
 mod list;
+mod mcp;
 mod mesh;
+mod python;
 mod resume;
 mod secret;
 mod session;
@@ -33,10 +36,11 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 pub use guard::Guard;
 pub use handle::{Call, LinkHandle, Offered, Status};
-pub use mesh::{Mesh, MeshStream, Streams};
+pub use mesh::{ByteStream, Mesh, Streams};
 pub use secret::{EnvReference, FileReference, Secret, SecretError};
 use toolmesh_core::link::Policy;
-use toolmesh_net::PeerId;
+use toolmesh_net::{PeerAddress, PeerId};
+pub use toolmesh_net::dialect::PythonDialect;
 
 /// How to reach what a link is for.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +70,13 @@ pub enum Endpoint {
         /// Who it is.
         peer_id: PeerId,
     },
+    /// A peer of the Python system, which speaks dialects of its own over such streams.
+    Python {
+        /// Where it is, and who if that is known.
+        address: PeerAddress,
+        /// Which of its dialects it speaks; found out if it is not said.
+        dialect: Option<PythonDialect>,
+    },
 }
 
 impl Endpoint {
@@ -75,13 +86,14 @@ impl Endpoint {
             Self::Stdio { .. } => "stdio",
             Self::Http { .. } => "http",
             Self::Mesh { .. } => "mesh",
+            Self::Python { .. } => "python",
         }
     }
 
     /// What is at the other end, as it is called in errors.
     fn noun(&self) -> &'static str {
         match self {
-            Self::Stdio { .. } | Self::Http { .. } => "upstream",
+            Self::Stdio { .. } | Self::Http { .. } | Self::Python { .. } => "upstream",
             Self::Mesh { .. } => "node",
         }
     }

@@ -1,4 +1,4 @@
-//! The tap on a link's wire: both connectors pass every message through it.
+//! The tap on a link's wire: the connectors of MCP pass every message through it.
 //!
 //! rmcp's typed model drops fields it does not know and refuses results with unknown content, its
 //! progress tokens are its own, and progress may overtake. The tap works on the messages as they
@@ -196,6 +196,11 @@ impl Tap {
         self.answers.load(Ordering::Relaxed)
     }
 
+    /// Counts a request that was answered past the tap.
+    pub(super) fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Says why the wire is gone, and that it is.
     pub(super) fn end(&self, reason: impl Into<String>) {
         lock(&self.reason).get_or_insert_with(|| reason.into());
@@ -271,7 +276,7 @@ impl Tap {
             // It came too late, or was never asked for, which rmcp would take amiss.
             Asked::Never => return Ok(None),
         };
-        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.answered();
         if slot.typed {
             let seen = serde_json::from_value(message.clone());
             slot.deliver(answer(&mut message));

@@ -2,11 +2,13 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+use rmcp::{ErrorData, model::ErrorCode};
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
     call::{CallError, RpcError, Why},
     limits,
-    principal::{Principal, Role},
+    policy::Standing,
+    principal::Principal,
 };
 use toolmesh_net::PeerId;
 
@@ -48,7 +50,7 @@ pub(super) fn for_strangers() -> Admission {
 /// Admits the requests of one peer.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
-    peer: PeerId,
+    peer: String,
     is_member: bool,
     /// Under which its calls are counted.
     id: Arc<str>,
@@ -64,6 +66,7 @@ impl Gate {
         admission: Admission,
         closing: CancellationToken,
     ) -> Self {
+        let peer = peer.to_string();
         let id = format!("peer:{peer}").into();
         Self { peer, is_member, id, router, admission, closing }
     }
@@ -78,22 +81,28 @@ impl Gate {
 
     /// Who asks, and what it is granted at this moment.
     pub(super) fn principal(&self) -> Principal {
-        Principal { id: self.id.clone(), role: Role::Peer }
+        let standing = if self.is_member { Standing::Member } else { Standing::Stranger };
+        self.router.view().peer(&self.peer, standing)
+    }
+
+    /// Fires when the node stops.
+    pub(super) fn closing(&self) -> &CancellationToken {
+        &self.closing
     }
 
     /// Counts a frame, whatever is in it.
     ///
     /// # Errors
-    /// -32010: a stranger is too fast, and its stream is closed.
-    pub(super) fn pace(&self) -> Result<(), RpcError> {
+    /// A stranger is too fast; its stream is to be closed.
+    pub(super) fn pace(&self) -> Result<(), CallError> {
         self.admission.pace(&self.id).map_err(busy)
     }
 
     /// Admits one request, at once or not at all.
     ///
     /// # Errors
-    /// -32010, safe to try again: too much is under way, or the node is stopping.
-    pub(super) fn admit(&self) -> Result<Place, RpcError> {
+    /// Not started, safe to try again: too much is under way, or the node is stopping.
+    pub(super) fn admit(&self) -> Result<Place, CallError> {
         let admitted = if self.closing.is_cancelled() {
             Err(Refused { reason: "the node is stopping", retry_after: RESTART })
         } else {
@@ -107,11 +116,16 @@ impl Gate {
     }
 }
 
-fn busy(Refused { reason, retry_after }: Refused) -> RpcError {
-    let busy = CallError::NotStarted {
+fn busy(Refused { reason, retry_after }: Refused) -> CallError {
+    CallError::NotStarted {
         why: Why::Busy,
         detail: reason.to_owned(),
         retry_after_ms: u64::try_from(retry_after.as_millis()).ok(),
-    };
-    RpcError { code: BUSY, ..busy.into_rpc() }
+    }
+}
+
+/// Makes of a refusal what MCP peers are answered.
+pub(super) fn error(refused: CallError) -> ErrorData {
+    let RpcError { message, data, .. } = refused.into_rpc();
+    ErrorData::new(ErrorCode(BUSY), message, data)
 }

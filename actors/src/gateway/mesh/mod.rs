@@ -13,6 +13,7 @@
 //!   with `MESH_` in `toolmesh_core::limits`).
 
 mod gate;
+mod service;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -20,13 +21,15 @@ mod transport;
 
 use std::sync::Arc;
 
+use futures::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
-use toolmesh_net::{Budget, PeerId};
+use toolmesh_net::{Budget, Inbound, PeerId, Standing};
 
-use self::gate::Gate;
+use self::{gate::Gate, session::Session};
 use super::admission::Admission;
-use crate::{link::MeshStream, router::RouterHandle};
+use crate::{link::Mesh, router::RouterHandle};
 
 /// What the sessions of all peers share. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -68,23 +71,40 @@ impl Server {
         self.0.closing.cancel();
     }
 
-    /// Serves one stream of `peer` to its end. Frames of members are charged to `members`.
-    async fn serve(
-        &self,
-        stream: Box<dyn MeshStream>,
-        (peer, is_member): (PeerId, bool),
-        members: Budget,
-    ) {
+    /// Serves the streams of `inbound` from now on, until every session is ended.
+    pub(super) fn listen(&self, mut inbound: mpsc::Receiver<Inbound>, mesh: Mesh) {
+        let server = self.clone();
+        tokio::spawn(async move {
+            let streams = server.0.streams.clone();
+            while let Some(Some(opened)) = streams.run_until_cancelled(inbound.recv()).await {
+                let Inbound { caller, stream } = opened;
+                let (server, mesh) = (server.clone(), mesh.clone());
+                let peer = (caller.peer_id, caller.standing == Standing::Member);
+                tokio::spawn(async move { server.serve(stream, peer, mesh).await });
+            }
+        });
+    }
+
+    /// Serves one stream of `peer` to its end.
+    async fn serve<S>(&self, stream: S, (peer, is_member): (PeerId, bool), mesh: Mesh)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let Inner { router, strangers_budget, closing, streams, .. } = &*self.0;
         let (admission, budget) = if is_member {
-            (&self.0.members, members)
+            (&self.0.members, &mesh.budget)
         } else {
-            (&self.0.strangers, strangers_budget.clone())
+            (&self.0.strangers, strangers_budget)
         };
         let (router, closing) = (router.clone(), closing.clone());
-        let gate = Gate::new((peer, is_member), router, admission.clone(), closing);
         let _counted = Counted::new();
-        session::serve(stream, gate, budget.peer(peer), streams.child_token()).await;
+        let session = Session {
+            gate: Gate::new((peer, is_member), router, admission.clone(), closing),
+            budget: budget.peer(peer),
+            ours: mesh.ours,
+            cancel: streams.child_token(),
+        };
+        session.serve(stream).await;
     }
 }
 

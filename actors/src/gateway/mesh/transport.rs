@@ -16,12 +16,11 @@ use rmcp::{
     transport::Transport,
 };
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::{call::RpcError, limits};
+use toolmesh_core::limits;
 use toolmesh_net::{Frame, FrameError, FrameReader, FrameWriter};
 
-use super::gate::Gate;
+use super::gate::{self, Gate};
 use crate::{
     gateway::{
         admission::Place,
@@ -68,8 +67,6 @@ struct Ticket {
 /// The stream, as rmcp serves it.
 pub(super) struct MeshTransport<R> {
     reader: FrameReader<R>,
-    /// Read to tell the dialect, and not served yet.
-    first: Option<Frame>,
     outbox: Option<Outbox<Outgoing>>,
     /// A refusal that waits for room; nothing more is read before.
     refusal: Option<BoxFuture<'static, Result<(), Closed>>>,
@@ -84,20 +81,17 @@ pub(super) struct MeshTransport<R> {
 
 impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
     pub(super) fn new(
-        (first, reader): (Frame, FrameReader<R>),
+        reader: FrameReader<R>,
         outbox: Outbox<Outgoing>,
         gate: Gate,
         cancel: CancellationToken,
     ) -> Self {
-        let (first, outbox) = (Some(first), Some(outbox));
-        Self { reader, first, outbox, refusal: None, is_over: false, gate, session: Arc::default(), cancel }
+        let (outbox, session) = (Some(outbox), Arc::default());
+        Self { reader, outbox, refusal: None, is_over: false, gate, session, cancel }
     }
 
     /// Returns the next frame, or `None` when the session is over. Cancel-safe.
     async fn next(&mut self) -> Option<Frame> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
-        }
         let frame = loop {
             let idle = tokio::time::sleep(limits::MESH_STRANGER_IDLE);
             tokio::select! {
@@ -136,7 +130,7 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
         };
         let Some(id) = message.id() else { return typed() };
         let mut place =
-            self.gate.admit().map_err(|busy| refuse(Some(id.clone()), error_data(busy)))?;
+            self.gate.admit().map_err(|busy| refuse(Some(id.clone()), gate::error(busy)))?;
         let method = message.method().unwrap_or_default();
         let mut request = match raw::untyped(&method) {
             Some(name) => ClientRequest::CustomRequest(untyped(name, &message)),
@@ -165,10 +159,6 @@ fn untyped(name: &str, message: &Message<'_>) -> CustomRequest {
         request.extensions.insert(RequestMetaObject(MetaObject(meta)));
     }
     request
-}
-
-fn error_data(RpcError { code, message, data }: RpcError) -> ErrorData {
-    ErrorData::new(ErrorCode(code), message, data)
 }
 
 fn refused(bad: BadBody) -> ServerJsonRpcMessage {
@@ -206,7 +196,7 @@ impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for MeshTransport<R> {
                 Ok(()) => self.read(&frame),
                 Err(too_fast) => {
                     self.is_over = true;
-                    Err(refuse(None, error_data(too_fast)))
+                    Err(refuse(None, gate::error(too_fast)))
                 }
             };
             match read {

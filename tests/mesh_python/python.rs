@@ -1,0 +1,119 @@
+//! The Python programs of `tests/clients/mesh`: a client that tells what it saw, and a peer.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::support::Outcome;
+
+/// The interpreter that has py-libp2p.
+#[derive(Debug)]
+pub(crate) struct Python(PathBuf);
+
+/// What a client saw.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    /// The messages of the node, in their order.
+    pub(crate) answers: Vec<Value>,
+    /// How it ended: `done`, `eof`, `reset`, `frame_too_large` or `silent`.
+    pub(crate) ended: String,
+}
+
+impl Python {
+    /// Installs the pinned packages, unless they are there.
+    pub(crate) fn fetch() -> Outcome<Self> {
+        let fetched = Command::new(root().join("tests/fetch.sh")).stdin(Stdio::null()).output()?;
+        if !fetched.status.success() {
+            return Err(String::from_utf8_lossy(&fetched.stderr).into());
+        }
+        let packages = PathBuf::from(String::from_utf8(fetched.stdout)?.trim());
+        Ok(Self(packages.join("python-mesh/bin/python")))
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.0);
+        // No bytecode beside the sources.
+        command.arg("-B").arg(root().join("tests/clients/mesh").join(program)).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the client to its end.
+    ///
+    /// # Errors
+    /// The conversation could not begin.
+    pub(crate) fn client(&self, arguments: &[&str]) -> Outcome<Conversation> {
+        self.script(arguments, &[])
+    }
+
+    /// Runs the client to its end, with these steps to take.
+    ///
+    /// # Errors
+    /// The conversation could not begin.
+    pub(crate) fn script(&self, arguments: &[&str], steps: &[Value]) -> Outcome<Conversation> {
+        let mut client = self.command("client.py", arguments).spawn()?;
+        let steps: String = steps.iter().map(|step| format!("{step}\n")).collect();
+        client.stdin.take().ok_or("no stdin")?.write_all(steps.as_bytes())?;
+        let output = client.wait_with_output()?;
+        let mut said = Vec::new();
+        for line in String::from_utf8(output.stdout)?.lines() {
+            said.push(serde_json::from_str::<Value>(line)?);
+        }
+        let last = said.pop().unwrap_or_default();
+        let Some(ended) = last["ended"].as_str() else {
+            return Err(format!("{last}\n{}", String::from_utf8_lossy(&output.stderr)).into());
+        };
+        let answers = said.iter().filter_map(|line| line.get("answer").cloned()).collect();
+        Ok(Conversation { answers, ended: ended.to_owned() })
+    }
+
+    /// Starts the peer and waits until it serves.
+    pub(crate) fn peer(&self, arguments: &[&str]) -> Outcome<Peer> {
+        let mut child = self.command("peer.py", arguments).stderr(Stdio::inherit()).spawn()?;
+        let stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+        let mut peer = Peer { child, stdout, address: String::new() };
+        let mut line = String::new();
+        while peer.stdout.read_line(&mut line)? > 0 {
+            if let Some(address) = line.trim().strip_prefix("multiaddr=") {
+                address.clone_into(&mut peer.address);
+                return Ok(peer);
+            }
+            line.clear();
+        }
+        Err("the Python peer ended without a word".into())
+    }
+}
+
+/// A running Python peer, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// Where it listens, with its PeerId.
+    pub(crate) address: String,
+}
+
+impl Peer {
+    /// Ends it, and returns what it counted: `streams`, `frames` and `calls` by tool.
+    pub(crate) fn end(mut self) -> Outcome<Value> {
+        drop(self.child.stdin.take());
+        let mut counts = String::new();
+        self.stdout.read_to_string(&mut counts)?;
+        Ok(serde_json::from_str(&counts)?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -18,20 +18,20 @@ use tokio::{
 };
 use toolmesh_actors::{
     gateway::{GatewayHandle, SessionCount, StartError},
-    kit::{Clock, Fault, Stopper, Supervisor, row},
+    kit::{Clock, DoorError, Fault, Stopper, Supervisor, row},
     link::{Guard, Surroundings},
     router::{RouterHandle, View},
     store::StoreHandle,
-    swarm::SwarmHandle,
-    tools::{CatalogueTools, GroupHandle, NodeFacts, OperatorTools},
+    tools::{CatalogueTools, CompatTools, GroupHandle, NodeFacts, OperatorTools, PeerTools},
 };
 use toolmesh_core::{limits, link::State};
-use toolmesh_net::{Identity, IdentityError, SecretError};
+use toolmesh_net::{Identity, IdentityError, Invite, SecretError};
 use toolmesh_store::{Durability, Options, Recovery, Store};
 
 use crate::{
     config::{self, Loaded, NodeName, Sources},
-    mesh, reload, wiring,
+    mesh::{self, Mesh},
+    reload, wiring,
 };
 
 /// How long `up` waits for upstreams before it says that the node is ready. They go on starting.
@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) sources: Sources,
     /// The configuration as it was read.
     pub(crate) loaded: Loaded,
+    /// An invitation to another node's mesh.
+    pub(crate) join: Option<Invite>,
 }
 
 /// Why a node did not start, or ended by itself.
@@ -97,8 +99,8 @@ struct Node {
     gateway: GatewayHandle,
     router: RouterHandle,
     store: StoreHandle,
-    /// The swarm, and who tells of it; none where the configuration wants none.
-    mesh: Option<(SwarmHandle, JoinHandle<()>)>,
+    /// The mesh, and who tells of it; none where the configuration wants none.
+    mesh: Option<(Mesh, JoinHandle<()>)>,
     faults: mpsc::Receiver<Fault>,
     node_file: PathBuf,
 }
@@ -111,11 +113,20 @@ pub(crate) async fn run(plan: Plan, announce: impl FnOnce(&NodeFacts)) -> Result
     let system = |what| move |source| BootError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("a SIGTERM handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("a SIGINT handler"))?;
-    let Plan { sources, loaded } = plan;
-    let (mut node, facts) = boot(&loaded).await?;
-    let watching = reload::watch(sources, loaded, node.router.clone(), node.gateway.clone());
-    let watching = actix::spawn(watching);
+    let Plan { sources, loaded, join } = plan;
+    let invited = join.is_some();
+    let (mut node, facts) = boot(&loaded, join).await?;
+    let registry = node.mesh.as_ref().map(|(mesh, _)| mesh.registry.clone());
+    let followers = reload::Followers {
+        router: node.router.clone(),
+        gateway: node.gateway.clone(),
+        registry: registry.clone(),
+    };
+    let watching = actix::spawn(reload::watch(sources, loaded, followers));
 
+    if let Some(registry) = registry.filter(|_| invited) {
+        mesh::joined(&registry).await;
+    }
     settled(&node.router).await;
     announce(&facts);
 
@@ -136,7 +147,7 @@ pub(crate) async fn run(plan: Plan, announce: impl FnOnce(&NodeFacts)) -> Result
     outcome
 }
 
-async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
+async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts), BootError> {
     let (config, data) = (&loaded.config, &loaded.data);
     let clock = Clock::system();
     let identity = Identity::load_or_create(&data.join("node.key"))?;
@@ -190,6 +201,22 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
     {
         tracing::warn!(%error, "the node's name is not kept");
     }
+    let identity = Arc::new(identity);
+    let mesh = if config.mesh.enabled {
+        let plan = mesh::Plan {
+            config: &config.mesh,
+            data,
+            name: name.as_str(),
+            identity: identity.clone(),
+            join,
+            store: &store,
+            supervisor: &supervisor,
+            clock: &clock,
+        };
+        Some(mesh::start(plan).await?)
+    } else {
+        None
+    };
     let guard = std::env::current_exe().map(Guard::new).unwrap_or_default();
     let view = View::default();
     let memory = Arc::new(store.clone());
@@ -197,7 +224,11 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
         view.clone(),
         clock.clone(),
         supervisor.clone(),
-        Surroundings { guard: Arc::new(guard), memory, mesh: None },
+        Surroundings {
+            guard: Arc::new(guard),
+            memory,
+            mesh: mesh.as_ref().map(|(mesh, _)| mesh.links.clone()),
+        },
     )
     .await;
 
@@ -205,18 +236,28 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
     let sessions = SessionCount::default();
     let operator =
         OperatorTools::new(facts, router.clone(), store.clone(), sessions.clone(), clock.clone());
-    let groups = vec![
-        GroupHandle::start(CatalogueTools::new(view), &supervisor).await,
+    let mut groups = vec![
+        GroupHandle::start(CatalogueTools::new(view.clone()), &supervisor).await,
         GroupHandle::start(operator, &supervisor).await,
         #[cfg(feature = "bench-tools")]
         GroupHandle::start(toolmesh_actors::tools::EchoTools, &supervisor).await,
     ];
+    if let Some((mesh, _)) = &mesh {
+        let peers = PeerTools::new(mesh.registry.clone(), view);
+        groups.push(GroupHandle::start(peers, &supervisor).await);
+    }
+    if config.gateway.compat_names {
+        let compat = CompatTools::new(groups.clone());
+        groups.push(GroupHandle::start(compat, &supervisor).await);
+    }
     // Nobody else has the router's door yet, so it admits both.
-    let provided = router.provide(groups).await;
-    let configured = router.configure(wiring::router(config)).await;
-    provided
-        .and(configured)
-        .map_err(|error| Fault { actor: "router".into(), reason: error.to_string() })?;
+    let fault = |error: DoorError| Fault { actor: "router".into(), reason: error.to_string() };
+    router.provide(groups).await.map_err(fault)?;
+    router.configure(wiring::router(config)).await.map_err(fault)?;
+    if let Some((mesh, _)) = &mesh {
+        mesh.registry.reserve(wiring::reserved(config));
+        router.follow(mesh.registry.nodes()).await.map_err(fault)?;
+    }
     let gateway = GatewayHandle::start(
         wiring::gateway(config),
         router.clone(),
@@ -238,16 +279,17 @@ async fn boot(loaded: &Loaded) -> Result<(Node, NodeFacts), BootError> {
         data: data.display().to_string(),
         pid: std::process::id(),
     };
-    let mut mesh = None;
-    if config.mesh.enabled {
-        let gate = mesh::gate(&config.mesh, data, store.clone())?;
-        let settings = wiring::swarm(config, name.as_str(), &gate);
-        let swarm = mesh::start(Arc::new(identity), settings, &supervisor).await;
-        let status = swarm.status();
-        known.addresses.clone_from(&status.borrow().addresses);
-        let (publish, gateway, file) = (publish.clone(), gateway.clone(), node_file.clone());
-        mesh = Some((swarm, actix::spawn(mesh::tell(status, publish, gateway, file))));
-    }
+    let mesh = mesh.map(|(mesh, inbound)| {
+        gateway.serve_mesh(inbound, mesh.links.clone());
+        known.addresses.clone_from(&mesh.swarm.status().borrow().addresses);
+        let audience = mesh::Audience {
+            gateway: gateway.clone(),
+            facts: publish.clone(),
+            node_file: node_file.clone(),
+        };
+        let telling = mesh.tell(audience);
+        (mesh, telling)
+    });
     write_node_file(&node_file, &known)
         .map_err(|source| BootError::File { path: node_file.clone(), source })?;
     publish.send_replace(known.clone());
@@ -329,8 +371,9 @@ async fn stop(node: Node) {
     let mut stopper = Stopper::default();
     stopper.add(row("gateway"), "gateway".into(), move || async move { gateway.stop().await });
     stopper.add(row("link"), "links".into(), move || async move { router.stop().await });
-    if let Some((swarm, telling)) = mesh {
+    if let Some((Mesh { registry, swarm, .. }, telling)) = mesh {
         telling.abort(); // It would write a node.json that nobody removes.
+        registry.stop(); // Who goes dials nobody.
         stopper.add(row("swarm"), "swarm".into(), move || async move { swarm.stop().await });
     }
     stopper.add(row("store"), "store".into(), move || async move { store.stop().await });

@@ -1,56 +1,167 @@
-//! The mesh side of a running node: whether there is one, and who is told how it is.
+//! The mesh side of a running node: who is let in, the swarm, the registry, and who is told how
+//! they are.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod ways;
 
-use tokio::sync::watch;
-use toolmesh_actors::{
-    gateway::GatewayHandle,
-    kit::Supervisor,
-    swarm::{Config, Identity, Status, SwarmHandle},
-    tools::NodeFacts,
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use crate::boot::write_node_file;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use toolmesh_actors::{
+    gateway::GatewayHandle,
+    kit::{Clock, Supervisor},
+    link,
+    registry::{self, Gate, Overview, RegistryHandle, SecretFile},
+    store::StoreHandle,
+    swarm::{Identity, Outlets, Status, SwarmHandle},
+    tools::NodeFacts,
+};
+use toolmesh_core::limits;
+use toolmesh_net::{Budget, Inbound, Invite, MeshSecret, SecretError, dialect::Ours};
+
+use self::ways::Ways;
+use crate::{boot::write_node_file, config, wiring};
+
+/// File in the data directory with the secret of the mesh.
+const SECRET_FILE: &str = "mesh.secret";
 
 /// How long a start waits for the addresses that were asked for; they may come later.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// Starts the swarm and waits a moment until it knows its addresses.
-pub(crate) async fn start(
-    identity: Arc<Identity>,
-    config: Config,
-    supervisor: &Supervisor,
-) -> SwarmHandle {
-    let swarm = SwarmHandle::start(identity, config, supervisor).await;
+/// How long a start waits until the node that invited this one is there; it may come later.
+const JOIN_TIME: Duration = Duration::from_secs(5);
+
+/// What a mesh is made from.
+pub(crate) struct Plan<'a> {
+    /// The configuration of the node.
+    pub(crate) config: &'a config::Mesh,
+    /// Its data directory.
+    pub(crate) data: &'a Path,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Who it is.
+    pub(crate) identity: Arc<Identity>,
+    /// The invitation that it was started with.
+    pub(crate) join: Option<Invite>,
+    /// What it remembers.
+    pub(crate) store: &'a StoreHandle,
+    /// Who restarts its actors.
+    pub(crate) supervisor: &'a Supervisor,
+    /// Its time.
+    pub(crate) clock: &'a Clock,
+}
+
+/// The mesh of a running node.
+pub(crate) struct Mesh {
+    /// The other nodes.
+    pub(crate) registry: RegistryHandle,
+    /// What calls to other nodes go through, and how much they may hold.
+    pub(crate) links: link::Mesh,
+    /// The connections.
+    pub(crate) swarm: SwarmHandle,
+}
+
+/// Starts the swarm, waits a moment until it knows its addresses, and starts to look for others.
+/// Returns the streams that they open too.
+///
+/// # Errors
+/// There is no secret: a mesh of its own would be one that nobody meant.
+pub(crate) async fn start(plan: Plan<'_>) -> Result<(Mesh, mpsc::Receiver<Inbound>), SecretError> {
+    let Plan { config, data, name, identity, join, store, supervisor, clock } = plan;
+    let (secret, file) = match &config.secret_file {
+        Some(file) => (MeshSecret::read(file)?, SecretFile::Given(file.clone())),
+        None => {
+            let file = data.join(SECRET_FILE);
+            (MeshSecret::load_or_create(&file)?, SecretFile::Own(file))
+        }
+    };
+    let gate = Gate::new(secret, wiring::mode(config), store.clone());
+    let peer_id = identity.id();
+    let swarm_config = wiring::swarm(config, name, &gate);
+    let (swarm, outlets) = SwarmHandle::start(identity, swarm_config, supervisor).await;
+    let Outlets { inbound, candidates } = outlets;
     let mut status = swarm.status();
     let settled = status.wait_for(|status| status.settled);
     if tokio::time::timeout(SETTLE_TIME, settled).await.is_err() {
         tracing::warn!("no addresses on the mesh yet; `toolmesh status` shows them later");
     }
-    swarm
+    let registry = registry::Config {
+        name: name.into(),
+        peer_id,
+        seeds: config.peers.clone(),
+        gate,
+        secret: file,
+        join,
+        candidates,
+    };
+    let registry =
+        RegistryHandle::start(registry, swarm.clone(), store.clone(), clock.clone(), supervisor);
+    let budget = Budget::new(limits::MESH_FRAMES_BYTES, limits::MESH_FRAMES_BYTES_PER_PEER);
+    let ours = Ours { peer_id, unix_seconds: Clock::unix_seconds };
+    let links = link::Mesh { streams: Arc::new(Ways(swarm.clone())), budget, ours };
+    Ok((Mesh { registry: registry.await, links, swarm }, inbound))
 }
 
-/// Tells of every change wherever a node tells of itself: in `/readyz` what is wrong, in
-/// `node_status` and `node.json` where it is reached. Ends with the swarm.
-pub(crate) async fn tell(
-    mut status: watch::Receiver<Status>,
-    facts: watch::Sender<NodeFacts>,
-    gateway: GatewayHandle,
-    node_file: PathBuf,
-) {
-    loop {
-        let Status { addresses, problems, .. } = status.borrow_and_update().clone();
-        gateway.note("mesh", problems);
-        let mut present = facts.borrow().clone();
-        if present.addresses != addresses {
-            present.addresses = addresses;
-            if let Err(error) = write_node_file(&node_file, &present) {
-                tracing::warn!(%error, "node.json does not have the present addresses");
+/// Waits a moment until a node that was started with an invitation is where it was invited to, or
+/// knows why not.
+pub(crate) async fn joined(registry: &RegistryHandle) {
+    let mut overview = registry.overview();
+    let known = |overview: &Arc<Overview>| {
+        overview.problem.is_some() || overview.nodes.values().any(|node| node.connected)
+    };
+    // `/readyz` tells of it when it comes later.
+    let _late = tokio::time::timeout(JOIN_TIME, overview.wait_for(known)).await;
+}
+
+/// Whom to tell how the mesh is.
+pub(crate) struct Audience {
+    /// Shows what is wrong in `/readyz`.
+    pub(crate) gateway: GatewayHandle,
+    /// What `node_status` answers.
+    pub(crate) facts: watch::Sender<NodeFacts>,
+    /// Where other programs look.
+    pub(crate) node_file: PathBuf,
+}
+
+impl Mesh {
+    /// Tells of every change wherever a node tells of itself: in `/readyz` what is wrong, in
+    /// `node_status` and `node.json` where it is reached. Ends with the swarm.
+    pub(crate) fn tell(&self, to: Audience) -> JoinHandle<()> {
+        let (mut status, mut overview) = (self.swarm.status(), self.registry.overview());
+        actix::spawn(async move {
+            loop {
+                let Status { addresses, mut problems, .. } = status.borrow_and_update().clone();
+                problems.extend(overview.borrow_and_update().problem.as_deref().map(str::to_owned));
+                to.gateway.note("mesh", problems);
+                to.reached_at(addresses);
+                let changed = tokio::select! {
+                    changed = status.changed() => changed,
+                    changed = overview.changed() => changed,
+                };
+                if changed.is_err() {
+                    return;
+                }
             }
-            facts.send_replace(present);
-        }
-        if status.changed().await.is_err() {
+        })
+    }
+}
+
+impl Audience {
+    fn reached_at(&self, addresses: Vec<String>) {
+        let mut present = self.facts.borrow().clone();
+        if present.addresses == addresses {
             return;
         }
+        present.addresses = addresses;
+        if let Err(error) = write_node_file(&self.node_file, &present) {
+            tracing::warn!(%error, "node.json does not have the present addresses");
+        }
+        self.facts.send_replace(present);
     }
 }

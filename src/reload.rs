@@ -7,23 +7,29 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use toolmesh_actors::{gateway::GatewayHandle, router::RouterHandle};
+use toolmesh_actors::{gateway::GatewayHandle, registry::RegistryHandle, router::RouterHandle};
 
 use crate::{
-    config::{self, Loaded, Sources},
+    config::{self, Config, Loaded, Sources},
     wiring,
 };
 
 /// Editors write a file in several steps; what comes within this time is one change.
 const STEPS_TOGETHER: Duration = Duration::from_millis(150);
 
+/// Whom a changed configuration concerns.
+pub(crate) struct Followers {
+    /// Has the upstreams, the routes and the policies.
+    pub(crate) router: RouterHandle,
+    /// Says in `/readyz` what is not in force.
+    pub(crate) gateway: GatewayHandle,
+    /// Gives no node the name of an upstream; none where the mesh is off.
+    pub(crate) registry: Option<RegistryHandle>,
+}
+
 /// Reloads on every change of the file and on SIGHUP, until it is dropped.
-pub(crate) async fn watch(
-    sources: Sources,
-    mut present: Loaded,
-    router: RouterHandle,
-    gateway: GatewayHandle,
-) {
+pub(crate) async fn watch(sources: Sources, mut present: Loaded, followers: Followers) {
+    let Followers { router, gateway, registry } = followers;
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     let file = present.file.clone().unwrap_or_else(|| present.data.join("config.toml"));
     let (changes, mut changed) = mpsc::channel(1);
@@ -43,13 +49,13 @@ pub(crate) async fn watch(
                 if router.configure(wiring::router(&loaded.config)).await.is_err() {
                     return;
                 }
+                if let Some(registry) = &registry {
+                    registry.reserve(wiring::reserved(&loaded.config));
+                }
                 gateway.note("configuration", restart_notes(&present, &loaded));
                 tracing::info!("configuration reloaded");
                 // What waits for a restart stays due until then.
-                present.config.upstreams = loaded.config.upstreams;
-                present.config.routes = loaded.config.routes;
-                present.config.gateway.exposure = loaded.config.gateway.exposure;
-                present.config.gateway.page_size = loaded.config.gateway.page_size;
+                take_live(&mut present.config, &loaded.config);
             }
             Err(errors) => {
                 let problems: Vec<String> =
@@ -65,17 +71,23 @@ pub(crate) async fn watch(
 
 /// Says what of a change waits for a restart.
 fn restart_notes(present: &Loaded, loaded: &Loaded) -> Vec<String> {
-    let (mut old, new) = (present.config.clone(), &loaded.config);
-    old.upstreams.clone_from(&new.upstreams);
-    old.routes.clone_from(&new.routes);
-    old.gateway.exposure = new.gateway.exposure;
-    old.gateway.page_size = new.gateway.page_size;
-    if old == *new {
+    let mut old = present.config.clone();
+    take_live(&mut old, &loaded.config);
+    if old == loaded.config {
         return Vec::new();
     }
-    let note = "some of the changed configuration waits for a restart of the node (everything but upstreams, routes, exposure and page_size)";
+    let note = "some of the changed configuration waits for a restart of the node (everything but upstreams, routes, policies, exposure and page_size)";
     tracing::warn!("{note}");
     vec![note.to_owned()]
+}
+
+/// Takes from `new` what is in force without a restart.
+fn take_live(present: &mut Config, new: &Config) {
+    present.upstreams.clone_from(&new.upstreams);
+    present.routes.clone_from(&new.routes);
+    present.policies.clone_from(&new.policies);
+    present.gateway.exposure = new.gateway.exposure;
+    present.gateway.page_size = new.gateway.page_size;
 }
 
 /// Watches the file's directory, because editors and orchestrators replace the file.

@@ -4,6 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use serde_json::json;
 use toolmesh_actors::tools::NodeFacts;
+use toolmesh_net::{Invite, InviteError};
 
 use crate::{
     boot::{self, BootError, Plan},
@@ -17,7 +18,7 @@ const IO_THREADS: usize = 2;
 /// Runs a node until it is told to stop. 0: stopped; 1: it could not start, or failed.
 pub(crate) fn run(args: &UpArgs) -> ExitCode {
     let sources = Sources::of_process(args.file.config.clone(), args.data.clone(), flags(args));
-    let plan = match plan(sources) {
+    let plan = match plan(sources, args.join.as_deref()) {
         Ok(plan) => plan,
         Err(message) => return failed(args.json, &message),
     };
@@ -74,13 +75,33 @@ fn flags(args: &UpArgs) -> Vec<Flag> {
     .collect()
 }
 
-fn plan(sources: Sources) -> Result<Plan, String> {
+fn plan(sources: Sources, join: Option<&str>) -> Result<Plan, String> {
     let loaded = config::load(&sources).map_err(|errors| {
         let problems: Vec<String> = errors.problems().iter().map(ToString::to_string).collect();
         format!("{}\nnext: toolmesh config check", problems.join("\n"))
     })?;
+    let join = join.map(|line| invite(line, &loaded.config.mesh)).transpose()?;
     config::prepare(&loaded.data).map_err(|error| with_sources(&error))?;
-    Ok(Plan { sources, loaded })
+    Ok(Plan { sources, loaded, join })
+}
+
+/// Reads the line of `--join`; only a mesh whose secret is ours to replace can be left for it.
+fn invite(line: &str, mesh: &config::Mesh) -> Result<Invite, String> {
+    if !mesh.enabled {
+        return Err("--join needs the mesh, which is off\nnext: set mesh.enabled = true".to_owned());
+    }
+    if let Some(file) = &mesh.secret_file {
+        return Err(format!(
+            "--join would replace the secret of the mesh, which the configuration takes from {}\n\
+             next: leave out --join, or mesh.secret_file",
+            file.display()
+        ));
+    }
+    line.trim().parse().map_err(|error: InviteError| {
+        format!(
+            "--join: the line {error}\nnext: make one with `toolmesh peer invite` on the other node"
+        )
+    })
 }
 
 fn init_log(log: &config::Log) {

@@ -1,17 +1,23 @@
 //! From the configuration to what each actor takes: names and units change here, nothing else.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use globset::Glob;
 use toolmesh_actors::{
     gateway,
-    link::{self, Endpoint},
+    link::{self, Endpoint, PythonDialect},
+    registry::Gate,
     router, swarm,
 };
 use toolmesh_core::{link::Policy, policy, router as core};
+use toolmesh_net::Mode;
 
 use crate::config::{
-    Config, Exposure, Grant, Mesh, Protocol, Runtime, Tool, Transport, Upstream, UpstreamName,
+    Admission, Config, Dialect, Exposure, Grant, Mesh, Protocol, Runtime, Tool, Transport,
+    Upstream, UpstreamName,
 };
 
 /// What the gateway takes.
@@ -38,17 +44,44 @@ pub(crate) fn gateway(config: &Config) -> gateway::Config {
     }
 }
 
-/// What the swarm takes; none where the mesh is off.
-pub(crate) fn swarm(config: &Config) -> Option<swarm::Config> {
-    let listen = config.mesh.listen.clone().unwrap_or_else(Mesh::listen_default);
-    config.mesh.enabled.then_some(swarm::Config { listen })
+/// What the swarm of the node `name` takes.
+pub(crate) fn swarm(mesh: &Mesh, name: &str, gate: &Gate) -> swarm::Config {
+    swarm::Config {
+        name: name.to_owned(),
+        listen: mesh.listen.clone().unwrap_or_else(Mesh::listen_default),
+        fallback_port: mesh.listen.is_none(),
+        announce: mesh.announce.clone(),
+        mdns: mesh.mdns,
+        admission: gate.admission(),
+        invites: gate.invites(),
+    }
+}
+
+/// Who is let in besides or instead of all members.
+pub(crate) fn mode(mesh: &Mesh) -> Mode {
+    match &mesh.admission {
+        Admission::Members => Mode::Members,
+        Admission::Listed(members) => Mode::Listed(members.clone()),
+        Admission::Token(_) => Mode::Token,
+        Admission::Open => Mode::Open,
+    }
+}
+
+/// Names that no other node may have here, because the tools of upstreams are listed under them.
+pub(crate) fn reserved(config: &Config) -> BTreeSet<Arc<str>> {
+    let enabled = config.upstreams.values().filter(|upstream| upstream.enabled);
+    enabled
+        .flat_map(|upstream| [Some(&upstream.prefix), upstream.replicas.as_ref()])
+        .flatten()
+        .map(|name| Arc::from(name.as_str()))
+        .collect()
 }
 
 /// What the router takes.
 pub(crate) fn router(config: &Config) -> router::Settings {
     let enabled = config.upstreams.iter().filter(|(_, upstream)| upstream.enabled);
     router::Settings {
-        upstreams: enabled.filter_map(|(name, upstream)| self::upstream(name, upstream)).collect(),
+        upstreams: enabled.map(|(name, upstream)| self::upstream(name, upstream)).collect(),
         patterns: config
             .routes
             .iter()
@@ -76,11 +109,11 @@ fn policy(grants: &BTreeMap<String, Grant>) -> policy::Policy {
     }))
 }
 
-fn upstream(name: &UpstreamName, upstream: &Upstream) -> Option<router::Upstream> {
-    Some(router::Upstream {
+fn upstream(name: &UpstreamName, upstream: &Upstream) -> router::Upstream {
+    router::Upstream {
         link: link::Config {
             name: Arc::from(name.as_str()),
-            endpoint: endpoint(&upstream.transport)?,
+            endpoint: endpoint(&upstream.transport),
             protocol: match upstream.protocol {
                 Protocol::Auto => link::Protocol::Auto,
                 Protocol::Legacy => link::Protocol::Legacy,
@@ -102,11 +135,11 @@ fn upstream(name: &UpstreamName, upstream: &Upstream) -> Option<router::Upstream
             replicas: upstream.replicas.clone(),
         },
         timeout: upstream.timeout,
-    })
+    }
 }
 
-fn endpoint(transport: &Transport) -> Option<Endpoint> {
-    Some(match transport {
+fn endpoint(transport: &Transport) -> Endpoint {
+    match transport {
         Transport::Stdio(stdio) => Endpoint::Stdio {
             command: stdio.command.to_string_lossy().into_owned(),
             args: stdio.args.clone(),
@@ -122,8 +155,15 @@ fn endpoint(transport: &Transport) -> Option<Endpoint> {
                 .map(|(name, value)| (name.to_string(), value.clone()))
                 .collect(),
         },
-        Transport::Peer(_) => return None,
-    })
+        Transport::Peer(peer) => Endpoint::Python {
+            address: peer.address.clone(),
+            dialect: match peer.dialect {
+                Dialect::Auto => None,
+                Dialect::A => Some(PythonDialect::Session),
+                Dialect::B => Some(PythonDialect::Envelope),
+            },
+        },
+    }
 }
 
 fn overrides(tool: &Tool) -> core::Overrides {

@@ -102,18 +102,6 @@ impl Client {
         }
     }
 
-    /// Asks a tool that the node may not have, such as one of the mesh where that is off.
-    ///
-    /// # Errors
-    ///
-    /// The node did not answer, or said no for another reason.
-    pub(crate) async fn ask_if_there(&self, tool: &str) -> Result<Value, Failure> {
-        match self.ask(tool, json!({})).await {
-            Err(failure) if failure.message.starts_with(NOT_ALLOWED) => Ok(Value::Null),
-            answer => answer,
-        }
-    }
-
     /// Calls a tool and returns the whole result; `progress` sees each notification meanwhile.
     pub(crate) async fn call(
         &self,

@@ -3,9 +3,29 @@
 use serde_json::{Value, json};
 
 use super::args::{Common, PeerCommand, SecretCommand};
-use super::client::Client;
+use super::client::{Client, NOT_ALLOWED};
 use super::output::{Failure, Report};
 use super::text::{columns, duration, printable, text_of};
+
+/// The tool that lists the other nodes.
+const LIST: &str = "p2p_peer_list";
+
+/// Asks for the whole list; a longer one is no longer read.
+fn everything() -> Value {
+    json!({"limit": 1000})
+}
+
+/// Returns the other nodes, or null where the mesh is off.
+///
+/// # Errors
+///
+/// The node did not answer, or said no.
+pub(super) async fn nodes(client: &Client) -> Result<Value, Failure> {
+    match client.ask(LIST, everything()).await {
+        Err(failure) if failure.message.starts_with(NOT_ALLOWED) => Ok(Value::Null),
+        answer => answer,
+    }
+}
 
 /// Lists, joins and removes other nodes.
 pub(crate) async fn run(common: &Common, command: &PeerCommand) -> Result<Report, Failure> {
@@ -18,7 +38,7 @@ pub(crate) async fn run(common: &Common, command: &PeerCommand) -> Result<Report
 /// Returns the tool that does what `command` says, and its arguments.
 fn question(command: &PeerCommand) -> (&'static str, Value) {
     match command {
-        PeerCommand::List => ("p2p_peer_list", json!({})),
+        PeerCommand::List => (LIST, everything()),
         PeerCommand::Invite { uses, ttl } => {
             ("p2p_peer_invite", json!({"uses": uses, "ttl_s": ttl}))
         }
@@ -85,9 +105,17 @@ fn joined(answer: &Value) -> String {
 
 /// Returns a table of the other nodes, and below it why some of them are not there.
 pub(super) fn table(answer: &Value) -> String {
-    let peers = answer["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let list = |key: &str| answer[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    let (peers, unreachable) = (list("peers"), list("unreachable"));
+    let mut lines = vec![format!("mesh {}", text_of(answer, "mesh"))];
+    lines.extend(answer["problem"].as_str().map(|problem| format!("not joined: {problem}")));
+    let nobody = |seed: &Value| {
+        format!("nobody at {}: {}", text_of(seed, "address"), text_of(seed, "error"))
+    };
+    lines.extend(unreachable.iter().map(nobody));
     if peers.is_empty() {
-        return "no other nodes; invite one: toolmesh peer invite".to_owned();
+        lines.push("no other nodes; invite one: toolmesh peer invite".to_owned());
+        return lines.join("\n");
     }
     let head = ["node", "state", "path", "latency", "tools", "code", "peer id"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -103,7 +131,7 @@ pub(super) fn table(answer: &Value) -> String {
             text_of(peer, "peer_id"),
         ]);
     }
-    let mut lines = vec![columns(&rows, 0)];
+    lines.push(columns(&rows, 0));
     lines.extend(peers.iter().filter_map(|peer| {
         let error = peer["last_error"].as_str()?;
         let here = peer["connected"] == true;
@@ -114,7 +142,7 @@ pub(super) fn table(answer: &Value) -> String {
 
 /// Returns `failure` with what to do where the node has no tools for this.
 fn unless_off(failure: Failure) -> Failure {
-    if !failure.message.starts_with(super::client::NOT_ALLOWED) {
+    if !failure.message.starts_with(NOT_ALLOWED) {
         return failure;
     }
     failure.and_next(
@@ -137,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_node_that_is_away_is_listed_with_the_reason() {
-        let answer = json!({"peers": [
+        let seeds = json!([{"address": "/ip4/192.0.2.7/tcp/1", "error": "refused"}]);
+        let answer = json!({"mesh": "5f0c1d9be2a7", "unreachable": seeds, "peers": [
             {"name": "a", "peer_id": "12D", "connected": true, "state": "member", "path": "tcp",
              "latency_ms": 0.84, "shared_tools": 3, "short_code": "482-173", "last_error": "old"},
             {"name": "b", "peer_id": "12E", "connected": false, "state": "away",
@@ -146,10 +175,11 @@ mod tests {
         let shown = table(&answer);
         let lines: Vec<_> = shown.lines().collect();
         assert!(
-            lines[1].starts_with("a     member  tcp   0.8 ms   3      482-173  12D"),
+            lines[3].starts_with("a     member  tcp   0.8 ms   3      482-173  12D"),
             "{shown}"
         );
-        assert_eq!(lines[3..], ["b: connection refused"]);
+        assert_eq!(lines[..2], ["mesh 5f0c1d9be2a7", "nobody at /ip4/192.0.2.7/tcp/1: refused"]);
+        assert_eq!(lines[5..], ["b: connection refused"]);
         assert!(table(&json!({"peers": []})).contains("toolmesh peer invite"));
     }
 

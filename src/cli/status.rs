@@ -13,7 +13,7 @@ pub(crate) async fn status(common: &Common) -> Result<Report, Failure> {
     let client = Client::connect(common)?;
     let mut status = client.ask("node_status", json!({})).await?;
     let (_, page) = client.page("/readyz").await?;
-    status["mesh"] = client.ask_if_there("p2p_peer_list").await?;
+    status["mesh"] = peer::nodes(&client).await?;
     status["readiness"] = serde_json::from_str(&page).unwrap_or(Value::Null);
     Ok(Report::new(describe(&status), status))
 }

@@ -26,13 +26,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub(crate) use checked::{
-    Config, Grant, Log, Mesh, NodeName, Runtime, Tool, Transport, Upstream, UpstreamName,
+    Admission, Config, Grant, Log, Mesh, NodeName, Runtime, Tool, Transport, Upstream, UpstreamName,
 };
 pub(crate) use command::{Command, run};
 pub(crate) use data::prepare;
 use layers::Layers;
 pub(crate) use problem::{Errors, Origin, Problem};
-pub(crate) use value::{Durability, Exposure, LogFormat, Protocol};
+pub(crate) use value::{Dialect, Durability, Exposure, LogFormat, Protocol};
 
 /// Name of the configuration file in the data directory.
 const FILE_NAME: &str = "config.toml";

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use libp2p::identity::Keypair;
+use libp2p::{PeerId, identity::Keypair};
 
 use crate::private_file::{self, PrivateFile, PrivateFileError};
 
@@ -49,6 +49,11 @@ impl Identity {
     /// The PeerId, in its usual base58 form.
     pub fn peer_id(&self) -> String {
         self.keypair.public().to_peer_id().to_base58()
+    }
+
+    /// The PeerId itself.
+    pub fn id(&self) -> PeerId {
+        self.keypair.public().to_peer_id()
     }
 
     /// The key itself, which stays in this crate.

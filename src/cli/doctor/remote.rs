@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::super::args::Common;
 use super::super::client::Client;
 use super::super::locate::Locator;
+use super::super::peer;
 use super::super::text::text_of;
 use super::Finding;
 
@@ -34,7 +35,7 @@ pub(super) async fn node(
             findings.extend(version(&status));
             let upstreams = status["upstreams"].as_array();
             findings.extend(upstreams.into_iter().flatten().map(upstream));
-            match client.ask_if_there("p2p_peer_list").await {
+            match peer::nodes(&client).await {
                 Ok(list) => findings.extend(mesh(&list, &status)),
                 Err(failure) => {
                     findings.push(Finding::warn("mesh", failure.message, failure.next));
@@ -101,11 +102,24 @@ fn mesh(list: &Value, status: &Value) -> Vec<Finding> {
     } else {
         Finding::ok("mesh", what)
     }];
-    findings.extend(peers.iter().map(peer));
+    if let Some(problem) = list["problem"].as_str() {
+        let next = "ask for a new line (toolmesh peer invite), then: toolmesh peer join LINE";
+        findings.push(Finding::error("invitation", problem, next));
+    }
+    findings.extend(list["unreachable"].as_array().into_iter().flatten().map(seed));
+    findings.extend(peers.iter().map(member));
     findings
 }
 
-fn peer(peer: &Value) -> Finding {
+fn seed(seed: &Value) -> Finding {
+    Finding::warn(
+        "mesh.peers",
+        format!("nobody at {}: {}", text_of(seed, "address"), text_of(seed, "error")),
+        "start a node of this mesh there, or correct the address",
+    )
+}
+
+fn member(peer: &Value) -> Finding {
     let name = text_of(peer, "name");
     let check = format!("node {name}");
     if peer["connected"] == true {
@@ -169,16 +183,17 @@ mod tests {
     #[test]
     fn a_node_that_is_not_here_is_a_warning_with_its_reason() {
         let status = json!({"addresses": ["/ip4/127.0.0.1/tcp/7333/p2p/12D"]});
-        let list = json!({"mesh": "5f0c1d9be2a7", "peers": [
+        let seeds = json!([{"address": "/ip4/192.0.2.7/tcp/1", "error": "refused"}]);
+        let list = json!({"mesh": "5f0c1d9be2a7", "unreachable": seeds, "peers": [
             {"name": "a", "connected": true, "path": "tcp", "shared_tools": 3},
             {"name": "b", "connected": false, "state": "away", "last_error": "refused"},
             {"name": "c", "connected": false, "state": "banned"},
         ]});
         let findings = mesh(&list, &status);
         let levels: Vec<_> = findings.iter().map(|finding| finding.level).collect();
-        assert_eq!(levels, [Level::Ok, Level::Ok, Level::Warn, Level::Ok]);
+        assert_eq!(levels, [Level::Ok, Level::Warn, Level::Ok, Level::Warn, Level::Ok]);
         assert!(findings[0].message.starts_with("5f0c1d9be2a7 knows 3 nodes, 1 of them"));
-        assert!(findings[2].message.ends_with("refused"), "{}", findings[2].message);
+        assert!(findings[3].message.ends_with("refused"), "{}", findings[3].message);
         assert_eq!(mesh(&Value::Null, &status)[0].level, Level::Ok, "off is no problem");
         assert_eq!(mesh(&list, &Value::Null)[0].level, Level::Warn, "nobody can come");
     }

@@ -103,7 +103,7 @@ fn a_token_is_neither_shown_nor_told_in_an_error() {
     let shown = show::to_toml(&loaded.config, &loaded.layers).unwrap();
     assert!(shown.contains("token = \"(redacted)\""), "{shown}");
     assert!(!format!("{loaded:?}{shown}").contains("hunter2"));
-    for wrong in ["[\"hunter2\"]", "{ file = \"f\", env = \"hunter2\" }"] {
+    for wrong in ["{ value = \"hunter2\" }", "{ file = \"f\", env = \"hunter2\" }"] {
         let home = Home::with(format!("mesh.token = {wrong}"));
         let problems = home.problems(&home.sources());
         assert!(!problems.contains("hunter2") && problems.contains("expected"), "{problems}");

@@ -11,8 +11,6 @@ mod secrets;
 use tempfile::TempDir;
 use toolmesh_actors::link::{EnvReference, FileReference, Secret, SecretError};
 
-use super::checked::{Admission, Grant};
-use super::value::Dialect;
 use super::*;
 
 /// Holds a data directory with a configuration file in it.

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix::{
-    Actor, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture, fut::ActorFutureExt,
+    Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+    fut::ActorFutureExt,
 };
 use toolmesh_core::registry::{
     self, Effect, Failure, Id, Input, Machine, Now, Present, Refused, Target,
@@ -32,6 +33,11 @@ pub(super) struct Tell {
     pub(super) input: Input,
     pub(super) permit: Permit,
 }
+
+/// Ends the registry.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Stop(pub(super) Permit);
 
 /// The actor behind the registry's door.
 #[derive(Debug)]
@@ -140,10 +146,12 @@ impl Registry {
         let Ok(peer_id) = id.parse::<PeerId>() else { return };
         let asking = ask(self.shared.swarm.clone(), peer_id);
         ctx.spawn(asking.into_actor(self).map(move |answer, actor: &mut Self, ctx| {
+            let answered = answer.is_ok();
             let named = answer.unwrap_or_else(|reason| {
                 tracing::debug!(%peer_id, reason, "the member does not say whom it knows");
                 Vec::new()
             });
+            actor.note(Input::Asked { id: view::id(peer_id), answered }, ctx);
             for (named, addresses) in named.iter().filter_map(super::ask::Named::candidate) {
                 let (id, addresses) = (view::id(named), view::texts(&addresses));
                 actor.note(Input::Found { id, addresses, vouched: true }, ctx);
@@ -209,6 +217,15 @@ impl Handler<Tell> for Registry {
     fn handle(&mut self, Tell { input, permit }: Tell, ctx: &mut Self::Context) {
         let _permit = permit;
         self.note(input, ctx);
+    }
+}
+
+impl Handler<Stop> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Stop(permit): Stop, ctx: &mut Self::Context) {
+        let _permit = permit;
+        ctx.stop();
     }
 }
 

@@ -12,7 +12,7 @@ use toolmesh_net::{Candidate, Invite, InviteError, MeshSecret, PeerAddress, Peer
 
 use super::{
     Config, Connected, Gate, Invitation, Nodes, Overview, SecretFile,
-    actor::{Registry, Tell},
+    actor::{Registry, Stop, Tell},
     operate::{Connect, Operate, Rotate, Wish},
     view,
 };
@@ -241,6 +241,8 @@ impl RegistryHandle {
 
     /// Dials nobody any more, and takes no more wishes.
     pub fn stop(&self) {
+        // One that is too busy to hear of it dials until the swarm refuses.
+        let _busy = self.door.tell(Stop);
         self.door.close();
     }
 }

@@ -160,7 +160,6 @@ impl Node {
     }
 }
 
-
 async fn call(tools: &GroupHandle, principal: Principal, tool: &str, arguments: Value) -> Value {
     let arguments = arguments.as_object().cloned().unwrap_or_default();
     let cancel = CancellationToken::new();

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use toolmesh_core::principal::Role;
+use toolmesh_core::{
+    limits,
+    principal::Role,
+    registry::{Invite, Write},
+};
 use toolmesh_store::{MemoryRecords, State, Store};
 
 use super::*;
@@ -68,4 +72,56 @@ async fn the_name_is_kept() {
     store.keep_name("ada".into()).await.unwrap();
     records.lose_power();
     assert_eq!(keeper(&records).await.node_name().as_deref(), Some("ada"));
+}
+
+fn invite(expires: u64) -> Invite {
+    Invite { code: [7; 32], expires, uses: 1, used_by: Default::default() }
+}
+
+#[actix::test]
+async fn an_invitation_is_spent_before_it_counts_and_survives_a_crash() {
+    let records = Arc::new(MemoryRecords::default());
+    let store = keeper(&records).await;
+    let later = Clock::unix_seconds() + 3_600;
+    store.keep_invite("i".into(), invite(later)).await.unwrap();
+    assert_eq!(store.invite_code("i"), Some([7; 32]));
+    assert_eq!(store.spend_invite("x".into(), "a".into()).await, Ok(false));
+    assert_eq!(store.spend_invite("i".into(), "a".into()).await, Ok(true));
+    records.lose_power();
+
+    let again = keeper(&records).await;
+    assert_eq!(again.spend_invite("i".into(), "b".into()).await, Ok(false), "it is used up");
+    assert_eq!(again.spend_invite("i".into(), "a".into()).await, Ok(true), "a lost answer");
+    again.forget_invites().await.unwrap();
+    assert_eq!(again.invite_code("i"), None);
+    records.lose_power();
+    assert_eq!(keeper(&records).await.invite_code("i"), None);
+}
+
+#[actix::test]
+async fn expired_invitations_make_room_and_open_ones_are_bounded() {
+    let store = keeper(&Arc::default()).await;
+    let (past, later) = (1, Clock::unix_seconds() + 3_600);
+    for number in 0..limits::INVITES {
+        store.keep_invite(format!("old-{number}"), invite(past)).await.unwrap();
+        assert_eq!(store.invite_code(&format!("old-{number}")), None);
+    }
+    for number in 0..limits::INVITES {
+        store.keep_invite(number.to_string(), invite(later)).await.unwrap();
+    }
+    let full = store.keep_invite("one more".into(), invite(later)).await;
+    assert_eq!(full, Err(StoreError::TooManyInvites));
+}
+
+#[actix::test]
+async fn what_is_known_of_other_nodes_is_kept() {
+    let records = Arc::new(MemoryRecords::default());
+    let store = keeper(&records).await;
+    let writes = vec![Write::Trusted("a".into(), Some(1)), Write::Redeemed("i".into(), Some(2))];
+    store.keep_registry(writes).await.unwrap();
+    store.keep_registry(vec![Write::Trusted("a".into(), None)]).await.unwrap();
+    let kept = store.registry();
+    assert_eq!((kept.trusted.len(), kept.redeemed.len()), (0, 1));
+    records.lose_power();
+    assert_eq!(keeper(&records).await.registry(), kept);
 }

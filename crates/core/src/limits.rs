@@ -153,9 +153,20 @@ pub const MESH_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
 /// Time for a connection's handshakes (TCP, Noise, Yamux); beyond it the connection is given up.
 pub const MESH_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
-/// Streams of one connection, both ways. Each may hold 256 KiB unread, so a connection holds
-/// 16 MiB at most. A peer that opens more loses the connection.
+/// Streams of one connection, both ways, each with a window of 256 KiB. A peer that opens more
+/// loses the connection.
 pub const MESH_STREAMS: usize = 64;
+
+/// Unread bytes of one TCP connection: every stream's window, and as much again for windows that
+/// grow where the network is far and fast. A peer that has sent so many waits.
+pub const MESH_CONNECTION_BYTES: usize = 2 * MESH_STREAMS * 256 * 1024;
+
+/// Streams that the peer of a connection may open within [`MESH_STREAMS_SECOND`]; beyond it the
+/// peer loses the connection. Sessions take one; a short stream for each call stays far below.
+pub const MESH_STREAMS_PER_SECOND: u32 = 256;
+
+/// The time in which streams are counted.
+pub const MESH_STREAMS_SECOND: Duration = Duration::from_secs(1);
 
 /// Inbound streams of one connection that agree on a protocol at once; beyond it new ones wait.
 pub const MESH_NEGOTIATING_STREAMS: usize = 16;
@@ -294,6 +305,9 @@ pub const MESH_REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 /// Time between two questions to a member which nodes it knows; the first is asked at once.
 pub const MESH_ASK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time until a member that did not answer it is asked again; it doubles each time.
+pub const MESH_ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Time to answer that question; beyond it the member is asked again in its turn.
 pub const MESH_ASK_TIME: Duration = Duration::from_secs(5);

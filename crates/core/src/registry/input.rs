@@ -82,6 +82,13 @@ pub enum Input {
         /// Who is there, now a member.
         outcome: Result<Id, Failure>,
     },
+    /// A member was asked with [`Effect::Ask`]. Whom it named was told with [`Input::Found`].
+    Asked {
+        /// Which.
+        id: Id,
+        /// Whether it answered.
+        answered: bool,
+    },
     /// This node was started with an invitation.
     Invited {
         /// The invitation's id.
@@ -129,7 +136,8 @@ pub enum Effect {
         /// Where, the best first; at least one.
         addresses: Vec<Address>,
     },
-    /// Ask this member which nodes it knows, and tell each with [`Input::Found`].
+    /// Ask this member which nodes it knows, tell each with [`Input::Found`], and that it answered
+    /// or did not with [`Input::Asked`].
     Ask(Id),
     /// Send [`Input::Tick`] at this time, in milliseconds.
     WakeAt(u64),

@@ -11,7 +11,7 @@ use super::{
     record::{Address, Ban, Id, NodeRecord, Records, Write},
     retry::{HEARD_OF, Retry, WANTED, ms},
 };
-use crate::limits;
+use crate::{backoff::doubled, limits};
 
 /// What does not change while the node runs.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +47,8 @@ pub(super) enum Presence {
     Member {
         /// When it is asked for the nodes that it knows, in milliseconds.
         ask_at: u64,
+        /// How often in a row it did not answer that.
+        unanswered: u32,
     },
     Away(Away),
 }
@@ -91,6 +93,15 @@ impl Presence {
     }
 }
 
+/// How long until a member is asked again that did not answer `unanswered` times in a row.
+fn until_asked(unanswered: u32) -> u64 {
+    let interval = ms(limits::MESH_ASK_INTERVAL);
+    match unanswered.checked_sub(1) {
+        None => interval,
+        Some(times) => doubled(ms(limits::MESH_ASK_AGAIN), times, interval),
+    }
+}
+
 impl Machine {
     /// Makes the machine from what was kept: every known node and every seed is due at once.
     pub fn load(config: Config, records: Records) -> Self {
@@ -122,6 +133,13 @@ impl Machine {
             Input::Members(members) => self.members(now, &members),
             Input::Found { id, addresses, vouched } => self.found(now, &id, addresses, vouched),
             Input::Dialed { target, outcome } => self.dialed(now, &target, outcome),
+            Input::Asked { id, answered } => {
+                if let Some(Presence::Member { ask_at, unanswered }) = self.presence.get_mut(&id) {
+                    *unanswered = if answered { 0 } else { unanswered.saturating_add(1) };
+                    let again = now.ms.saturating_add(until_asked(*unanswered));
+                    *ask_at = again.min(*ask_at);
+                }
+            }
             Input::Invited { invite, id, addresses } => {
                 if self.records.redeemed.contains_key(&invite) {
                     self.found(now, &id, addresses, true);
@@ -223,7 +241,7 @@ impl Machine {
         }
         if !matches!(self.presence.get(id), Some(Presence::Member { .. })) {
             record.last_seen = now.unix;
-            self.presence.insert(id.clone(), Presence::Member { ask_at: now.ms });
+            self.presence.insert(id.clone(), Presence::Member { ask_at: now.ms, unanswered: 0 });
             self.candidates.remove(id);
         }
         if known.as_ref() != Some(&record) {

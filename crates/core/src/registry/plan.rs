@@ -37,7 +37,7 @@ impl Machine {
     fn asks(&mut self, now: Now) -> (Vec<Effect>, u64) {
         let (mut effects, mut wake) = (Vec::new(), u64::MAX);
         for (id, presence) in &mut self.presence {
-            let Presence::Member { ask_at } = presence else { continue };
+            let Presence::Member { ask_at, .. } = presence else { continue };
             if *ask_at <= now.ms {
                 effects.push(Effect::Ask(id.clone()));
                 *ask_at = now.ms + spread(ms(limits::MESH_ASK_INTERVAL), now.chance);

@@ -131,6 +131,24 @@ fn who_was_heard_of_is_dialled_and_left_alone_once_it_refused() {
 }
 
 #[test]
+fn a_member_is_asked_now_and_then_and_soon_again_if_it_does_not_answer() {
+    let mut machine = machine(&[], Records::default());
+    let asked = |step: &Step| step.effects.contains(&Effect::Ask(id("peer-a")));
+    assert!(asked(&machine.apply(at(0), present(&["a"]))));
+    let answer = |answered| Input::Asked { id: id("peer-a"), answered };
+    let next = |step: Step| step.effects == [Effect::WakeAt(30_000)];
+    assert!(next(machine.apply(at(10), answer(true))));
+    assert!(asked(&machine.apply(at(30_000), Input::Tick)));
+    let mut now = 30_000;
+    for wait in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+        let step = machine.apply(at(now), answer(false));
+        assert_eq!(step.effects, [Effect::WakeAt(now + wait)]);
+        now += wait;
+        assert!(asked(&machine.apply(at(now), Input::Tick)));
+    }
+}
+
+#[test]
 fn a_restart_dials_every_known_node_at_once_and_keeps_its_alias() {
     let mut first = machine(&[], Records::default());
     let mut records = Records::default();
@@ -307,6 +325,7 @@ fn any_input() -> impl Strategy<Value = Input> {
             .prop_map(|(id, addresses, vouched)| Input::Found { id, addresses, vouched }),
         6 => (target, outcome).prop_map(|(target, outcome)| Input::Dialed { target, outcome }),
         4 => Just(Input::Tick),
+        2 => (any_id(), any::<bool>()).prop_map(|(id, answered)| Input::Asked { id, answered }),
         1 => prop::collection::btree_set(invite(), 0..3).prop_map(Input::Reserved),
         1 => (invite(), any_id(), addresses())
             .prop_map(|(invite, id, addresses)| Input::Invited { invite, id, addresses }),

@@ -181,3 +181,55 @@ impl NetworkBehaviour for Behaviour {
         self.waiting.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use libp2p::core::ConnectedPoint;
+
+    use super::*;
+    use crate::{MeshSecret, Mode};
+
+    fn behaviour(banned: BTreeSet<PeerId>) -> Behaviour {
+        let secret = MeshSecret::generate();
+        let admission = Admission { secret, mode: Mode::Members, banned };
+        Behaviour::new(Arc::new(admission), mpsc::channel(1).0)
+    }
+
+    fn connect(behaviour: &mut Behaviour, peer_id: PeerId, id: usize) -> bool {
+        let (id, at) = (ConnectionId::new_unchecked(id), Multiaddr::empty());
+        behaviour.handle_established_inbound_connection(id, peer_id, &at, &at).is_ok()
+    }
+
+    fn close(behaviour: &mut Behaviour, peer_id: PeerId, id: usize, remaining: usize) {
+        let (local_addr, send_back_addr) = (Multiaddr::empty(), Multiaddr::empty());
+        behaviour.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id,
+            connection_id: ConnectionId::new_unchecked(id),
+            endpoint: &ConnectedPoint::Listener { local_addr, send_back_addr },
+            cause: None,
+            remaining_established: remaining,
+        }));
+    }
+
+    #[test]
+    fn a_gate_is_one_a_peer_and_goes_with_its_last_connection() {
+        let mut behaviour = behaviour(BTreeSet::new());
+        let peer_id = PeerId::random();
+        assert!(connect(&mut behaviour, peer_id, 1) && connect(&mut behaviour, peer_id, 2));
+        assert_eq!(behaviour.gates.len(), 1);
+        close(&mut behaviour, peer_id, 1, 1);
+        assert!(behaviour.gate(&peer_id).is_some());
+        close(&mut behaviour, peer_id, 2, 0);
+        assert_eq!(behaviour.gates.len(), 0);
+    }
+
+    #[test]
+    fn a_banned_peer_leaves_nothing_behind() {
+        let peer_id = PeerId::random();
+        let mut behaviour = behaviour(BTreeSet::from([peer_id]));
+        assert!(!connect(&mut behaviour, peer_id, 1));
+        assert_eq!(behaviour.gates.len(), 0);
+    }
+}

@@ -1,6 +1,6 @@
 //! Connections: how many, how long, and what they cost.
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use futures::{AsyncWriteExt, StreamExt};
 use libp2p::{
@@ -140,6 +140,40 @@ async fn a_peer_with_too_many_streams_loses_its_connection() {
 }
 
 #[tokio::test]
+async fn a_peer_that_opens_streams_too_fast_loses_its_connection() {
+    let mut node = Setup::new().start().await;
+    let mut connection = raw_connection(&node).await;
+    node.until(|status| status.peers == 1).await;
+    let flood = async {
+        // Each is given up at once, so there are never many.
+        while let Ok(stream) = poll_fn(|cx| connection.poll_outbound_unpin(cx)).await {
+            drop(stream);
+            let alive = poll_fn(|cx| match connection.poll_unpin(cx) {
+                Poll::Ready(event) => Poll::Ready(event.is_ok()),
+                Poll::Pending => Poll::Ready(true),
+            });
+            if !alive.await {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, flood).await.unwrap();
+    node.until(|status| status.peers == 0).await;
+}
+
+#[tokio::test]
+async fn a_stranger_that_does_not_join_is_sent_away_though_it_is_busy() {
+    let times = Times { stranger: SOON, ping_interval: SOON / 10, ..Times::default() };
+    let mut node = Setup::new().times(times).start().await;
+    let mut connection = raw_connection(&node).await;
+    node.until(|status| status.peers == 1).await;
+    let _busy = open(&mut connection, limits::MESH_NEGOTIATING_STREAMS / 2).await;
+    timeout(PATIENCE, end_of(&mut connection)).await.unwrap();
+    node.until(|status| status.peers == 0).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_does_not_answer_pings_loses_its_connection() {
     let times = Times { ping_interval: SOON, ping: SOON, ..Times::default() };
     let mut node = Setup::new().times(times).start().await;
@@ -192,7 +226,9 @@ async fn a_peer_with_too_many_connections_loses_the_oldest() {
 
 #[tokio::test]
 async fn a_connection_beyond_the_inbound_limit_is_refused_and_counted() {
-    let mut node = Setup::new().start().await;
+    // Strangers that stay.
+    let times = Times { stranger: 10 * PATIENCE, ..Times::default() };
+    let mut node = Setup::new().times(times).start().await;
     let mut strangers = Vec::new();
     for _ in 0..limits::MESH_INBOUND.div_ceil(limits::MESH_PER_PEER as u32) {
         let mut stranger = stranger();

@@ -7,14 +7,17 @@
 mod python;
 mod support;
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use python::{Conversation, Python};
 use serde_json::{Value, json};
-use support::{Node, Outcome, STATELESS, upstream};
+use support::{Node, Outcome, STATELESS, timed, upstream, wait_for};
 
 /// Bytes that are too many for a frame of dialect A.
 const TOO_BIG: usize = 1024 * 1024 * 12 / 10;
+
+/// The configuration of a node that dials others and is not dialed.
+const DIALS: &str = "[mesh]\nlisten = []\nmdns = false\n";
 
 /// A node with the fixture's tools, for strangers as far as `policy` goes.
 fn node(policy: &str) -> Outcome<Node> {
@@ -147,8 +150,8 @@ fn a_result_over_the_limit_of_a_frame_is_an_error_and_the_session_goes_on() -> O
         call(2, "box__big", json!({"bytes": TOO_BIG})),
         call(3, "box__echo", json!({"message": "still here"})),
     ];
-    let seen = python.script(&[&address, "script"], &steps)?;
-    assert_eq!(errors(&seen), [(-32002, "tool_error")]);
+    let seen = &python.script(&address, &[&steps])?[0];
+    assert_eq!(errors(seen), [(-32002, "tool_error")]);
     assert_eq!(seen.answers[2]["result"]["content"][0]["text"], "still here");
 
     // Dialect B carries 16 MiB.
@@ -174,15 +177,15 @@ fn mistakes_of_a_session_have_their_codes() -> Outcome {
         (json!({"frame": [1, 2]}), -32003, "invalid_message"),
         (json!({"frame": {"jsonrpc": "1.0", "id": 2}}), -32600, "invalid_jsonrpc"),
     ];
-    for (mistake, code, message) in fatal {
-        let steps = [initialize.clone(), mistake.clone(), still.clone()];
-        let seen = python.script(&[&address, "script"], &steps)?;
-        assert_eq!(errors(&seen), [(code, message)], "{mistake}");
+    let streams = fatal.each_ref().map(|(mistake, ..)| {
+        let steps = [&initialize, mistake, &still];
+        steps.map(Value::clone)
+    });
+    let streams: Vec<&[Value]> = streams.iter().map(<[Value; 3]>::as_slice).collect();
+    for ((mistake, code, message), seen) in fatal.iter().zip(python.script(&address, &streams)?) {
+        assert_eq!(errors(&seen), [(*code, *message)], "{mistake}");
         assert_eq!((seen.answers.len(), seen.ended.as_str()), (2, "eof"), "{mistake}");
     }
-    let seen = python.script(&[&address, "script"], std::slice::from_ref(&still))?;
-    assert_eq!(errors(&seen), [(-32000, "init_required")]);
-    assert_eq!(seen.ended, "eof");
 
     let forgiven = [
         initialize.clone(),
@@ -195,7 +198,11 @@ fn mistakes_of_a_session_have_their_codes() -> Outcome {
         json!({"frame": {"jsonrpc": "2.0", "method": "tools/list"}}),
         still,
     ];
-    let seen = python.script(&[&address, "script"], &forgiven)?;
+    let early = [request(1, "tools/list", json!({}))];
+    let seen = python.script(&address, &[&early, &forgiven])?;
+    assert_eq!(errors(&seen[0]), [(-32000, "init_required")]);
+    assert_eq!(seen[0].ended, "eof");
+    let seen = &seen[1];
     let expected = [
         (-32602, "invalid_params"),
         (-32002, "invalid_params"),
@@ -204,7 +211,7 @@ fn mistakes_of_a_session_have_their_codes() -> Outcome {
         (-32601, "method_not_found"),
         (-32601, "method_not_found"),
     ];
-    assert_eq!(errors(&seen), expected);
+    assert_eq!(errors(seen), expected);
     let last = seen.answers.last().ok_or("no answer")?;
     assert_eq!((&last["id"], last["result"]["tools"].is_array()), (&json!(9), true));
     assert_eq!(seen.ended, "silent", "the session is open");
@@ -216,8 +223,7 @@ fn the_tools_of_a_python_peer_are_called_in_both_of_its_dialects() -> Outcome {
     let python = Python::fetch()?;
     for (dialect, key) in [("a", "ed25519"), ("b", "secp256k1")] {
         let peer = python.peer(&["--dialect", dialect, "--key", key])?;
-        let mesh = "[mesh]\nlisten = []\nmdns = false\n";
-        let node = Node::start(&format!("{mesh}[upstream.py]\npeer = {:?}\n", peer.address))?;
+        let node = Node::start(&format!("{DIALS}[upstream.py]\npeer = {:?}\n", peer.address))?;
         node.wait_upstream("py", "ready")?;
         let mut client = node.client(STATELESS)?;
 
@@ -235,6 +241,29 @@ fn the_tools_of_a_python_peer_are_called_in_both_of_its_dialects() -> Outcome {
         }
         let counts = peer.end()?;
         assert_eq!(counts["calls"], json!({"add": 1, "big": 1, "fail": 1, "echo": 300}));
+        let sessions = counts["streams"].as_u64().unwrap_or_default();
+        assert!(sessions >= 3, "128 frames at most in each of {sessions}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_python_peer_that_dies_is_told_of_and_found_again() -> Outcome {
+    let python = Python::fetch()?;
+    let peer = python.peer(&["--seed", "the same"])?;
+    let node = Node::start(&format!("{DIALS}[upstream.py]\npeer = {:?}\n", peer.address))?;
+    node.wait_upstream("py", "ready")?;
+    let mut client = node.client(STATELESS)?;
+    let echo = json!({"text": "hi"});
+    client.call("py__echo", echo.clone())?;
+
+    let listen = peer.address.split("/p2p/").next().unwrap_or_default().to_owned();
+    drop(peer);
+    let (answer, time) = timed(|| client.try_call("py__echo", echo.clone()));
+    assert_ne!(answer?.code(), 0, "nobody can have answered");
+    assert!(time < Duration::from_secs(5), "the caller waited for {time:?}");
+
+    let _peer = python.peer(&["--seed", "the same", "--listen", &listen])?;
+    wait_for("the peer's tool answers again", || client.call("py__echo", echo.clone()).ok())?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
+    mem,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
 };
@@ -42,33 +43,42 @@ impl Python {
         command
     }
 
-    /// Runs the client to its end.
+    /// Runs the client to its end, to list or to call.
     ///
     /// # Errors
     /// The conversation could not begin.
     pub(crate) fn client(&self, arguments: &[&str]) -> Outcome<Conversation> {
-        self.script(arguments, &[])
+        self.run(arguments, "")?.pop().ok_or_else(|| "the client said nothing".into())
     }
 
-    /// Runs the client to its end, with these steps to take.
+    /// Runs the client to its end, with steps to take on a stream, or on several.
     ///
     /// # Errors
     /// The conversation could not begin.
-    pub(crate) fn script(&self, arguments: &[&str], steps: &[Value]) -> Outcome<Conversation> {
+    pub(crate) fn script(&self, address: &str, streams: &[&[Value]]) -> Outcome<Vec<Conversation>> {
+        let lines = |steps: &&[Value]| steps.iter().map(|step| format!("{step}\n")).collect();
+        let steps: Vec<String> = streams.iter().map(lines).collect();
+        self.run(&[address, "script"], &steps.join("{\"next\": true}\n"))
+    }
+
+    fn run(&self, arguments: &[&str], input: &str) -> Outcome<Vec<Conversation>> {
         let mut client = self.command("client.py", arguments).spawn()?;
-        let steps: String = steps.iter().map(|step| format!("{step}\n")).collect();
-        client.stdin.take().ok_or("no stdin")?.write_all(steps.as_bytes())?;
+        client.stdin.take().ok_or("no stdin")?.write_all(input.as_bytes())?;
         let output = client.wait_with_output()?;
-        let mut said = Vec::new();
+        let mut conversations = Vec::new();
+        let mut answers = Vec::new();
         for line in String::from_utf8(output.stdout)?.lines() {
-            said.push(serde_json::from_str::<Value>(line)?);
+            let mut said: Value = serde_json::from_str(line)?;
+            if let Some(ended) = said["ended"].as_str() {
+                let answers = mem::take(&mut answers);
+                conversations.push(Conversation { answers, ended: ended.to_owned() });
+            } else if said["failure"].is_string() {
+                return Err(format!("{said}\n{}", String::from_utf8_lossy(&output.stderr)).into());
+            } else if let Some(answer) = said.get_mut("answer") {
+                answers.push(answer.take());
+            }
         }
-        let last = said.pop().unwrap_or_default();
-        let Some(ended) = last["ended"].as_str() else {
-            return Err(format!("{last}\n{}", String::from_utf8_lossy(&output.stderr)).into());
-        };
-        let answers = said.iter().filter_map(|line| line.get("answer").cloned()).collect();
-        Ok(Conversation { answers, ended: ended.to_owned() })
+        Ok(conversations)
     }
 
     /// Starts the peer and waits until it serves.

@@ -10,12 +10,12 @@ opens a session with `initialize`, b sends one envelope a stream, c is 2026-07-2
 A script is one JSON object a line, each a step. {"frame": MESSAGE} sends a frame and {"hex": BYTES}
 sends bytes as they are, both as often as "times" with "pause_s" after each; {"sleep_s": N} waits;
 {"close": true} ends our half. What the peer sends is printed when it comes, until it ends the
-stream or has been silent for --wait after the last step.
+stream or has been silent for --wait after the last step. {"next": true} begins another stream.
 
 Printed are {"answer": MESSAGE} for each frame of the peer and, last, {"ended": HOW}: `done` when
 this side was satisfied, `eof` or `reset` when the peer ended the stream, `frame_too_large` when it
-sent more than we read, `silent` when it did none of this. A conversation that could not begin is
-{"failure": REASON}, and status 1.
+sent more than we read, `silent` when it did none of this; for a script once for each stream. A
+conversation that could not begin is {"failure": REASON}, and status 1.
 
 Run it with the interpreter that tests/fetch.sh made: target/test-packages/python-mesh/bin/python.
 """
@@ -25,7 +25,7 @@ import json
 import math
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 from libp2p.abc import IHost, INetStream
@@ -144,9 +144,20 @@ class Asker:
             await self.ask("tools/call", params)
 
     async def script(self) -> None:
-        """Does what stdin says while printing what comes."""
-        steps = [json.loads(line) for line in sys.stdin]
-        talk = Conversation(await self._stream(), self.options)
+        """Does what stdin says, on as many streams as it says."""
+        parts: list[list[dict[str, Any]]] = [[]]
+        for line in sys.stdin:
+            step = json.loads(line)
+            parts.append([]) if "next" in step else parts[-1].append(step)
+        for steps in parts:
+            talk = Conversation(await self._stream(), self.options)
+            try:
+                await self._play(talk, steps)
+            except Exception as error:
+                say({"ended": how_ended(error)})
+
+    async def _play(self, talk: Conversation, steps: list[dict[str, Any]]) -> NoReturn:
+        """Takes the steps while printing what comes, until the peer ends it or is silent."""
         with trio.CancelScope() as silence:
 
             async def speak() -> None:
@@ -206,20 +217,34 @@ async def converse(options: argparse.Namespace) -> None:
             await once(options)
 
 
-def main() -> int:
-    options = arguments()
+def how_ended(error: BaseException) -> str:
+    """Tells in a word how a stream ended. Raises `error` if that is no end of a stream."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    for kind, how in ENDS.items():
+        if isinstance(error, kind):
+            return how
+    raise error
+
+
+def outcome(options: argparse.Namespace) -> str:
+    """Holds the conversation; returns how it ended."""
     try:
         trio.run(converse, options)
     except Exception as error:
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        ended = next((how for kind, how in ENDS.items() if isinstance(error, kind)), None)
-        if ended is None:
-            say({"failure": f"{type(error).__name__}: {error}"})
-            return 1
+        return how_ended(error)
+    return "done"
+
+
+def main() -> int:
+    options = arguments()
+    try:
+        ended = outcome(options)
+    except Exception as error:
+        say({"failure": f"{type(error).__name__}: {error}"})
+        return 1
+    if options.what != "script":
         say({"ended": ended})
-        return 0
-    say({"ended": "done"})
     return 0
 
 

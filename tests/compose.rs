@@ -107,7 +107,7 @@ fn the_three_nodes_of_the_compose_file_call_each_other() -> Outcome {
             assert_eq!(result["content"][0]["text"], format!("{name} to {other}"));
         }
         let own = client.call("example__add", json!({"a": 19, "b": 23}))?;
-        assert_eq!(own["content"][0]["text"], "42");
+        assert_eq!(own["structuredContent"]["sum"], 42.0);
         assert_eq!(node.health()?["status"], "ready");
     }
     for node in nodes {

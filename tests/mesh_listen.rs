@@ -26,8 +26,7 @@ fn addresses(node: &Node) -> Outcome<Value> {
 
 /// The addresses that `node.json` has for other programs.
 fn written_addresses(node: &Node) -> Outcome<Value> {
-    let written: Value =
-        serde_json::from_slice(&std::fs::read(node.home().data().join("node.json"))?)?;
+    let written: Value = serde_json::from_slice(&fs::read(node.home().data().join("node.json"))?)?;
     Ok(written["addresses"].clone())
 }
 
@@ -109,7 +108,7 @@ fn an_address_that_is_taken_leaves_local_tools_working_and_is_had_later() -> Out
     let health = node.wait_health("degraded")?;
     let reason = health["reasons"][0].as_str().unwrap_or_default();
     assert!(reason.starts_with(&format!("cannot listen on {wanted}: ")), "{health}");
-    assert!(node.client(support::STATELESS)?.has("tools_search"));
+    assert!(node.client(STATELESS)?.has("tools_search"));
 
     // A good reload of the configuration says nothing about the mesh.
     home.configure(&format!("[mesh]\nlisten = [{wanted:?}]\n# the same\n"))?;

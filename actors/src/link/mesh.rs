@@ -193,7 +193,7 @@ impl<R: AsyncRead + Unpin> Read<R> {
         loop {
             let frame = match self.reader.next().await {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return "the node went away".to_owned(),
+                Ok(None) => return "its stream ended".to_owned(),
                 Err(error) => return format!("its messages cannot be read ({error})"),
             };
             let message =

@@ -166,7 +166,10 @@ async fn progress(story: &mut Story, laptop: &Client) -> Result<(), Failure> {
 async fn measure(story: &mut Story, laptop: &Client) -> Result<(), Failure> {
     story.step("measure", "All of it was counted, for Prometheus at /metrics of each node:");
     let (_, page) = laptop.page("/metrics").await?;
-    let shown = |line: &&str| line.starts_with("toolmesh_calls_total") && line.contains("peer:gpu");
+    let shown = |line: &&str| {
+        let counted = line.starts_with("toolmesh_calls_total") && line.contains("peer:gpu");
+        counted && !line.ends_with(" 0")
+    };
     let lines: Vec<&str> = page.lines().filter(shown).collect();
     if lines.is_empty() {
         return Err(Failure::new("/metrics does not count the calls", SEE_THE_LOG));

@@ -3,6 +3,8 @@
 //! `tests/fetch.sh` brings it into `target/`. The client and the peer of `tests/clients/mesh` are
 //! written from the description of the wire, not from our code.
 
+#![expect(clippy::needless_pass_by_value, reason = "requests are written where they are passed")]
+
 #[path = "mesh_python/python.rs"]
 mod python;
 mod support;

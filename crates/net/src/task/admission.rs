@@ -18,9 +18,11 @@ impl Task {
             let unserved = !is && !self.admission.serves_strangers() && self.is_served(&peer_id);
             if banned || unserved || (was && !is) {
                 tracing::info!(%peer_id, "no longer let in; disconnecting");
+                self.forget(&peer_id);
                 self.disconnect(&peer_id);
-            } else {
-                self.set_member(&peer_id, is);
+            } else if is && !was {
+                self.remember(peer_id);
+                self.set_member(&peer_id, true);
             }
         }
         self.changed = true;

@@ -36,8 +36,10 @@ pub(super) enum Step {
     Admit { peer_id: PeerId, secret: MeshSecret, reply: Reply<bool> },
     /// Both sides have proved it. Answered with the member, if the secret is still ours.
     Joined { peer_id: PeerId, theirs: Theirs, reply: Reply<Option<Member>> },
-    /// The peer has not joined.
-    Failed { peer_id: PeerId, failed_try: Option<IpAddr> },
+    /// A join of ours has failed.
+    Failed { peer_id: PeerId },
+    /// A join of the peer has failed, and counts against where it comes from.
+    Refused { peer_id: PeerId, failed_try: Option<IpAddr> },
 }
 
 /// The exchanges of a swarm.
@@ -152,7 +154,7 @@ impl Task {
                     .flatten()
                     .ok_or(JoinError::NotAdmitted),
                 Err(error) => {
-                    tell(&steps, Step::Failed { peer_id, failed_try: None }).await;
+                    tell(&steps, Step::Failed { peer_id }).await;
                     Err(error)
                 }
             };
@@ -212,7 +214,7 @@ impl Task {
                 Err(error) => {
                     tracing::info!(%peer_id, ?from, %error, "a node did not join");
                     let failed_try = from.filter(|_| error.is_failed_try());
-                    tell(&steps, Step::Failed { peer_id, failed_try }).await;
+                    tell(&steps, Step::Refused { peer_id, failed_try }).await;
                 }
             }
         });
@@ -242,10 +244,9 @@ impl Task {
                 self.publish();
                 answer(reply, member);
             }
-            Step::Failed { peer_id, failed_try } => {
-                // An earlier join still counts.
-                let member = self.peers.member(&peer_id, &self.admission).is_some();
-                self.set_member(&peer_id, member);
+            Step::Failed { peer_id } => self.take_back(&peer_id),
+            Step::Refused { peer_id, failed_try } => {
+                self.take_back(&peer_id);
                 self.joins.refused += 1;
                 if let Some(from) = failed_try {
                     self.joins.tries.failed(from, now());
@@ -255,13 +256,26 @@ impl Task {
         }
     }
 
-    fn remember(&mut self, peer_id: PeerId) {
+    /// Lets `peer_id` in by an earlier join or not at all.
+    fn take_back(&self, peer_id: &PeerId) {
+        let member = self.peers.member(peer_id, &self.admission).is_some();
+        self.set_member(peer_id, member);
+    }
+
+    /// Keeps a place for a member, whatever strangers do.
+    pub(super) fn remember(&mut self, peer_id: PeerId) {
         let forgotten = self.joins.remember(peer_id);
         let behaviour = self.parts.swarm.behaviour_mut();
         behaviour.reserve_place(&peer_id, true);
         if let Some(forgotten) = forgotten {
             behaviour.reserve_place(&forgotten, false);
         }
+    }
+
+    /// Makes a stranger of who was a member.
+    pub(super) fn forget(&mut self, peer_id: &PeerId) {
+        self.joins.remembered.retain(|known| known != peer_id);
+        self.parts.swarm.behaviour_mut().reserve_place(peer_id, false);
     }
 
     /// Begins to open a stream for a join.

@@ -229,6 +229,10 @@ async fn a_connection_beyond_the_inbound_limit_is_refused_and_counted() {
     // Strangers that stay.
     let times = Times { stranger: 10 * PATIENCE, ..Times::default() };
     let mut node = Setup::new().times(times).start().await;
+    let mut member = Setup::new().with(&node).start().await;
+    member.join(&mut node).await;
+    member.net.disconnect(node.peer_id).await.unwrap();
+    node.until(|status| status.peers == 0).await;
     let mut strangers = Vec::new();
     for _ in 0..limits::MESH_INBOUND.div_ceil(limits::MESH_PER_PEER as u32) {
         let mut stranger = stranger();
@@ -250,6 +254,8 @@ async fn a_connection_beyond_the_inbound_limit_is_refused_and_counted() {
     // The refusal comes after the handshake, so the late one may be connected for a moment.
     let _refused = late.net.reach(&node.address()).await;
     node.until(|status| status.refused == 1).await;
+    // Strangers keep no member out.
+    member.join(&mut node).await;
     strangers.iter().for_each(JoinHandle::abort);
 }
 

@@ -27,6 +27,8 @@ mod tests;
 
 use std::{net::SocketAddr, time::Duration};
 
+#[cfg(test)]
+pub(crate) use mesh::tests::rig as mesh_rig;
 pub use handle::{GatewayHandle, Health, Ready, StartError};
 pub use sessions::SessionCount;
 

@@ -72,11 +72,7 @@ impl std::fmt::Debug for dyn Memory {
 }
 
 impl Link {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        surroundings: Surroundings,
-        obituary: Obituary,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, surroundings: Surroundings, obituary: Obituary) -> Self {
         let machine = Machine::new(shared.config.policy.clone());
         Self {
             machine,

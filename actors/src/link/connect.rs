@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rmcp::{
     ClientHandler, RoleClient,
-    model::{
-        ClientCapabilities, ClientConfig, Implementation, ProtocolVersion, RequestMetaObject,
-    },
+    model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVersion, RequestMetaObject},
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt,
         NotificationContext, RunningService,
@@ -256,7 +254,9 @@ fn lifecycle(protocol: Protocol) -> ClientLifecycleMode {
 }
 
 fn describe(running: &RunningService<RoleClient, Client>, wire: Wire) -> Server {
-    let Some(info) = running.peer().peer_info() else { return Server { wire, ..Server::default() } };
+    let Some(info) = running.peer().peer_info() else {
+        return Server { wire, ..Server::default() };
+    };
     let tools = info.capabilities.tools.as_ref();
     Server {
         title: info

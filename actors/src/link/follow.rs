@@ -32,11 +32,7 @@ pub(super) fn follow(session: &Session, changes: watch::Sender<u64>, close: Canc
 }
 
 /// Keeps asking a 2026-07-28 server to tell of changed tools, until `close`.
-async fn subscribe(
-    session: Arc<Mcp>,
-    changes: watch::Sender<u64>,
-    close: CancellationToken,
-) {
+async fn subscribe(session: Arc<Mcp>, changes: watch::Sender<u64>, close: CancellationToken) {
     let mut pause = Duration::from_secs(1);
     while !close.is_cancelled() && !session.tap.ended.is_cancelled() {
         let filter = SubscriptionFilter::builder().tools_list_changed().build();

@@ -215,11 +215,9 @@ impl LinkHandle {
         let who = self.who();
         match error {
             CallError::Answered(error) => CallError::Answered(error),
-            CallError::NotStarted { why, detail, retry_after_ms } => CallError::NotStarted {
-                why,
-                detail: format!("{who}: {detail}"),
-                retry_after_ms,
-            },
+            CallError::NotStarted { why, detail, retry_after_ms } => {
+                CallError::NotStarted { why, detail: format!("{who}: {detail}"), retry_after_ms }
+            }
             CallError::OutcomeUnknown { why, detail } => {
                 CallError::OutcomeUnknown { why, detail: format!("{who}: {detail}") }
             }

@@ -186,7 +186,8 @@ impl Mcp {
 /// Why the request itself could not be sent, over a wire that still stands.
 fn unsent(ended: &Ended) -> Option<&Unsent> {
     let Some(Err(ServiceError::TransportSend(error))) = ended else { return None };
-    error.error.downcast_ref().filter(|unsent| !matches!(unsent, Unsent::Closed))
+    let unsent: &Unsent = error.error.downcast_ref()?;
+    matches!(unsent, Unsent::TooLarge { .. } | Unsent::Unwritable(_)).then_some(unsent)
 }
 
 fn given_up(open: &Open, why: Why) -> CallError {

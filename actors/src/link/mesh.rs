@@ -20,7 +20,7 @@ use super::{
     Surroundings,
     tap::{Slot, Tap},
 };
-use crate::outbox::{self, Outbox, Waiting};
+use crate::outbox::{self, Closed, Outbox, Waiting};
 
 /// A stream to another node.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -119,6 +119,9 @@ pub(super) enum Unsent {
     /// The stream is gone.
     #[error("the stream is closed")]
     Closed,
+    /// Nobody waits for it any more.
+    #[error("the caller has gone")]
+    Abandoned,
     /// No node would read it.
     #[error("the call has {bytes} bytes; a message between nodes may have {limit}")]
     TooLarge {
@@ -132,9 +135,29 @@ pub(super) enum Unsent {
     Unwritable(#[from] serde_json::Error),
 }
 
-impl From<outbox::Closed> for Unsent {
-    fn from(_: outbox::Closed) -> Self {
+impl From<Closed> for Unsent {
+    fn from(_: Closed) -> Self {
         Self::Closed
+    }
+}
+
+impl MeshTransport {
+    /// Puts a message in line.
+    fn put(
+        &self,
+        message: &TxJsonRpcMessage<RoleClient>,
+        slot: Option<Arc<Slot>>,
+    ) -> Result<impl Future<Output = Result<(), Closed>> + Send + 'static + use<>, Unsent> {
+        if slot.as_ref().is_some_and(|slot| slot.is_abandoned()) {
+            return Err(Unsent::Abandoned);
+        }
+        let bytes = serde_json::to_vec(message)?;
+        let limit = FrameLimits::MEMBER.max_bytes;
+        if bytes.len() > limit {
+            return Err(Unsent::TooLarge { bytes: bytes.len(), limit });
+        }
+        let outbox = self.outbox.as_ref().ok_or(Unsent::Closed)?;
+        Ok(outbox.put(Outgoing { bytes, slot }))
     }
 }
 
@@ -146,18 +169,8 @@ impl Transport<RoleClient> for MeshTransport {
         mut message: TxJsonRpcMessage<RoleClient>,
     ) -> impl Future<Output = Result<(), Unsent>> + Send + 'static {
         let slot = self.tap.outgoing(&mut message);
-        let limit = FrameLimits::MEMBER.max_bytes;
         // Here and not in the future, so that messages get in line in their order.
-        let put = match serde_json::to_vec(&message) {
-            Ok(bytes) if bytes.len() > limit => {
-                Err(Unsent::TooLarge { bytes: bytes.len(), limit })
-            }
-            Ok(bytes) => match &self.outbox {
-                Some(outbox) => Ok(outbox.put(Outgoing { bytes, slot })),
-                None => Err(Unsent::Closed),
-            },
-            Err(error) => Err(error.into()),
-        };
+        let put = self.put(&message, slot);
         async { Ok(put?.await?) }
     }
 

@@ -39,8 +39,8 @@ pub use handle::{Call, LinkHandle, Offered, Status};
 pub use mesh::{ByteStream, Mesh, Streams};
 pub use secret::{EnvReference, FileReference, Secret, SecretError};
 use toolmesh_core::link::Policy;
-use toolmesh_net::{PeerAddress, PeerId};
 pub use toolmesh_net::dialect::PythonDialect;
+use toolmesh_net::{PeerAddress, PeerId};
 
 /// How to reach what a link is for.
 #[derive(Debug, Clone, PartialEq)]

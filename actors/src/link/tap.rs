@@ -63,6 +63,21 @@ impl Slot {
             .map_or_else(|state| state == ABANDONED, |_| true)
     }
 
+    /// Whether nobody waits for it any more, so that nothing of it is written.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == ABANDONED
+    }
+
+    /// The slot of a call whose caller has gone already.
+    fn abandoned() -> Self {
+        Self {
+            progress: None,
+            answer: Mutex::default(),
+            state: AtomicU8::new(ABANDONED),
+            typed: false,
+        }
+    }
+
     fn deliver(&self, answer: Answer) {
         let sender = lock(&self.answer).take();
         if let Some(sender) = sender {
@@ -86,9 +101,7 @@ impl Open {
     pub(super) fn meta(&self) -> (String, Value) {
         (SLOT_KEY.to_owned(), self.key.into())
     }
-}
 
-impl Open {
     /// Whether the server has answered.
     pub(super) fn is_answered(&self) -> bool {
         lock(&self.slot.answer).is_none()
@@ -237,7 +250,10 @@ impl Tap {
             return None;
         };
         let mut table = lock(&self.table);
-        let slot = table.slot(key)?;
+        let Some(slot) = table.slot(key) else {
+            // Its caller gave it up while rmcp had it, and was told that it was not started.
+            return Some(Arc::new(Slot::abandoned()));
+        };
         let token = if slot.progress.is_some() {
             meta.get(PROGRESS_KEY).map(token_key)
         } else {
@@ -350,4 +366,42 @@ fn answer(message: &mut Value) -> Answer {
 /// A poisoned lock only says that a holder panicked; the tables stay usable.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use rmcp::model::CustomRequest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// rmcp's next message: a call with the mark of `open`.
+    fn call(open: &Open) -> ClientJsonRpcMessage {
+        let mut request = ClientRequest::CustomRequest(CustomRequest::new("tools/call", None));
+        request.get_meta_mut().0.0.extend([open.meta()]);
+        ClientJsonRpcMessage::request(request, RequestId::Number(1))
+    }
+
+    #[test]
+    fn a_call_that_was_given_up_while_rmcp_had_it_is_never_written() {
+        let tap = Tap::new();
+        let open = tap.open(None, false);
+        let mut message = call(&open);
+        assert!(open.slot.abandon(), "not a byte was written");
+        drop(open);
+        let slot = tap.outgoing(&mut message);
+        assert!(slot.is_some_and(|slot| !slot.start()), "and not a byte will be");
+    }
+
+    #[test]
+    fn a_call_is_either_started_or_given_up() {
+        let tap = Tap::new();
+        let open = tap.open(None, false);
+        let slot = tap.outgoing(&mut call(&open));
+        assert!(slot.is_some_and(|slot| slot.start()) && !open.slot.abandon());
+        let mut open = open;
+        let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {"new": [null]}});
+        assert!(tap.incoming(answer).is_ok_and(|seen| seen.is_some()), "rmcp keeps its books");
+        assert_eq!(open.answer.try_recv(), Ok(Ok(json!({"new": [null]}))));
+    }
 }

@@ -16,7 +16,7 @@ mod gate;
 mod service;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transport;
 
 use std::sync::Arc;

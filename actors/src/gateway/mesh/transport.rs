@@ -17,7 +17,7 @@ use rmcp::{
 };
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::limits;
+use toolmesh_core::{json, limits};
 use toolmesh_net::{Frame, FrameError, FrameReader, FrameWriter};
 
 use super::gate::{self, Gate};
@@ -121,6 +121,16 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
 
     /// Makes of a frame what rmcp shall see.
     fn read(&self, frame: &[u8]) -> Result<ClientJsonRpcMessage, ServerJsonRpcMessage> {
+        // A frame has no more values than bytes, so small ones need no count.
+        let most = if self.gate.is_member() {
+            limits::MESH_ANSWER_VALUES
+        } else {
+            limits::MESH_REQUEST_VALUES
+        };
+        if frame.len() > most && json::values(frame) > most {
+            let text = format!("the message has more than {most} values; send less at once");
+            return Err(refuse(None, ErrorData::invalid_request(text, None)));
+        }
         let message = body::parse(frame, limits::JSON_DEPTH).map_err(refused)?;
         let typed = || {
             serde_json::from_slice(frame).map_err(|error| {

@@ -53,10 +53,8 @@ async fn progress_comes_in_order_and_before_the_result() {
     let far = Far::start("fixture-server").await;
     let near = Near::start(&far.wires(true)).await.ready().await;
     let (sender, mut progress) = mpsc::channel(limits::PROGRESS_WAITING);
-    let counting = Call {
-        progress: Some(sender),
-        ..call("count", json!({"steps": 20, "delay_ms": 1}))
-    };
+    let counting =
+        Call { progress: Some(sender), ..call("count", json!({"steps": 20, "delay_ms": 1})) };
     near.link.forward(counting).await.unwrap();
     let mut seen = Vec::new();
     while let Ok(news) = progress.try_recv() {
@@ -73,10 +71,8 @@ async fn who_gives_up_and_who_goes_away_cancels_the_tool() {
     let wires = far.wires(true);
     let near = Near::start(&wires).await.ready().await;
     let cancel = CancellationToken::new();
-    let unwanted = Call {
-        cancel: cancel.clone(),
-        ..call("sleep", json!({"seconds": 20, "id": "unwanted"}))
-    };
+    let unwanted =
+        Call { cancel: cancel.clone(), ..call("sleep", json!({"seconds": 20, "id": "unwanted"})) };
     let give_up = async {
         assert!(noted(&far, "start", "unwanted").await);
         cancel.cancel();
@@ -92,7 +88,10 @@ async fn who_gives_up_and_who_goes_away_cancels_the_tool() {
     };
     let orphan = near.call("sleep", json!({"seconds": 20, "id": "orphan"}));
     let (outcome, ()) = tokio::join!(orphan, go_away);
-    assert!(matches!(outcome, Err(CallError::OutcomeUnknown { why: Why::Lost, .. })), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(CallError::OutcomeUnknown { why: Why::Lost, .. })),
+        "{outcome:?}"
+    );
     assert!(noted(&far, "cancelled", "orphan").await);
     far.stop().await;
 }
@@ -161,7 +160,10 @@ async fn a_member_has_so_many_calls_under_way_and_no_more() {
     let outcomes = futures::future::join_all(calls).await;
     let answered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     let busy = |outcome: &&Result<Value, CallError>| {
-        matches!(outcome, Err(CallError::NotStarted { why: Why::Busy, retry_after_ms: Some(_), .. }))
+        matches!(
+            outcome,
+            Err(CallError::NotStarted { why: Why::Busy, retry_after_ms: Some(_), .. })
+        )
     };
     // The subscription to changes is one of them.
     assert_eq!(answered, limits::MESH_IN_FLIGHT_PER_MEMBER - 1);
@@ -180,7 +182,10 @@ async fn a_node_that_stops_refuses_what_is_new_and_answers_what_is_under_way() {
         assert!(noted(&far, "start", "last").await);
         far.server.close();
         let refused = near.call("echo", json!({"message": "late"})).await;
-        assert!(matches!(refused, Err(CallError::NotStarted { why: Why::Busy, .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(CallError::NotStarted { why: Why::Busy, .. })),
+            "{refused:?}"
+        );
         assert_eq!(far.server.in_flight(), 1);
     };
     let last = near.call("sleep", json!({"seconds": 0.5, "id": "last"}));

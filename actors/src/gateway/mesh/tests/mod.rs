@@ -4,4 +4,6 @@
 
 mod broken;
 mod calls;
-mod rig;
+mod python;
+mod raw;
+pub(crate) mod rig;

@@ -44,7 +44,7 @@ const PIPE: usize = 256 * 1024;
 
 /// How a stream breaks.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// After so many bytes of the caller.
     Up(u64),
     /// After so many bytes of the called.
@@ -53,18 +53,18 @@ pub(super) enum Cut {
 
 /// Leads every stream to one server.
 #[derive(Debug)]
-pub(super) struct Wires {
+pub(crate) struct Wires {
     server: Server,
     is_member: bool,
     /// The way to other nodes that leads over these.
     mesh: OnceLock<Mesh>,
     /// Breaks the next stream that is opened.
-    pub(super) cut: Mutex<Option<Cut>>,
+    pub(crate) cut: Mutex<Option<Cut>>,
 }
 
 impl Wires {
     /// Opens a stream to the server.
-    pub(super) fn wire(&self) -> Compat<DuplexStream> {
+    pub(crate) fn wire(&self) -> Compat<DuplexStream> {
         let (near, near_end) = tokio::io::duplex(PIPE);
         let (far_end, far) = tokio::io::duplex(PIPE);
         tokio::spawn(connect(near_end, far_end, self.cut.lock().unwrap().take()));
@@ -86,42 +86,47 @@ impl Streams for Wires {
     }
 }
 
-/// Passes bytes on both ways until one end goes or the cut falls; then both are gone.
+/// Passes bytes on both ways until both ends have said their last, or the cut falls.
 async fn connect(near: DuplexStream, far: DuplexStream, cut: Option<Cut>) {
     let (from_near, to_near) = tokio::io::split(near);
     let (from_far, to_far) = tokio::io::split(far);
-    let (up, down) = match cut {
-        Some(Cut::Up(bytes)) => (bytes, u64::MAX),
-        Some(Cut::Down(bytes)) => (u64::MAX, bytes),
-        None => (u64::MAX, u64::MAX),
-    };
-    tokio::select! {
-        () = pump(from_near, to_far, up) => {}
-        () = pump(from_far, to_near, down) => {}
+    let all = u64::MAX;
+    match cut {
+        Some(Cut::Up(bytes)) => tokio::select! {
+            () = pump(from_near, to_far, bytes) => {}
+            () = pump(from_far, to_near, all) => {}
+        },
+        Some(Cut::Down(bytes)) => tokio::select! {
+            () = pump(from_near, to_far, all) => {}
+            () = pump(from_far, to_near, bytes) => {}
+        },
+        None => {
+            tokio::join!(pump(from_near, to_far, all), pump(from_far, to_near, all));
+        }
     }
 }
 
 async fn pump(from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, bytes: u64) {
     // Either end may be gone.
     let _copied = tokio::io::copy(&mut from.take(bytes), &mut to).await;
-    let _flushed = to.flush().await;
+    let _ended = to.shutdown().await;
     // What was passed on is read before the end is seen.
     tokio::time::sleep(Duration::from_millis(2)).await;
 }
 
 /// The node that is called.
-pub(super) struct Far {
-    pub(super) router: RouterHandle,
+pub(crate) struct Far {
+    pub(crate) router: RouterHandle,
     pub(super) server: Server,
-    pub(super) log: PathBuf,
-    pub(super) streams: CancellationToken,
+    pub(crate) log: PathBuf,
+    pub(crate) streams: CancellationToken,
     _directory: TempDir,
     _faults: mpsc::Receiver<Fault>,
 }
 
 impl Far {
     /// Starts a node that shares `program` with members and strangers.
-    pub(super) async fn start(program: &str) -> Self {
+    pub(crate) async fn start(program: &str) -> Self {
         let clock = Clock::system();
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
@@ -154,7 +159,7 @@ impl Far {
     }
 
     /// The way to this node, for a member or a stranger.
-    pub(super) fn wires(&self, is_member: bool) -> Arc<Wires> {
+    pub(crate) fn wires(&self, is_member: bool) -> Arc<Wires> {
         let server = self.server.clone();
         let wires =
             Arc::new(Wires { server, is_member, mesh: OnceLock::new(), cut: Mutex::default() });
@@ -164,24 +169,24 @@ impl Far {
         wires
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.streams.cancel();
         self.router.stop().await;
     }
 }
 
 /// A node's link to another.
-pub(super) struct Near {
-    pub(super) link: LinkHandle,
+pub(crate) struct Near {
+    pub(crate) link: LinkHandle,
     _faults: mpsc::Receiver<Fault>,
 }
 
 impl Near {
-    pub(super) async fn start(wires: &Wires) -> Self {
+    pub(crate) async fn start(wires: &Wires) -> Self {
         Self::with(wires, Endpoint::Mesh { peer_id: someone() }).await
     }
 
-    pub(super) async fn with(wires: &Wires, endpoint: Endpoint) -> Self {
+    pub(crate) async fn with(wires: &Wires, endpoint: Endpoint) -> Self {
         let clock = Clock::system();
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
@@ -199,24 +204,24 @@ impl Near {
     }
 
     /// Waits until the link answers calls.
-    pub(super) async fn ready(self) -> Self {
+    pub(crate) async fn ready(self) -> Self {
         assert!(self.link.ready(PATIENCE).await, "{:?}", self.link.status().borrow().clone());
         self
     }
 
-    pub(super) async fn past_its_start(&self) {
+    pub(crate) async fn past_its_start(&self) {
         let mut status = self.link.status();
         let past = status.wait_for(|status| status.state != State::Starting);
         assert!(tokio::time::timeout(PATIENCE, past).await.is_ok_and(|past| past.is_ok()));
     }
 
-    pub(super) async fn call(&self, tool: &str, arguments: Value) -> Result<Value, CallError> {
+    pub(crate) async fn call(&self, tool: &str, arguments: Value) -> Result<Value, CallError> {
         self.link.forward(call(tool, arguments)).await
     }
 }
 
 /// A call with time enough.
-pub(super) fn call(tool: &str, arguments: Value) -> link::Call {
+pub(crate) fn call(tool: &str, arguments: Value) -> link::Call {
     let params =
         [("name".to_owned(), format!("fx__{tool}").into()), ("arguments".to_owned(), arguments)];
     link::Call {

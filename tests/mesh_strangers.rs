@@ -93,8 +93,10 @@ impl Mesh {
                 }
                 Ok((calls, slowest))
             });
-            let attacked = runtime.block_on(attack(&self.first));
-            over.store(true, Ordering::Relaxed);
+            let attacked = {
+                let _over = Over(&over); // Also by a panic, or the scope would wait for ever.
+                runtime.block_on(attack(&self.first))
+            };
             let called: Result<_, String> = calling.join().map_err(|_| "the caller panicked")?;
             attacked?;
             let (calls, slowest) = called?;
@@ -104,6 +106,15 @@ impl Mesh {
         wait_for("its member is there, and nobody else", || {
             (members(&self.first).ok()? == ["node-b"]).then_some(())
         })
+    }
+}
+
+/// Says that something is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -326,7 +337,8 @@ fn a_banned_node_is_gone_from_the_tools_and_comes_back_when_it_is_trusted() -> O
             !has(&mesh.first, "node-b__box__echo") && !has(&mesh.second, "node-a__box__echo");
         gone.then_some(())
     })?;
-    told(&mesh.first, &["peer", "trust", "node-b"])?;
+    let banned = mesh.second.line["peer_id"].as_str().ok_or("no PeerId")?;
+    told(&mesh.first, &["peer", "trust", banned])?;
     wait_for("it is back", || mesh.is_whole().then_some(()))
 }
 

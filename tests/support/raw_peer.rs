@@ -87,8 +87,8 @@ impl RawPeer {
     pub(crate) async fn open(&self, protocol: &str) -> io::Result<Option<RawStream>> {
         in_time(async {
             let (reply, opened) = oneshot::channel();
-            // If nobody takes it, it is dropped, and nothing is opened.
-            let _ended = self.openings.send(reply).await;
+            // When nobody takes it, the reply comes back and is dropped, which ends the wait.
+            drop(self.openings.send(reply).await);
             let mut stream = opened.await.map_err(|_| io::ErrorKind::ConnectionAborted)??;
             Ok(propose(&mut stream, protocol).await?.then_some(stream))
         })

@@ -327,8 +327,8 @@ pub const MESH_REDEEMED: usize = 64;
 /// Invitations of this node that are good at once; beyond it a new one is refused.
 pub const INVITES: usize = 64;
 
-/// Nodes that one invitation is good for at most.
-pub const INVITE_USES: u32 = 256;
+/// Nodes that one invitation is good for at most: their PeerIds fit its record.
+pub const INVITE_USES: u32 = 1_000;
 
 /// Longest time that an invitation is good: 30 days. It can be used by whoever reads it.
 pub const INVITE_TIME: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -393,6 +393,10 @@ pub const MESH_SESSION_FRAMES: u32 = 128;
 
 /// Streams to one Python peer; each carries one request at a time. Beyond it calls wait.
 pub const MESH_PYTHON_STREAMS: usize = 8;
+
+/// Bytes that one value of parsed JSON takes at most, beside its text. Two bytes can say one, so
+/// what is parsed is charged to a peer's part of [`MESH_FRAMES_BYTES`] by this.
+pub const JSON_VALUE_BYTES: usize = 72;
 
 /// Values (members, elements) in the JSON of a request in a Python dialect. One takes up to 72
 /// bytes when parsed, so a request takes 5 MiB at most; beyond it -32003.

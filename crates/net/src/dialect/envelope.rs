@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use toolmesh_core::{
     call::{CallError, Why},
-    limits,
+    json,
 };
 
 use super::{
@@ -44,8 +44,10 @@ where
     let Some(frame) = timeout(terms.idle, reader.next()).await.unwrap_or(Ok(None))? else {
         return writer.close().await;
     };
-    let mut request = parse(&frame, limits::MESH_REQUEST_VALUES).unwrap_or_default();
-    drop(frame);
+    let Some(_held) = reader.budget().hold_parsed(json::values(&frame)) else {
+        return writer.close().await;
+    };
+    let mut request = parse(&frame).unwrap_or_default();
     let kind = request.get("type").map_or("request", |kind| kind.as_str().unwrap_or_default());
     if kind != "request" {
         return writer.close().await; // Neither notifications nor stray responses are answered.

@@ -9,17 +9,15 @@ use super::Dialect;
 /// Why a frame is no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// It is not JSON in UTF-8, nests too deep or has too many values.
+    /// It is not JSON in UTF-8, or nests too deep.
     Json,
     /// It is JSON, but no object.
     Message,
 }
 
-/// Reads a frame's object of at most `values` values. They are counted first: one takes 36 times
-/// as much memory as the two bytes that can say it.
-pub(super) fn parse(frame: &[u8], values: usize) -> Result<Map<String, Value>, Malformed> {
-    let is_flat = json::depth(frame, limits::JSON_DEPTH) <= limits::JSON_DEPTH;
-    if !is_flat || json::values(frame) > values {
+/// Reads a frame's object.
+pub(super) fn parse(frame: &[u8]) -> Result<Map<String, Value>, Malformed> {
+    if json::depth(frame, limits::JSON_DEPTH) > limits::JSON_DEPTH {
         return Err(Malformed::Json);
     }
     serde_json::from_slice(frame).map_err(|error| match error.classify() {

@@ -1,4 +1,4 @@
-//! The bytes of large frames that may be held at once.
+//! The bytes that large frames, and what is made of them, may hold at once.
 
 use std::{
     collections::HashMap,
@@ -7,6 +7,7 @@ use std::{
 
 use libp2p::PeerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use toolmesh_core::limits;
 
 /// The bytes that the frames of all peers may hold at once, and those of one peer.
 ///
@@ -79,6 +80,24 @@ impl Budget {
 }
 
 impl PeerBudget {
+    /// Takes what JSON of `values` values takes when it is parsed, at once or not at all: `None`
+    /// while the peer or everyone holds too much, or if one peer may never hold that much.
+    ///
+    /// As with frames, the first [`limits::MESH_FRAME_FREE_BYTES`] are free. The count is
+    /// [`json::values`](toolmesh_core::json::values).
+    pub fn hold_parsed(&self, values: usize) -> Option<Held> {
+        let bytes = values.saturating_mul(limits::JSON_VALUE_BYTES);
+        let charged = bytes.saturating_sub(limits::MESH_FRAME_FREE_BYTES);
+        if charged == 0 {
+            return Some(Held::default());
+        }
+        let count = u32::try_from(charged).ok()?;
+        let of_peer = self.0.room.clone().try_acquire_many_owned(count).ok()?;
+        let of_total = self.0.shared.total.clone().try_acquire_many_owned(count).ok()?;
+        let share = self.clone();
+        Some(Held(Some(Taken { _of_peer: of_peer, _of_total: of_total, _share: share })))
+    }
+
     /// Waits until `bytes` are free, the peer's and everyone's, and takes them.
     ///
     /// A frame takes all it will need at once. Frames that took more piece by piece could each

@@ -70,6 +70,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Returns what the frames are charged to.
+    pub fn budget(&self) -> &PeerBudget {
+        &self.budget
+    }
+
     /// Returns the next frame without taking it: [`next`](Self::next) will return it again.
     ///
     /// # Errors

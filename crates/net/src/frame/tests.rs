@@ -19,6 +19,7 @@ use tokio::{
     runtime::{self, Runtime},
     time::timeout,
 };
+use toolmesh_core::limits;
 
 use super::{Budget, FrameError, FrameLimits, FrameReader, FrameWriter, PeerBudget};
 
@@ -262,6 +263,21 @@ async fn a_peer_that_comes_back_finds_what_it_holds() {
     assert!(matches!(read().await.unwrap_err(), FrameError::Budget { .. }));
     drop(held);
     assert!(read().await.is_ok());
+}
+
+#[test]
+fn what_json_is_parsed_to_is_held_or_refused() {
+    let budget = Budget::new(limits::JSON_VALUE_BYTES * 1_500, limits::JSON_VALUE_BYTES * 1_000);
+    let free = limits::MESH_FRAME_FREE_BYTES / limits::JSON_VALUE_BYTES;
+    let (one, other) = (budget.peer(PeerId::random()), budget.peer(PeerId::random()));
+    let held = one.hold_parsed(free + 900).unwrap();
+    assert!(one.hold_parsed(free + 200).is_none(), "the peer's part");
+    assert!(one.hold_parsed(free).is_some(), "little is free");
+    assert!(other.hold_parsed(free + 700).is_none(), "everyone's part");
+    assert!(other.hold_parsed(usize::MAX).is_none());
+    drop(held);
+    assert!(other.hold_parsed(free + 700).is_some());
+    assert_eq!(budget.available(), limits::JSON_VALUE_BYTES * 1_500);
 }
 
 #[tokio::test]

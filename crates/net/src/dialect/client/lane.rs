@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use toolmesh_core::{
     call::{CallError, RpcError, Why},
-    limits,
+    json, limits,
 };
 
 use super::{super::message::parse, not_started, unknown};
@@ -142,7 +142,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
                 }
                 Err(error) => return Err(unknown(Why::Lost, error.to_string())),
             };
-            let message = parse(&frame, limits::MESH_ANSWER_VALUES)
+            if json::values(&frame) > limits::MESH_ANSWER_VALUES {
+                return Err(unknown(Why::BadAnswer, "its answer has too many values"));
+            }
+            let message = parse(&frame)
                 .map_err(|_| unknown(Why::BadAnswer, "its answer is no JSON object of ours"))?;
             let is_notification = message.contains_key("jsonrpc") && !message.contains_key("id");
             if !is_notification {

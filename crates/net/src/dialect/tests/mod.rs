@@ -42,7 +42,7 @@ fn terms() -> Terms {
 }
 
 fn budget() -> PeerBudget {
-    Budget::new(1 << 30, 1 << 30).peer(PeerId::random())
+    Budget::new(16 << 20, 16 << 20).peer(PeerId::random())
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -124,13 +124,13 @@ async fn a_failed_tool_is_explained() {
 #[tokio::test]
 async fn a_broken_rule_is_named_and_ends_the_stream() {
     let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    let many = format!("{{\"a\":[{}0]}}", "0,".repeat(limits::MESH_REQUEST_VALUES));
+    let many = format!("{{\"a\":[{}0]}}", "0,".repeat(300_000));
     for (frame, id, code, text) in [
         (&b"{"[..], json!(null), -32003, "invalid_json"),
         (b"", json!(null), -32003, "invalid_json"),
         (b"{\"jsonrpc\":\"\xff\"}", json!(null), -32003, "invalid_json"),
         (deep.as_bytes(), json!(null), -32003, "invalid_json"),
-        (many.as_bytes(), json!(null), -32003, "invalid_json"),
+        (many.as_bytes(), json!(null), -32003, "frame_too_large"),
         (b"[]", json!(null), -32003, "invalid_message"),
         (b"7", json!(null), -32003, "invalid_message"),
         (br#"{"jsonrpc":"1.0","id":4}"#, json!(4), -32600, "invalid_jsonrpc"),

@@ -13,7 +13,7 @@ use support::{Client, Node, Outcome};
 const PAGE: &str = "docs/api.md";
 
 /// Categories of the built-in tools in the order of the page, and what each is for.
-const CATEGORIES: [(&str, &str); 3] = [
+const CATEGORIES: [(&str, &str); 4] = [
     (
         "catalogue",
         "With these a client reaches hundreds of tools without carrying them all in its context. \
@@ -21,6 +21,11 @@ const CATEGORIES: [(&str, &str); 3] = [
          just the same. Whoever asks finds what they may call, and nothing else.",
     ),
     ("router", "The node's account of where calls go and how they went."),
+    (
+        "peers",
+        "The other nodes of the mesh; only where `mesh.enabled` is true. Members are shown what they \
+         need to find each other. What `toolmesh peer` uses.",
+    ),
     (
         "operator",
         "What `toolmesh status`, `upstream` and `token` use. They are neither listed nor found nor \
@@ -49,7 +54,7 @@ Arguments in **bold** are required. What is *optional* in a result may be absent
 
 #[test]
 fn the_page_is_what_a_node_says_of_its_tools() -> Outcome {
-    let node = Node::start("")?;
+    let node = Node::start("[mesh]\nlisten = []\n")?;
     let written = page(&mut node.operator()?, &node.client(support::STATELESS)?.tools()?)?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
     if env::var_os("UPDATE").is_some() {

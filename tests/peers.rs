@@ -102,7 +102,7 @@ fn a_node_that_runs_joins_leaves_and_is_banned() -> Outcome {
     let other_mesh = home("c")?;
     let _third = other_mesh.up()?;
     let said = refused(&b, &["peer", "join", &line(&other_mesh)?])?;
-    assert!(said.contains("leave"), "{said}");
+    assert!(said.contains("--leave"), "{said}");
 
     run(&a, &["peer", "ban", "b", "--reason", "sold"])?;
     let banned = wait_for("b is cut off", || {
@@ -121,7 +121,7 @@ fn a_node_that_runs_joins_leaves_and_is_banned() -> Outcome {
     run(&a, &["peer", "secret", "rotate"])?;
     wait_for("b is out", || (!client.has("a__box__echo")).then_some(()))?;
     assert_ne!(run(&a, &["peer", "list"])?["mesh"], before);
-    run(&b, &["peer", "join", &line(&a)?])?;
+    run(&b, &["peer", "join", &line(&a)?, "--leave"])?;
     wait_for("b is in again", || client.has("a__box__echo").then_some(()))
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn nodes(client: &Client) -> Result<Value, Failure> {
 pub(crate) async fn run(common: &Common, command: &PeerCommand) -> Result<Report, Failure> {
     let client = Client::connect(common).map_err(|failure| unless_joining(failure, command))?;
     let (tool, arguments) = question(command);
-    let answer = client.ask(tool, arguments).await.map_err(unless_off)?;
+    let answer = client.ask(tool, arguments).await.map_err(in_terms_of_the_command)?;
     Ok(Report::new(text(command, &answer), answer))
 }
 
@@ -79,8 +79,8 @@ fn text(command: &PeerCommand, answer: &Value) -> String {
              so that it cannot come back under another identity: toolmesh peer secret rotate"
         ),
         PeerCommand::Secret(SecretCommand::Rotate) => {
-            "the secret of the mesh is another one; every other node is out until it joins again \
-             with a line of: toolmesh peer invite"
+            "the secret of the mesh is another one; every other node is out until it joins again: \
+             here toolmesh peer invite, there toolmesh peer join LINE --leave"
                 .to_owned()
         }
     }
@@ -140,15 +140,19 @@ pub(super) fn table(answer: &Value) -> String {
     lines.join("\n")
 }
 
-/// Returns `failure` with what to do where the node has no tools for this.
-fn unless_off(failure: Failure) -> Failure {
-    if !failure.message.starts_with(NOT_ALLOWED) {
-        return failure;
+/// Returns `failure` with what to type where the node has no tools for this, or wants to be told
+/// that its mesh may be left.
+fn in_terms_of_the_command(failure: Failure) -> Failure {
+    if failure.message.starts_with(NOT_ALLOWED) {
+        return failure.and_next(
+            "; if `toolmesh status` shows no mesh, it is off: set mesh.enabled = true and restart \
+             the node",
+        );
     }
-    failure.and_next(
-        "; if `toolmesh status` shows no mesh, it is off: set mesh.enabled = true and restart the \
-         node",
-    )
+    if failure.message.contains("leave=true") {
+        return failure.and_next("; to leave it: toolmesh peer join LINE --leave");
+    }
+    failure
 }
 
 /// Returns `failure` with the command that starts a node and joins in one go.

@@ -11,7 +11,10 @@ use toolmesh_core::{
     limits,
 };
 
-use super::mcp::{Mcp, Pass};
+use super::{
+    mcp::{Mcp, Pass},
+    session::Wire,
+};
 
 /// Reads the list until `deadline`.
 ///
@@ -33,8 +36,8 @@ pub(super) async fn list(
             params: Some(params),
             ..ListToolsRequest::default()
         });
-        // rmcp sees the list too: it derives headers from the schemas (SEP-2243).
-        let pass = Pass { typed: true, ..Pass::default() };
+        // Over HTTP rmcp sees the list too: it derives headers from the schemas (SEP-2243).
+        let pass = Pass { typed: session.server.wire == Wire::Http, ..Pass::default() };
         let mut page = session.request(request, pass, deadline, CancellationToken::new()).await?;
         let Some(Value::Array(listed)) = page.get_mut("tools").map(Value::take) else {
             return Err(bad("its answer to tools/list has no list of tools"));

@@ -9,9 +9,14 @@ use rmcp::{
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::limits;
+use toolmesh_core::{
+    call::{CallError, Why},
+    json, limits,
+};
 use toolmesh_net::{
     Budget, FrameError, FrameLimits, FrameReader, FrameWriter, PeerAddress, PeerId, dialect::Ours,
 };
@@ -209,20 +214,42 @@ impl<R: AsyncRead + Unpin> Read<R> {
                 Ok(None) => return "its stream ended".to_owned(),
                 Err(error) => return format!("its messages cannot be read ({error})"),
             };
-            let message =
-                serde_json::from_slice(&frame).and_then(|message| self.tap.incoming(message));
+            let message = match read(&frame) {
+                Ok(message) => message,
+                Err(error) => return format!("it sent what is no message ({error})"),
+            };
             drop(frame);
-            match message {
+            match self.tap.incoming(message) {
                 Ok(Some(message)) => {
                     if self.deliver.send(message).await.is_err() {
                         return "the session was closed".to_owned();
                     }
                 }
                 Ok(None) => {}
-                Err(error) => return format!("it sent what is no message ({error})"),
+                // A newer node may say more than we know.
+                Err(error) => tracing::debug!(%error, "a message of a node is not understood"),
             }
         }
     }
+}
+
+/// Reads a message. An answer that would take far more memory than its bytes is not read: its
+/// caller is told that there is one.
+fn read(frame: &[u8]) -> serde_json::Result<Value> {
+    #[derive(Deserialize)]
+    struct Answer {
+        id: Value,
+    }
+    if frame.len() <= limits::MESH_ANSWER_VALUES
+        || json::values(frame) <= limits::MESH_ANSWER_VALUES
+    {
+        return serde_json::from_slice(frame);
+    }
+    let Answer { id } = serde_json::from_slice(frame)?;
+    let limit = limits::MESH_ANSWER_VALUES;
+    let detail = format!("the answer has more than {limit} values; ask for less at once");
+    let error = CallError::OutcomeUnknown { why: Why::BadAnswer, detail }.into_rpc();
+    Ok(serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error }))
 }
 
 /// A stream breaks both ways. What was already on its way to us is read first, if that is soon.

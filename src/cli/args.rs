@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use toolmesh_core::limits;
 
 /// One endpoint for the MCP servers you already run.
 #[derive(Debug, Parser)]
@@ -192,7 +193,7 @@ pub(crate) enum PeerCommand {
     /// Print a line with which another machine joins
     Invite {
         /// How many nodes may join with it
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::INVITE_USES)))]
         uses: u32,
         /// How long it is good for: 90s, 10m, 1h, 2d
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = seconds)]
@@ -206,13 +207,13 @@ pub(crate) enum PeerCommand {
         #[arg(long)]
         leave: bool,
     },
-    /// Connect to a node of the same mesh at an address
+    /// Connect to a node of the same mesh
     Connect {
-        /// Where it is, such as /ip4/192.0.2.7/tcp/7333
-        #[arg(value_name = "MULTIADDR")]
-        address: String,
+        /// Where it is, such as /ip4/192.0.2.7/tcp/7333, or its name or PeerId
+        #[arg(value_name = "MULTIADDR|NODE")]
+        to: String,
     },
-    /// Let a node go; it may come back
+    /// Keep a node away until it is connected again
     Disconnect {
         /// Its name or PeerId
         node: String,

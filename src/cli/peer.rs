@@ -45,7 +45,10 @@ fn question(command: &PeerCommand) -> (&'static str, Value) {
         PeerCommand::Join { line, leave } => {
             ("p2p_peer_connect", json!({"invite": line, "leave": leave}))
         }
-        PeerCommand::Connect { address } => ("p2p_peer_connect", json!({"multiaddr": address})),
+        PeerCommand::Connect { to } => {
+            let key = if to.starts_with('/') { "multiaddr" } else { "peer" };
+            ("p2p_peer_connect", json!({key: to}))
+        }
         PeerCommand::Disconnect { node } => ("p2p_peer_disconnect", json!({"peer": node})),
         PeerCommand::Trust { node } => ("p2p_peer_trust", json!({"peer": node})),
         PeerCommand::Ban { node, reason } => {
@@ -68,8 +71,8 @@ fn text(command: &PeerCommand, answer: &Value) -> String {
         ),
         PeerCommand::Join { .. } | PeerCommand::Connect { .. } => joined(answer),
         PeerCommand::Disconnect { node } => format!(
-            "{node} is disconnected, and looked for no more until it comes back or is connected \
-             again; to keep it out: toolmesh peer ban {node}"
+            "{node} is disconnected, and kept away until it is connected again or this node \
+             restarts; to keep it out for good: toolmesh peer ban {node}"
         ),
         PeerCommand::Trust { node } => {
             format!("{node} is trusted: its ban is lifted, and a listed mesh lets it in")

@@ -70,7 +70,7 @@ impl RouterHandle {
         let mut decision = self.decide(&asked)?;
         let called = Instant::now();
         let deadline = called + self.time_of(&decision, &request.params);
-        let mut course = Course { called, deadline, attempts: 0, may_have_run: false };
+        let mut course = Course { called, deadline, attempts: 0, rounds: 0, may_have_run: false };
         loop {
             let (failed, within) = match self.round(&request, &decision, &mut course).await {
                 Round::Answered(result) => return Ok(result),
@@ -140,6 +140,7 @@ impl RouterHandle {
     async fn round(&self, request: &Request, decision: &Decision, course: &mut Course) -> Round {
         let Decision { tool, targets, .. } = decision;
         let stats = &self.view().stats;
+        course.rounds += 1;
         for (place, target) in targets.iter().enumerate() {
             let started = Instant::now();
             course.attempts += 1;
@@ -155,7 +156,8 @@ impl RouterHandle {
             };
             course.may_have_run |= matches!(error, CallError::OutcomeUnknown { .. });
             let next = after_failure(&Failed {
-                attempt: course.attempts,
+                attempt: course.rounds,
+                is_replica: targets.len() > 1,
                 untried: targets.len() - place - 1,
                 repeatable: tool.is_repeatable(),
                 patience: tool.patience(),
@@ -235,7 +237,10 @@ pub(super) struct Asked<'a> {
 struct Course {
     called: Instant,
     deadline: Instant,
+    /// How often it was sent somewhere.
     attempts: u32,
+    /// How often all were tried that might be.
+    rounds: u32,
     may_have_run: bool,
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod nodes;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
@@ -17,7 +19,7 @@ use super::{Request, RouterHandle, Settings, Upstream, View};
 use crate::{
     kit::{Clock, Fault, Supervisor},
     link::{
-        Guard, Surroundings,
+        Guard, Mesh, Surroundings,
         tests::rig::{Notebook, PATIENCE, server, side_file, stdio, times},
     },
 };
@@ -29,15 +31,19 @@ struct Rig {
 
 impl Rig {
     async fn start(upstreams: Vec<Upstream>) -> Self {
+        let rig = Self::with(None).await;
+        rig.configure(upstreams).await;
+        rig
+    }
+
+    async fn with(mesh: Option<Mesh>) -> Self {
         let clock = Clock::system();
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let (guard, memory) = (Arc::new(Guard::default()), Arc::new(Notebook::default()));
-        let surroundings = Surroundings { guard, memory, mesh: None };
+        let surroundings = Surroundings { guard, memory, mesh };
         let router = RouterHandle::start(View::default(), clock, supervisor, surroundings).await;
-        let rig = Self { router, _faults: faults };
-        rig.configure(upstreams).await;
-        rig
+        Self { router, _faults: faults }
     }
 
     async fn configure(&self, upstreams: Vec<Upstream>) {

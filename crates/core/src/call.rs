@@ -133,7 +133,9 @@ impl CallError {
         let detail = |ends: &str| {
             error.message.strip_suffix(ends).unwrap_or(&error.message).to_owned()
         };
-        let Said { kind, reason: why, retry_after_ms } = said;
+        let Said { kind, reason, retry_after_ms } = said;
+        // Who cancels waits for no answer: that node lost sight of us.
+        let why = if reason == Why::Cancelled { Why::Lost } else { reason };
         match kind.as_str() {
             "not_started" => Self::NotStarted { why, detail: detail(NOT_STARTED), retry_after_ms },
             "outcome_unknown" => Self::OutcomeUnknown { why, detail: detail(OUTCOME_UNKNOWN) },
@@ -175,6 +177,8 @@ mod tests {
         ] {
             assert_eq!(CallError::from_rpc(error.clone().into_rpc()), error);
         }
+        let cancelled = CallError::OutcomeUnknown { why: Why::Cancelled, detail: detail() };
+        assert_eq!(CallError::from_rpc(cancelled.into_rpc()).why(), Some(Why::Lost));
     }
 
     #[test]

@@ -99,8 +99,7 @@ pub const START_TIME_MAX: Duration = Duration::from_secs(600);
 /// Time between closing a child's stdin and SIGTERM, and between SIGTERM and SIGKILL.
 pub const CHILD_GRACE: Duration = Duration::from_millis(1_500);
 
-/// Attempts at one call: the first and those that retry or fall back. Beyond it only replicas that
-/// were not tried yet are called.
+/// Attempts at one call: the first and those that retry. Each replica has as many.
 pub const CALL_ATTEMPTS: u32 = 3;
 
 /// Longest wait for a link to come back before a call that may repeat is repeated.
@@ -398,12 +397,8 @@ pub const MESH_PYTHON_STREAMS: usize = 8;
 /// what is parsed is charged to a peer's part of [`MESH_FRAMES_BYTES`] by this.
 pub const JSON_VALUE_BYTES: usize = 72;
 
-/// Values (members, elements) in the JSON of a request in a Python dialect. One takes up to 72
-/// bytes when parsed, so a request takes 5 MiB at most; beyond it -32003.
-pub const MESH_REQUEST_VALUES: usize = 65_536;
-
-/// Values in the JSON of a Python peer's answer: 72 MiB at most when parsed. Beyond it the answer
-/// is refused, and what the call did is unknown.
+/// Values (members, elements) in the JSON of a peer's answer: 72 MiB at most when parsed. Beyond it
+/// the answer is not read, and what the call did is unknown.
 pub const MESH_ANSWER_VALUES: usize = 1024 * 1024;
 
 /// Time to finish requests that are under way when the node stops, before they are cut.

@@ -25,9 +25,11 @@ pub enum Next {
 /// An attempt that failed.
 #[derive(Debug, Clone, Copy)]
 pub struct Failed<'a> {
-    /// Its number, from 1.
+    /// How often its target was tried, from 1.
     pub attempt: u32,
-    /// Replicas that were not tried yet.
+    /// Whether there are other replicas.
+    pub is_replica: bool,
+    /// How many of them were not tried yet this time.
     pub untried: usize,
     /// Whether the tool is read-only or idempotent: each of its replicas, if it has them.
     pub repeatable: bool,
@@ -43,24 +45,21 @@ pub struct Failed<'a> {
 /// Decides what follows a failed attempt.
 ///
 /// A call that was not started may be repeated; one whose outcome is unknown only if its tool is
-/// repeatable. Another replica is tried at once, whatever kept this one from answering; a link that
-/// was already down is not waited for, since its caller is better told at once.
+/// repeatable. Another replica is tried at once, whatever kept this one from answering. A link that
+/// was already down is not waited for, since its caller is better told at once; but where there are
+/// replicas the caller counts on one of them.
 pub fn after_failure(failed: &Failed<'_>) -> Next {
-    let (may_stand_in, may_repeat) = match failed.error {
-        CallError::Answered(_) => (false, false),
-        CallError::NotStarted { why, .. } => {
-            (matches!(why, Why::Busy | Why::Down | Why::Lost), *why == Why::Lost)
-        }
-        CallError::OutcomeUnknown { why, .. } => (
-            failed.repeatable && matches!(why, Why::Lost | Why::BadAnswer),
-            failed.repeatable && *why == Why::Lost,
-        ),
+    let may_run = match failed.error {
+        CallError::Answered(_) => false,
+        CallError::NotStarted { .. } => true,
+        CallError::OutcomeUnknown { .. } => failed.repeatable,
     };
-    if failed.left.is_zero() {
-        Next::GiveUp
-    } else if may_stand_in && failed.untried > 0 {
+    let why = failed.error.why().filter(|_| may_run && !failed.left.is_zero());
+    let other = matches!(why, Some(Why::Busy | Why::Down | Why::Lost | Why::BadAnswer));
+    let same = why == Some(Why::Lost) || (why == Some(Why::Down) && failed.is_replica);
+    if other && failed.untried > 0 {
         Next::StandIn
-    } else if may_repeat && failed.attempt < limits::CALL_ATTEMPTS {
+    } else if same && failed.attempt < limits::CALL_ATTEMPTS {
         Next::Retry { within: failed.left.min(failed.patience) }
     } else {
         Next::GiveUp

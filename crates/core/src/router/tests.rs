@@ -290,8 +290,15 @@ fn only_what_cannot_have_run_or_may_run_twice_is_repeated() {
         (1, true, minute, late, false),
         (1, true, minute, answered, false),
     ] {
-        let failed =
-            Failed { attempt, untried: 0, repeatable, left, patience: minute, error: &error };
+        let failed = Failed {
+            attempt,
+            is_replica: false,
+            untried: 0,
+            repeatable,
+            left,
+            patience: minute,
+            error: &error,
+        };
         let next = after_failure(&failed);
         assert_eq!(matches!(next, Next::Retry { .. }), retried, "{attempt} {repeatable} {error:?}");
     }

@@ -207,13 +207,39 @@ fn the_next_replica_stands_in_where_that_cannot_run_a_call_twice() {
         (RpcError::invalid_params("no").into(), true, false),
     ] {
         let left = Duration::from_secs(1);
-        let failed =
-            Failed { attempt: 9, untried: 1, repeatable, left, patience: left, error: &error };
+        let failed = Failed {
+            attempt: 9,
+            is_replica: true,
+            untried: 1,
+            repeatable,
+            left,
+            patience: left,
+            error: &error,
+        };
         assert_eq!(after_failure(&failed) == Next::StandIn, stands_in, "{error:?} {repeatable}");
         for failed in [Failed { untried: 0, ..failed }, Failed { left: Duration::ZERO, ..failed }] {
             assert_ne!(after_failure(&failed), Next::StandIn, "{failed:?}");
         }
     }
+}
+
+#[test]
+fn where_there_are_replicas_it_is_worth_waiting_for_one() {
+    let error =
+        CallError::NotStarted { why: Why::Down, detail: String::new(), retry_after_ms: None };
+    let (left, patience) = (Duration::from_secs(60), limits::RETRY_WAIT);
+    let failed = Failed {
+        attempt: 1,
+        is_replica: true,
+        untried: 0,
+        repeatable: false,
+        left,
+        patience,
+        error: &error,
+    };
+    assert_eq!(after_failure(&failed), Next::Retry { within: patience });
+    assert_eq!(after_failure(&Failed { is_replica: false, ..failed }), Next::GiveUp);
+    assert_eq!(after_failure(&Failed { attempt: limits::CALL_ATTEMPTS, ..failed }), Next::GiveUp);
 }
 
 proptest! {
@@ -226,9 +252,9 @@ proptest! {
         replicas in 1_usize..6,
     ) {
         let whys = [Why::Busy, Why::Down, Why::Lost, Why::Timeout, Why::Cancelled, Why::BadAnswer, Why::TooLarge];
-        let (mut ran, mut attempt, mut untried) = (0, 0, replicas - 1);
+        let (mut ran, mut attempts, mut round, mut untried) = (0, 0, 1, replicas - 1);
         for (started, why) in &outcomes {
-            attempt += 1;
+            attempts += 1;
             let (why, detail) = (whys[*why], String::new());
             let error = if *started {
                 ran += 1;
@@ -237,14 +263,23 @@ proptest! {
                 CallError::NotStarted { why, detail, retry_after_ms: None }
             };
             let left = Duration::from_secs(1);
-            match after_failure(&Failed { attempt, untried, repeatable, left, patience: left, error: &error }) {
+            let failed = Failed {
+                attempt: round,
+                is_replica: replicas > 1,
+                untried,
+                repeatable,
+                left,
+                patience: left,
+                error: &error,
+            };
+            match after_failure(&failed) {
                 Next::GiveUp => break,
                 Next::StandIn => untried -= 1,
-                Next::Retry { .. } => untried = replicas - 1,
+                Next::Retry { .. } => (round, untried) = (round + 1, replicas - 1),
             }
         }
         prop_assert!(repeatable || ran <= 1);
-        let most = usize::try_from(limits::CALL_ATTEMPTS - 1).unwrap_or_default() + replicas;
-        prop_assert!(usize::try_from(attempt).is_ok_and(|attempts: usize| attempts <= most), "{}", attempt);
+        let most = replicas * usize::try_from(limits::CALL_ATTEMPTS).unwrap_or_default();
+        prop_assert!(attempts <= most, "{} attempts", attempts);
     }
 }

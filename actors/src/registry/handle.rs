@@ -151,7 +151,8 @@ impl RegistryHandle {
         self.shared.overview.subscribe()
     }
 
-    /// Round trip times at this moment, which change without a notice.
+    /// The last ping's time to a member and back. It changes without a notice, so it is no part of
+    /// what is published.
     pub fn latency(&self, peer_id: &PeerId) -> Option<Duration> {
         self.shared.swarm.members().borrow().get(peer_id)?.latency
     }

@@ -1,6 +1,6 @@
 //! The other nodes of the mesh as they are published.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use toolmesh_core::registry::{Id, Machine, NodeState};
 use toolmesh_net::{Members, PeerAddress, PeerId};
@@ -22,8 +22,6 @@ pub struct NodeView {
     pub addresses: Vec<PeerAddress>,
     /// The connection's remote address, in which the transport can be seen.
     pub path: Option<String>,
-    /// The last ping's time there and back.
-    pub latency: Option<Duration>,
     /// Why it is not connected, as its last dial ended.
     pub last_error: Option<Arc<str>>,
     /// When it was a member last, in seconds since 1970; while it is connected, since when it is.
@@ -96,7 +94,6 @@ fn view(state: NodeState<'_>, members: &Members) -> Option<(Arc<str>, NodeView)>
         connected: state.connected,
         addresses: addresses(peer_id, &state.record.addresses),
         path: member.map(|member| member.path.clone()),
-        latency: member.and_then(|member| member.latency),
         last_error: state.error.map(Arc::from),
         last_seen: state.record.last_seen,
         trusted: state.trusted,

@@ -114,6 +114,18 @@ async fn expired_invitations_make_room_and_open_ones_are_bounded() {
 }
 
 #[actix::test]
+async fn the_largest_invitation_fits_its_record() {
+    let store = keeper(&Arc::default()).await;
+    let id = |number| format!("12D3KooW{number:044}").into();
+    let used_by = (0..limits::INVITE_USES - 1).map(id).collect();
+    let later = Clock::unix_seconds() + 3_600;
+    let nearly_used = Invite { used_by, uses: limits::INVITE_USES, ..invite(later) };
+    store.keep_invite("i".into(), nearly_used).await.unwrap();
+    assert_eq!(store.spend_invite("i".into(), id(limits::INVITE_USES)).await, Ok(true));
+    assert_eq!(store.spend_invite("i".into(), "more".into()).await, Ok(false));
+}
+
+#[actix::test]
 async fn what_is_known_of_other_nodes_is_kept() {
     let records = Arc::new(MemoryRecords::default());
     let store = keeper(&records).await;

@@ -48,7 +48,7 @@ struct Nothing {}
 struct InviteArguments {
     /// How many nodes may use it.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 1000))]
     uses: u32,
     /// For how many seconds it is good.
     #[serde(default = "hour")]

@@ -98,7 +98,7 @@ struct ExplainArguments {
     /// The arguments as they would be given; they do not change the route.
     #[serde(default, rename = "arguments")]
     _arguments: Map<String, Value>,
-    /// The runtime that the caller would name, such as `upstream:files`.
+    /// The runtime that the caller would name, such as `upstream:files` or `peer:laptop`.
     runtime: Option<String>,
 }
 
@@ -150,14 +150,15 @@ struct Definition {
 struct Explanation {
     /// The listed name of the tool that would be called, if any.
     tool: Option<String>,
-    /// Where it would run: `local` or `upstream:NAME`.
+    /// Where it would run: `local`, `upstream:NAME` or `peer:NODE`.
     runtime: Option<String>,
     /// The rule that decided: `explicit`, `listed`, `pattern` or `default`.
     rule: Option<Value>,
     /// Whether a call whose outcome is unknown would be repeated.
     repeatable: Option<bool>,
     /// The runtimes that were looked at, in order: `rule`, `runtime`, the `tool` there, and why it
-    /// was `dropped`.
+    /// was `dropped`. Replicas are in the order in which they would be called, each with the median
+    /// `p50_ms` of its last calls.
     candidates: Vec<Value>,
 }
 

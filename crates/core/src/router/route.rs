@@ -47,6 +47,9 @@ pub struct Candidate {
     pub tool: Option<String>,
     /// Why it was not chosen; absent for the one that was.
     pub dropped: Option<String>,
+    /// The median time of its last calls in milliseconds, where replicas were called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50_ms: Option<f64>,
 }
 
 /// What shall be called, and what decides on it.
@@ -167,7 +170,8 @@ impl Walk<'_, '_> {
         }
         let dropped =
             self.earlier().unwrap_or_else(|| format!("{runtime} has no tool {}", self.query.name));
-        self.note(rule, runtime, None, Some(dropped));
+        let runtime = runtime.clone();
+        self.note(Candidate { rule, runtime, tool: None, dropped: Some(dropped), p50_ms: None });
         false
     }
 
@@ -179,11 +183,19 @@ impl Walk<'_, '_> {
         dropped: Option<&str>,
     ) -> bool {
         let dropped = dropped.map(str::to_owned).or_else(|| self.earlier());
-        for (place, target) in targets.iter().enumerate() {
+        let traced = if self.trace.is_some() { targets.as_slice() } else { &[] };
+        for (place, target) in traced.iter().enumerate() {
             let dropped = dropped.clone().or_else(|| {
                 (place > 0).then(|| "stands in if those before it do not answer".to_owned())
             });
-            self.note(rule, &target.runtime, Some(tool), dropped);
+            let p50_ms = (self.query.median)(target).map(|time| time.as_secs_f64() * 1_000.0);
+            self.note(Candidate {
+                rule,
+                runtime: target.runtime.clone(),
+                tool: Some(tool.name.clone()),
+                dropped,
+                p50_ms,
+            });
         }
         if dropped.is_none() && !targets.is_empty() {
             self.chosen = Some(Decision { tool: tool.clone(), rule, targets });
@@ -195,16 +207,9 @@ impl Walk<'_, '_> {
         self.chosen.as_ref().map(|earlier| format!("an earlier rule chose {}", earlier.tool.name))
     }
 
-    fn note(
-        &mut self,
-        rule: Rule,
-        runtime: &Runtime,
-        tool: Option<&Arc<Tool>>,
-        dropped: Option<String>,
-    ) {
+    fn note(&mut self, candidate: Candidate) {
         if let Some(trace) = self.trace.as_deref_mut() {
-            let tool = tool.map(|tool| tool.name.clone());
-            trace.push(Candidate { rule, runtime: runtime.clone(), tool, dropped });
+            trace.push(candidate);
         }
     }
 }

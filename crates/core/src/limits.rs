@@ -289,8 +289,9 @@ pub const MESH_DIALS: usize = 16;
 /// Wait before a known node that was lost is dialled; it doubles with each dial that fails.
 pub const MESH_REDIAL_MIN: Duration = Duration::from_millis(250);
 
-/// Longest wait between two dials of a known node or of an address of the configuration, so that
-/// one that is back is a member within 10 s also where it cannot dial us.
+/// Longest time from one dial of a known node or of an address of the configuration to the next,
+/// unless the dial itself takes longer, so that one that is back is a member within 10 s also where
+/// it cannot dial us.
 pub const MESH_REDIAL_MAX: Duration = Duration::from_secs(5);
 
 /// Failed dials in a row, about ten minutes, after which [`MESH_REDIAL_LONG`] is waited.

@@ -116,6 +116,16 @@ impl Gate {
     }
 }
 
+/// A request that takes more memory than its peer's others have left.
+pub(super) fn too_wide() -> CallError {
+    CallError::NotStarted {
+        why: Why::Busy,
+        detail: "what your requests under way hold leaves no room for this one; send less at once"
+            .to_owned(),
+        retry_after_ms: None,
+    }
+}
+
 fn busy(Refused { reason, retry_after }: Refused) -> CallError {
     CallError::NotStarted {
         why: Why::Busy,

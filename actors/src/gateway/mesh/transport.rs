@@ -17,8 +17,8 @@ use rmcp::{
 };
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::{json, limits};
-use toolmesh_net::{Frame, FrameError, FrameReader, FrameWriter};
+use toolmesh_core::limits;
+use toolmesh_net::{Frame, FrameError, FrameReader, FrameWriter, Held};
 
 use super::gate::{self, Gate};
 use crate::{
@@ -61,6 +61,8 @@ fn too_large(id: RequestId, bytes: usize, limit: usize) -> ServerJsonRpcMessage 
 #[derive(Debug)]
 struct Ticket {
     _place: Place,
+    /// What it was parsed to counts against its peer's frames.
+    _parsed: Held,
     _session: Arc<()>,
 }
 
@@ -121,16 +123,6 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
 
     /// Makes of a frame what rmcp shall see.
     fn read(&self, frame: &[u8]) -> Result<ClientJsonRpcMessage, ServerJsonRpcMessage> {
-        // A frame has no more values than bytes, so small ones need no count.
-        let most = if self.gate.is_member() {
-            limits::MESH_ANSWER_VALUES
-        } else {
-            limits::MESH_REQUEST_VALUES
-        };
-        if frame.len() > most && json::values(frame) > most {
-            let text = format!("the message has more than {most} values; send less at once");
-            return Err(refuse(None, ErrorData::invalid_request(text, None)));
-        }
         let message = body::parse(frame, limits::JSON_DEPTH).map_err(refused)?;
         let typed = || {
             serde_json::from_slice(frame).map_err(|error| {
@@ -138,6 +130,8 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
                 refuse(message.id(), ErrorData::invalid_request(text, None))
             })
         };
+        let held = self.reader.budget().hold_parsed(frame);
+        let parsed = held.ok_or_else(|| refuse(message.id(), gate::error(gate::too_wide())))?;
         let Some(id) = message.id() else { return typed() };
         let mut place =
             self.gate.admit().map_err(|busy| refuse(Some(id.clone()), gate::error(busy)))?;
@@ -154,7 +148,11 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
         }
         let extensions = request.extensions_mut();
         extensions.insert(self.gate.principal());
-        extensions.insert(Arc::new(Ticket { _place: place, _session: self.session.clone() }));
+        extensions.insert(Arc::new(Ticket {
+            _place: place,
+            _parsed: parsed,
+            _session: self.session.clone(),
+        }));
         Ok(ClientJsonRpcMessage::request(request, id))
     }
 }
@@ -187,8 +185,10 @@ impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for MeshTransport<R> {
         &mut self,
         message: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Closed>> + Send + 'static {
-        let put = self.outbox.as_ref().map(|outbox| outbox.put(Outgoing(message)));
-        async { put.ok_or(Closed)?.await }
+        // In line only when the future runs: what must keep its order is sent one after the other,
+        // and waking the writer here would take it to another thread.
+        let outbox = self.outbox.clone();
+        async { outbox.ok_or(Closed)?.put(Outgoing(message)).await }
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {

@@ -3,10 +3,7 @@
 use futures::{AsyncRead, AsyncWrite};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
-use toolmesh_core::{
-    call::{CallError, Why},
-    json,
-};
+use toolmesh_core::call::{CallError, Why};
 
 use super::{
     Ours, Service, TASK_QUEUE, Terms,
@@ -44,7 +41,7 @@ where
     let Some(frame) = timeout(terms.idle, reader.next()).await.unwrap_or(Ok(None))? else {
         return writer.close().await;
     };
-    let Some(_held) = reader.budget().hold_parsed(json::values(&frame)) else {
+    let Some(_held) = reader.budget().hold_parsed(&frame) else {
         return writer.close().await;
     };
     let mut request = parse(&frame).unwrap_or_default();

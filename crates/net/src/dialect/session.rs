@@ -6,7 +6,7 @@ use futures::{AsyncRead, AsyncWrite};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::{call::CallError, json, limits};
+use toolmesh_core::{call::CallError, limits};
 
 use super::{
     Ours, Service, TASK_QUEUE, Terms,
@@ -117,7 +117,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
     }
 
     async fn answer(&mut self, frame: &[u8]) -> Result<Answer, FrameError> {
-        let Some(_held) = self.reader.budget().hold_parsed(json::values(frame)) else {
+        let Some(_held) = self.reader.budget().hold_parsed(frame) else {
             return Ok(Break((Value::Null, Refusal::FRAME_TOO_LARGE)));
         };
         let mut message = match parse(frame) {

@@ -7,7 +7,7 @@ use std::{
 
 use libp2p::PeerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use toolmesh_core::limits;
+use toolmesh_core::{json, limits};
 
 /// The bytes that the frames of all peers may hold at once, and those of one peer.
 ///
@@ -80,14 +80,19 @@ impl Budget {
 }
 
 impl PeerBudget {
-    /// Takes what JSON of `values` values takes when it is parsed, at once or not at all: `None`
-    /// while the peer or everyone holds too much, or if one peer may never hold that much.
+    /// Takes what `text` takes when it is parsed as JSON, beside its bytes, at once or not at all:
+    /// `None` while the peer or everyone holds too much, or if one peer may never hold that much.
     ///
-    /// As with frames, the first [`limits::MESH_FRAME_FREE_BYTES`] are free. The count is
-    /// [`json::values`](toolmesh_core::json::values).
-    pub fn hold_parsed(&self, values: usize) -> Option<Held> {
-        let bytes = values.saturating_mul(limits::JSON_VALUE_BYTES);
-        let charged = bytes.saturating_sub(limits::MESH_FRAME_FREE_BYTES);
+    /// As with frames, the first [`limits::MESH_FRAME_FREE_BYTES`] are free.
+    pub fn hold_parsed(&self, text: &[u8]) -> Option<Held> {
+        let charged = |values: usize| {
+            (values * limits::JSON_VALUE_BYTES).saturating_sub(limits::MESH_FRAME_FREE_BYTES)
+        };
+        // Two bytes say a value at least, so most texts need no count.
+        if charged(text.len() / 2) == 0 {
+            return Some(Held::default());
+        }
+        let charged = charged(json::values(text));
         if charged == 0 {
             return Some(Held::default());
         }

@@ -269,14 +269,16 @@ async fn a_peer_that_comes_back_finds_what_it_holds() {
 fn what_json_is_parsed_to_is_held_or_refused() {
     let budget = Budget::new(limits::JSON_VALUE_BYTES * 1_500, limits::JSON_VALUE_BYTES * 1_000);
     let free = limits::MESH_FRAME_FREE_BYTES / limits::JSON_VALUE_BYTES;
+    let zeros = |count: usize| format!("[{}0]", "0,".repeat(count));
     let (one, other) = (budget.peer(PeerId::random()), budget.peer(PeerId::random()));
-    let held = one.hold_parsed(free + 900).unwrap();
-    assert!(one.hold_parsed(free + 200).is_none(), "the peer's part");
-    assert!(one.hold_parsed(free).is_some(), "little is free");
-    assert!(other.hold_parsed(free + 700).is_none(), "everyone's part");
-    assert!(other.hold_parsed(usize::MAX).is_none());
+    let held = one.hold_parsed(zeros(free + 900).as_bytes()).unwrap();
+    assert!(one.hold_parsed(zeros(free + 200).as_bytes()).is_none(), "the peer's part");
+    assert!(one.hold_parsed(zeros(free - 10).as_bytes()).is_some(), "little is free");
+    assert!(one.hold_parsed("x".repeat(1 << 20).as_bytes()).is_some(), "text is one value");
+    assert!(other.hold_parsed(zeros(free + 700).as_bytes()).is_none(), "everyone's part");
+    assert!(other.hold_parsed(zeros(1 << 20).as_bytes()).is_none());
     drop(held);
-    assert!(other.hold_parsed(free + 700).is_some());
+    assert!(other.hold_parsed(zeros(free + 700).as_bytes()).is_some());
     assert_eq!(budget.available(), limits::JSON_VALUE_BYTES * 1_500);
 }
 

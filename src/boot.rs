@@ -287,7 +287,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
             facts: publish.clone(),
             node_file: node_file.clone(),
         };
-        let telling = mesh.tell(audience);
+        let telling = actix::spawn(mesh.tell(audience));
         (mesh, telling)
     });
     write_node_file(&node_file, &known)

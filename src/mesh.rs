@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, watch};
 use toolmesh_actors::{
     gateway::GatewayHandle,
     kit::{Clock, Supervisor},
@@ -132,9 +129,9 @@ pub(crate) struct Audience {
 impl Mesh {
     /// Tells of every change wherever a node tells of itself: in `/readyz` what is wrong, in
     /// `node_status` and `node.json` where it is reached. Ends with the swarm.
-    pub(crate) fn tell(&self, to: Audience) -> JoinHandle<()> {
+    pub(crate) fn tell(&self, to: Audience) -> impl Future<Output = ()> + use<> {
         let (mut status, mut overview) = (self.swarm.status(), self.registry.overview());
-        actix::spawn(async move {
+        async move {
             loop {
                 let Status { addresses, mut problems, .. } = status.borrow_and_update().clone();
                 problems.extend(overview.borrow_and_update().problem.as_deref().map(str::to_owned));
@@ -148,7 +145,7 @@ impl Mesh {
                     return;
                 }
             }
-        })
+        }
     }
 }
 

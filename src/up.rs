@@ -42,7 +42,10 @@ pub(crate) fn run(args: &UpArgs) -> ExitCode {
     #[expect(clippy::expect_used, reason = "actix asks for the runtime once, right here")]
     let system = actix::System::with_tokio_rt(move || runtime.take().expect("taken once"));
     let json = args.json;
-    let code = match system.block_on(boot::run(plan, move |facts| announce(facts, json))) {
+    // A port that was not asked for may be another one than people expect.
+    let expected = plan.loaded.config.mesh.listen.is_none().then_some(config::MESH_PORT);
+    let code = match system.block_on(boot::run(plan, move |facts| announce(facts, expected, json)))
+    {
         Ok(()) => 0,
         Err(error) => {
             failed(json, &explain(&error));
@@ -119,7 +122,7 @@ fn init_log(log: &config::Log) {
 }
 
 /// Tells a person where to point a client, or a program where everything is.
-fn announce(facts: &NodeFacts, as_json: bool) {
+fn announce(facts: &NodeFacts, expected: Option<u16>, as_json: bool) {
     let mut out = std::io::stdout().lock();
     let written = if as_json {
         let line = json!({
@@ -128,7 +131,7 @@ fn announce(facts: &NodeFacts, as_json: bool) {
         });
         writeln!(out, "{line}")
     } else {
-        let mesh = mesh_lines(facts);
+        let mesh = mesh_lines(facts, expected);
         writeln!(
             out,
             "toolmesh node {name} is ready\n\
@@ -148,7 +151,7 @@ fn announce(facts: &NodeFacts, as_json: bool) {
 }
 
 /// Tells where other nodes find this one, and how the first of them joins.
-fn mesh_lines(facts: &NodeFacts) -> String {
+fn mesh_lines(facts: &NodeFacts, expected: Option<u16>) -> String {
     let beyond = |at: &&String| !at.starts_with("/ip4/127.") && !at.starts_with("/ip6/::1/");
     let best = facts.addresses.iter().find(beyond).or_else(|| facts.addresses.first());
     let Some(best) = best else { return String::new() };
@@ -156,8 +159,10 @@ fn mesh_lines(facts: &NodeFacts) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
+    let taken = expected.filter(|port| !best.contains(&format!("/{port}/")));
+    let taken = taken.map_or_else(String::new, |port| format!(" (port {port} is taken)"));
     format!(
-        "\x20 other nodes:    {best}{more}\n\x20 let one join:   toolmesh peer invite --data {}\n",
+        "\x20 other nodes:    {best}{more}{taken}\n\x20 let one join:   toolmesh peer invite --data {}\n",
         facts.data
     )
 }
@@ -200,4 +205,24 @@ fn failed(as_json: bool, message: &str) -> ExitCode {
         eprintln!("error: {message}");
     }
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_learns_one_address_that_leads_here_and_the_next_step() {
+        let mut facts = NodeFacts { data: "/d".to_owned(), ..NodeFacts::default() };
+        assert_eq!(mesh_lines(&facts, None), "", "nobody can come, so nobody is invited");
+        facts.addresses = ["/ip4/127.0.0.1/tcp/7333/p2p/A", "/ip4/192.0.2.7/tcp/7333/p2p/A"]
+            .map(str::to_owned)
+            .to_vec();
+        let lines = mesh_lines(&facts, Some(7_333));
+        assert!(lines.contains("/ip4/192.0.2.7/tcp/7333/p2p/A and 1 more\n"), "{lines}");
+        assert!(lines.contains("toolmesh peer invite --data /d"), "{lines}");
+        facts.addresses = vec!["/ip4/192.0.2.7/tcp/40001/p2p/A".to_owned()];
+        assert!(mesh_lines(&facts, Some(7_333)).contains("/p2p/A (port 7333 is taken)\n"));
+        assert!(!mesh_lines(&facts, None).contains("taken"), "that port was asked for");
+    }
 }

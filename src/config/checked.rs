@@ -15,6 +15,9 @@ use super::value::{Dialect, Durability, Exposure, LogFormat, Protocol};
 use toolmesh_actors::link::Secret;
 use toolmesh_net::{ListenAddress, PeerAddress, PeerId};
 
+/// Port for other nodes where none is configured.
+pub(crate) const MESH_PORT: u16 = 7_333;
+
 /// Everything an operator may decide about a node.
 ///
 /// Two of them are compared to find out what a changed file means for a running node.
@@ -120,7 +123,10 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// Returns where a node listens whose configuration does not say.
     pub(crate) fn listen_default() -> Vec<ListenAddress> {
-        let texts = ["/ip4/0.0.0.0/tcp/7333", "/ip4/0.0.0.0/udp/7333/quic-v1"];
+        let texts = [
+            format!("/ip4/0.0.0.0/tcp/{MESH_PORT}"),
+            format!("/ip4/0.0.0.0/udp/{MESH_PORT}/quic-v1"),
+        ];
         texts.iter().filter_map(|text| text.parse().ok()).collect()
     }
 }

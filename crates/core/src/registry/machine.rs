@@ -212,7 +212,10 @@ impl Machine {
         let gone: Vec<Id> =
             were.map(|(id, _)| id).filter(|id| !members.contains_key(*id)).cloned().collect();
         for id in gone {
-            self.presence.insert(id.clone(), Presence::away(now.ms + ms(limits::MESH_REDIAL_MIN)));
+            let retry = Retry::at(now.ms.saturating_add(ms(limits::MESH_REDIAL_MIN)));
+            let error = Some("its connection ended".into());
+            let away = Away { retry, error, hints: Vec::new() };
+            self.presence.insert(id.clone(), Presence::Away(away));
             if let Some(record) = self.records.nodes.get(&id).cloned() {
                 self.put(Write::Node(id, Some(NodeRecord { last_seen: now.unix, ..record })));
             }

@@ -21,7 +21,7 @@ impl Machine {
         for (_, target) in now_due.into_iter().take(room) {
             let addresses = self.addresses(&target);
             if let Some(retry) = self.retry_mut(&target) {
-                retry.dialing = true;
+                retry.begin(now);
                 effects.push(Effect::Dial { target, addresses });
             }
         }

@@ -13,7 +13,7 @@ use crate::{
 pub(super) struct Patience {
     /// Longest wait between two dials.
     pub(super) max: Duration,
-    /// Wait after somebody is there who refuses us.
+    /// Wait after somebody is there who refuses us, or nobody but us.
     pub(super) refused: Duration,
 }
 
@@ -28,7 +28,7 @@ pub(super) const HEARD_OF: Patience =
 /// The dials of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Retry {
-    /// When the next is due, in milliseconds.
+    /// When the next is due, or when the one under way began, in milliseconds.
     pub(super) at: u64,
     /// Whether one is under way.
     pub(super) dialing: bool,
@@ -40,6 +40,12 @@ impl Retry {
     /// The first dial is due at `at`.
     pub(super) fn at(at: u64) -> Self {
         Self { at, dialing: false, failures: 0 }
+    }
+
+    /// A dial begins.
+    pub(super) fn begin(&mut self, now: Now) {
+        self.at = now.ms;
+        self.dialing = true;
     }
 
     /// Makes the next dial due now, as if none had failed; one that is under way goes on.
@@ -55,17 +61,18 @@ impl Retry {
 
     pub(super) fn failed(&mut self, now: Now, failure: &Failure, patience: Patience) {
         self.dialing = false;
-        let wait = match failure {
+        let soonest = now.ms.saturating_add(spread(ms(limits::MESH_REDIAL_MIN), now.chance));
+        let (from, wait) = match failure {
             Failure::Unreachable(_) => {
                 let gone = self.failures >= limits::MESH_REDIALS_TO_LONG;
                 let max = if gone { limits::MESH_REDIAL_LONG } else { patience.max };
-                doubled(ms(limits::MESH_REDIAL_MIN), self.failures, ms(max))
+                // From its begin: an address that does not answer at all has cost its time.
+                (self.at, doubled(ms(limits::MESH_REDIAL_MIN), self.failures, ms(max)))
             }
-            Failure::Refused(_) => ms(patience.refused),
-            Failure::Itself => ms(limits::MESH_CANDIDATE_REFUSED_WAIT),
+            Failure::Refused(_) | Failure::Itself => (now.ms, ms(patience.refused)),
         };
         self.failures = self.failures.saturating_add(1);
-        self.at = now.ms.saturating_add(spread(wait, now.chance));
+        self.at = from.saturating_add(spread(wait, now.chance)).max(soonest);
     }
 }
 

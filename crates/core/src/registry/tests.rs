@@ -107,6 +107,10 @@ fn a_lost_node_is_dialled_soon_and_then_every_five_seconds() {
     }
     assert_eq!(waits, [250, 250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]);
     assert_eq!(machine.nodes().next().and_then(|node| node.error), Some("nobody there"));
+    machine.apply(at(now + 5_000), Input::Tick);
+    now += 11_000;
+    let step = machine.apply(at(now), unreachable(peer("a")));
+    assert_eq!(step.effects, [Effect::WakeAt(now + 250)], "that dial took long enough");
     let step = machine.apply(at(now), found("a", false));
     assert_eq!(dials(&step), Vec::<&Target>::new(), "nothing new");
     let moved = Input::Found { id: id("peer-a"), addresses: vec![address("new")], vouched: false };

@@ -207,8 +207,9 @@ fn the_demonstration_shows_every_step() {
     assert!(shown.status.success(), "{summary}");
     let steps: Vec<_> =
         summary["steps"].as_array().unwrap().iter().map(|step| &step["step"]).collect();
-    let expected =
-        ["start", "join", "list", "call", "progress", "crash", "away", "recover", "measure", "stop"];
+    let expected = [
+        "start", "join", "list", "call", "progress", "crash", "away", "recover", "measure", "stop",
+    ];
     assert_eq!(steps, expected);
     assert!(summary["milliseconds"].as_u64().unwrap() < 60_000);
 }

@@ -8,10 +8,15 @@ use support::{Home, Node, Outcome, STATELESS, upstream, wait_for};
 /// A mesh on loopback, at any port.
 const MESH: &str = "[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n";
 
-/// A directory of the node `name`, whose echo server is shared.
-fn home(name: &str) -> Outcome<Home> {
+/// The configuration of the node `name`, whose echo server is shared.
+fn config(name: &str) -> Outcome<String> {
     let server = upstream("box", "fixture-server", &[])?;
-    Home::new(&format!("name = \"{name}\"\n{MESH}{server}share = true\n"))
+    Ok(format!("name = \"{name}\"\n{MESH}{server}share = true\n"))
+}
+
+/// Its directory.
+fn home(name: &str) -> Outcome<Home> {
+    Home::new(&config(name)?)
 }
 
 /// What a command that must succeed prints with `--json`.
@@ -123,6 +128,25 @@ fn a_node_that_runs_joins_leaves_and_is_banned() -> Outcome {
     assert_ne!(run(&a, &["peer", "list"])?["mesh"], before);
     run(&b, &["peer", "join", &line(&a)?, "--leave"])?;
     wait_for("b is in again", || client.has("a__box__echo").then_some(()))
+}
+
+#[test]
+fn a_changed_policy_holds_without_a_restart() -> Outcome {
+    let (a, b) = (home("a")?, home("b")?);
+    let first = a.up()?;
+    let second = up_joining(&b, &line(&a)?)?;
+    let mut client = second.client(STATELESS)?;
+    assert!(client.has("a__box__echo") && client.has("a__box__sleep"));
+    a.configure(&format!("{}[policy.b]\ntools = [\"box__sleep\"]\n", config("a")?))?;
+    wait_for("b sees less of a", || (!client.has("a__box__echo")).then_some(()))?;
+    assert!(client.has("a__box__sleep"));
+    assert_eq!(first.health()?["status"], "ready", "nothing waits for a restart");
+    a.configure(&format!("{}[policy.members]\ntools = [\"box__e*\"]\n", config("a")?))?;
+    wait_for("b sees something else of a", || client.has("a__box__echo").then_some(()))?;
+    assert!(!client.has("a__box__sleep"));
+    let error = client.try_call("a__box__sleep", json!({}))?;
+    assert_ne!(error.code(), 0, "{}", error.message);
+    Ok(())
 }
 
 #[test]

@@ -81,7 +81,9 @@ impl RouterHandle {
                 back = tokio::time::timeout(within, self.back(&asked)) => back.ok(),
                 () = request.cancel.cancelled() => None,
             };
-            let Some(again) = back else {
+            // Who offers it may have changed, and with that what may be repeated.
+            let may_repeat = |again: &Decision| !course.may_have_run || again.tool.is_repeatable();
+            let Some(again) = back.filter(may_repeat) else {
                 self.view().stats.count(&failed.ended());
                 return Err(course.judged(failed.error));
             };

@@ -6,60 +6,12 @@ mod support;
 
 use std::{
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
-use support::{Home, Node, Outcome, test_server, toolmesh};
-
-/// Where the packages are.
-struct Packages(PathBuf);
-
-impl Packages {
-    fn fetch() -> Outcome<Self> {
-        let fetched = Command::new(root().join("tests/fetch.sh")).stdin(Stdio::null()).output()?;
-        if !fetched.status.success() {
-            return Err(String::from_utf8_lossy(&fetched.stderr).into());
-        }
-        Ok(Self(String::from_utf8(fetched.stdout)?.trim().into()))
-    }
-
-    fn python(&self) -> PathBuf {
-        self.0.join("python/bin/python")
-    }
-
-    fn node(&self) -> PathBuf {
-        self.0.join("npm/node_modules/.bin/node")
-    }
-
-    /// The commands of the official Python and TypeScript clients.
-    fn clients(&self) -> [(&'static str, [PathBuf; 2]); 2] {
-        let client = |name: &str| root().join("tests/clients").join(name);
-        [
-            ("python", [self.python(), client("sdk_client.py")]),
-            ("typescript", [self.node(), client("sdk_client.mjs")]),
-        ]
-    }
-
-    /// The npm filesystem server over `directory` and the PyPI time server.
-    fn upstreams(&self, directory: &Path) -> String {
-        let filesystem =
-            self.0.join("npm/node_modules/@modelcontextprotocol/server-filesystem/dist/index.js");
-        format!(
-            "[upstream.files]\ncommand = {:?}\nargs = [{:?}, {:?}]\n\
-             [upstream.clock]\ncommand = {:?}\nargs = [\"-m\", \"mcp_server_time\"]\n",
-            self.node(),
-            filesystem,
-            directory,
-            self.python(),
-        )
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use support::{Home, Node, Outcome, Packages, STATELESS, root, test_server, toolmesh, wait_for};
 
 /// Runs a client and returns the document it prints.
 fn document(client: &[PathBuf; 2], arguments: &[OsString]) -> Outcome<Value> {
@@ -79,7 +31,8 @@ fn official_clients_call_two_real_servers_behind_one_node() -> Outcome {
     let packages = Packages::fetch()?;
     let files = tempfile::tempdir()?;
     std::fs::write(files.path().join("hello.txt"), "hello from the filesystem server")?;
-    let home = Home::new(&packages.upstreams(&files.path().canonicalize()?))?;
+    let config = packages.filesystem(&files.path().canonicalize()?) + &packages.time();
+    let home = Home::new(&config)?;
     let node = home.up()?;
     node.wait_health("ready")?;
     let read = json!({"path": files.path().canonicalize()?.join("hello.txt")}).to_string();
@@ -102,6 +55,56 @@ fn official_clients_call_two_real_servers_behind_one_node() -> Outcome {
                 assert!(text.contains("clock__get_current_time"), "{case} lists both: {text}");
                 let text = seen("clock__get_current_time", &time)?.to_string();
                 assert!(text.contains("timezone") && text.contains("UTC"), "{case}: {text}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A node whose server reads a directory of its own, in which a file says whose it is.
+fn reader(packages: &Packages, name: &str, flags: &[&str]) -> Outcome<(Node, String)> {
+    let home = Home::new("")?;
+    let directory = home.path("shared");
+    std::fs::create_dir(&directory)?;
+    let file = directory.canonicalize()?.join("whose.txt");
+    std::fs::write(&file, format!("this file is on {name}"))?;
+    let mesh = "[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\nmdns = false\n";
+    let server = packages.filesystem(&directory.canonicalize()?);
+    home.configure(&format!("name = {name:?}\n{mesh}{server}share = true\n"))?;
+    let node = home.up_with(&[&["--http", "127.0.0.1:0"], flags].concat())?;
+    Ok((node, json!({"path": file}).to_string()))
+}
+
+fn invite(node: &Node) -> Outcome<String> {
+    let output = node.home().run(&["peer", "invite", "--json"])?;
+    let said: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(said["invite"].as_str().ok_or_else(|| format!("no invite: {said}"))?.to_owned())
+}
+
+/// The same server on three nodes, each over a directory of its own: whichever node is asked, the
+/// file is that of the node whose name is called. The third joined through the first.
+#[test]
+fn official_clients_read_each_nodes_own_file_through_every_node() -> Outcome {
+    let packages = Packages::fetch()?;
+    let (first, read_first) = reader(&packages, "node-a", &[])?;
+    let (second, read_second) = reader(&packages, "node-b", &["--join", &invite(&first)?])?;
+    let (third, read_third) = reader(&packages, "node-c", &["--join", &invite(&first)?])?;
+    let nodes = [("node-a", &first), ("node-b", &second), ("node-c", &third)];
+    let files = [("node-a", read_first), ("node-b", read_second), ("node-c", read_third)];
+    for (asked, node) in nodes {
+        let mut client = node.client(STATELESS)?;
+        for (owner, read) in &files {
+            let tool = match asked == *owner {
+                true => "files__read_text_file".to_owned(),
+                false => format!("{owner}__files__read_text_file"),
+            };
+            wait_for(&format!("{tool} at {asked}"), || client.has(&tool).then_some(()))?;
+            for (name, program) in packages.clients() {
+                let url = format!("http://{}/mcp", node.address());
+                let call = ["--modern", "--call", &tool, "--arguments", read, "--url", &url];
+                let seen = document(&program, &call.map(OsString::from))?.to_string();
+                let expected = format!("this file is on {owner}");
+                assert!(seen.contains(&expected), "{name} at {asked}, {tool}: {seen}");
             }
         }
     }

@@ -3,13 +3,13 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     mem,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
 };
 
 use serde_json::Value;
 
-use crate::support::Outcome;
+use crate::support::{Outcome, Packages, root};
 
 /// The interpreter that has py-libp2p.
 #[derive(Debug)]
@@ -27,12 +27,7 @@ pub(crate) struct Conversation {
 impl Python {
     /// Installs the pinned packages, unless they are there.
     pub(crate) fn fetch() -> Outcome<Self> {
-        let fetched = Command::new(root().join("tests/fetch.sh")).stdin(Stdio::null()).output()?;
-        if !fetched.status.success() {
-            return Err(String::from_utf8_lossy(&fetched.stderr).into());
-        }
-        let packages = PathBuf::from(String::from_utf8(fetched.stdout)?.trim());
-        Ok(Self(packages.join("python-mesh/bin/python")))
+        Ok(Self(Packages::fetch()?.mesh_python()))
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
@@ -122,8 +117,4 @@ impl Drop for Peer {
         // It may have ended by itself.
         let _ended = self.child.kill().and_then(|()| self.child.wait());
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

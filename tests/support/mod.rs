@@ -14,6 +14,7 @@
 mod http;
 mod mcp;
 mod node;
+mod packages;
 mod upstreams;
 
 use std::{
@@ -28,6 +29,7 @@ use std::{
 pub(crate) use http::{Connection, Events, Request, Response};
 pub(crate) use mcp::{Answer, Client, LEGACY, STATELESS, stateless_request};
 pub(crate) use node::{Home, Node};
+pub(crate) use packages::{Packages, root};
 pub(crate) use upstreams::{HttpUpstream, Recorder, SideFile, http_config, is_alive, kill};
 
 /// What a test returns.

@@ -245,7 +245,7 @@ fn the_python_names_list_and_connect_peers() -> Outcome {
     assert_eq!(cut["structuredContent"]["success"], true);
     knows(&b, &[])?;
     let back = operator.call("peer_connect", json!({"peer_id": "node-a", "timeout": 5}))?;
-    assert_eq!(back["structuredContent"]["success"], true);
+    assert_eq!(back["structuredContent"]["success"], true, "{back}");
     knows(&b, &["node-a"])?;
     let nobody = operator.call("peer_connect", json!({"peer_id": "nobody"}))?;
     assert_eq!(

@@ -272,6 +272,21 @@ async fn a_disconnected_node_stays_away_until_it_is_connected() {
 }
 
 #[actix::test]
+async fn a_node_is_connected_while_its_old_connection_still_ends() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    b.join(&a.invite(1).await).await.unwrap();
+    for round in 0..8 {
+        b.knows(&[("a", true)]).await;
+        a.knows(&[("b", true)]).await;
+        b.registry.disconnect("a".to_owned()).await.unwrap();
+        // The other side notices and dials, or not yet.
+        tokio::time::sleep(Duration::from_millis(round * 40)).await;
+        let back = b.registry.connect(Destination::Node("a".to_owned())).await;
+        assert!(back.is_ok(), "round {round}: {back:?}");
+    }
+}
+
+#[actix::test]
 async fn another_mesh_is_joined_only_when_the_present_one_may_be_left() {
     let (a, b) = (Node::start("a").await, Node::start("b").await);
     let c = Node::start("c").await;

@@ -125,7 +125,7 @@ pub(crate) async fn run(plan: Plan, announce: impl FnOnce(&NodeFacts)) -> Result
     let watching = actix::spawn(reload::watch(sources, loaded, followers));
 
     if let Some(registry) = registry.filter(|_| invited) {
-        mesh::joined(&registry).await;
+        mesh::joined(&registry, &node.router).await;
     }
     settled(&node.router).await;
     announce(&facts);

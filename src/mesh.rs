@@ -9,17 +9,19 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use tokio::sync::{mpsc, watch};
 use toolmesh_actors::{
     gateway::GatewayHandle,
     kit::{Clock, Supervisor},
     link,
     registry::{self, Gate, Overview, RegistryHandle, SecretFile},
+    router::RouterHandle,
     store::StoreHandle,
     swarm::{Identity, Outlets, Status, SwarmHandle},
     tools::NodeFacts,
 };
-use toolmesh_core::limits;
+use toolmesh_core::{limits, link::State};
 use toolmesh_net::{Budget, Inbound, Invite, MeshSecret, SecretError, dialect::Ours};
 
 use self::ways::Ways;
@@ -33,6 +35,9 @@ const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// How long a start waits until the node that invited this one is there; it may come later.
 const JOIN_TIME: Duration = Duration::from_secs(5);
+
+/// How often a start looks whether there is a link to who was met.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a mesh is made from.
 pub(crate) struct Plan<'a> {
@@ -105,15 +110,34 @@ pub(crate) async fn start(plan: Plan<'_>) -> Result<(Mesh, mpsc::Receiver<Inboun
     Ok((Mesh { registry: registry.await, links, swarm }, inbound))
 }
 
-/// Waits a moment until a node that was started with an invitation is where it was invited to, or
-/// knows why not.
-pub(crate) async fn joined(registry: &RegistryHandle) {
+/// Waits a moment until a node that was started with an invitation is where it was invited to and
+/// knows the tools there, or knows why not.
+pub(crate) async fn joined(registry: &RegistryHandle, router: &RouterHandle) {
     let mut overview = registry.overview();
     let known = |overview: &Arc<Overview>| {
         overview.problem.is_some() || overview.nodes.values().any(|node| node.connected)
     };
+    let arrived = async {
+        let Ok(overview) = overview.wait_for(known).await.map(|overview| overview.clone()) else {
+            return;
+        };
+        let here = overview.nodes.iter().filter(|(_, node)| node.connected);
+        join_all(here.map(|(alias, _)| linked(router, alias))).await;
+    };
     // `/readyz` tells of it when it comes later.
-    let _late = tokio::time::timeout(JOIN_TIME, overview.wait_for(known)).await;
+    let _late = tokio::time::timeout(JOIN_TIME, arrived).await;
+}
+
+/// Waits until the link to a node is made and over its first start.
+async fn linked(router: &RouterHandle, alias: &Arc<str>) {
+    let link = loop {
+        match router.node(alias) {
+            Some(link) => break link,
+            None => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    };
+    let mut status = link.status();
+    let _gone = status.wait_for(|status| status.state != State::Starting).await;
 }
 
 /// Whom to tell how the mesh is.

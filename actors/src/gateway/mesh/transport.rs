@@ -16,9 +16,10 @@ use rmcp::{
     transport::Transport,
 };
 use serde_json::{Map, Value};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
-use toolmesh_net::{Frame, FrameError, FrameReader, FrameWriter, Held};
+use toolmesh_net::{Frame, FrameError, FrameReader, FrameWriter, Held, PeerBudget};
 
 use super::gate::{self, Gate};
 use crate::{
@@ -29,6 +30,10 @@ use crate::{
     },
     outbox::{Closed, Outbox, Waiting},
 };
+
+/// Bytes from which on a frame is read beside the threads that serve everybody: what one peer sends
+/// must not make the others wait.
+const LARGE: usize = 256 * 1024;
 
 /// An answer or a notification on its way to the peer.
 pub(super) struct Outgoing(ServerJsonRpcMessage);
@@ -66,17 +71,29 @@ struct Ticket {
     _session: Arc<()>,
 }
 
+/// What rmcp shall see of a frame, or the answer that refuses it.
+type Read = Result<ClientJsonRpcMessage, Box<ServerJsonRpcMessage>>;
+
+/// Whose frames are read, and what they are charged to. Cheap to clone.
+#[derive(Clone)]
+struct Sender {
+    gate: Gate,
+    budget: PeerBudget,
+    /// Shared with every request under way.
+    session: Arc<()>,
+}
+
 /// The stream, as rmcp serves it.
 pub(super) struct MeshTransport<R> {
     reader: FrameReader<R>,
+    sender: Sender,
     outbox: Option<Outbox<Outgoing>>,
+    /// A large frame that is being read; nothing more is read before.
+    reading: Option<JoinHandle<Read>>,
     /// A refusal that waits for room; nothing more is read before.
     refusal: Option<BoxFuture<'static, Result<(), Closed>>>,
     /// Nothing more is read; what is under way is still answered.
     is_over: bool,
-    gate: Gate,
-    /// Shared with every request under way.
-    session: Arc<()>,
     /// Cancels what is under way.
     cancel: CancellationToken,
 }
@@ -88,8 +105,9 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
         gate: Gate,
         cancel: CancellationToken,
     ) -> Self {
-        let (outbox, session) = (Some(outbox), Arc::default());
-        Self { reader, outbox, refusal: None, is_over: false, gate, session, cancel }
+        let sender = Sender { gate, budget: reader.budget().clone(), session: Arc::default() };
+        let outbox = Some(outbox);
+        Self { reader, sender, outbox, reading: None, refusal: None, is_over: false, cancel }
     }
 
     /// Returns the next frame, or `None` when the session is over. Cancel-safe.
@@ -99,8 +117,8 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
             tokio::select! {
                 biased;
                 frame = self.reader.next() => break frame,
-                () = idle, if !self.gate.is_member() => {
-                    let under_way = Arc::strong_count(&self.session) > 1;
+                () = idle, if !self.sender.gate.is_member() => {
+                    let under_way = Arc::strong_count(&self.sender.session) > 1;
                     if !under_way {
                         return None;
                     }
@@ -111,7 +129,7 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
             Ok(Some(frame)) => return Some(frame),
             // Nothing tells a connection that is gone from one closed on purpose. Members close
             // none while they wait; a stranger may, and gets its answers.
-            Ok(None) if !self.gate.is_member() => {}
+            Ok(None) if !self.sender.gate.is_member() => {}
             Ok(None) => self.cancel.cancel(),
             Err(error) => {
                 tracing::debug!(%error, "the stream of a peer broke");
@@ -120,9 +138,11 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
         }
         None
     }
+}
 
+impl Sender {
     /// Makes of a frame what rmcp shall see.
-    fn read(&self, frame: &[u8]) -> Result<ClientJsonRpcMessage, ServerJsonRpcMessage> {
+    fn read(&self, frame: &[u8]) -> Read {
         let message = body::parse(frame, limits::JSON_DEPTH).map_err(refused)?;
         let typed = || {
             serde_json::from_slice(frame).map_err(|error| {
@@ -130,7 +150,7 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
                 refuse(message.id(), ErrorData::invalid_request(text, None))
             })
         };
-        let held = self.reader.budget().hold_parsed(frame);
+        let held = self.budget.hold_parsed(frame);
         let parsed = held.ok_or_else(|| refuse(message.id(), gate::error(gate::too_wide())))?;
         let Some(id) = message.id() else { return typed() };
         let mut place =
@@ -169,13 +189,13 @@ fn untyped(name: &str, message: &Message<'_>) -> CustomRequest {
     request
 }
 
-fn refused(bad: BadBody) -> ServerJsonRpcMessage {
+fn refused(bad: BadBody) -> Box<ServerJsonRpcMessage> {
     let id = serde_json::from_value(bad.id).ok();
     refuse(id, ErrorData::new(ErrorCode(bad.code), bad.message, None))
 }
 
-fn refuse(id: Option<RequestId>, error: ErrorData) -> ServerJsonRpcMessage {
-    JsonRpcMessage::error(error, id)
+fn refuse(id: Option<RequestId>, error: ErrorData) -> Box<ServerJsonRpcMessage> {
+    Box::new(JsonRpcMessage::error(error, id))
 }
 
 impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for MeshTransport<R> {
@@ -198,21 +218,31 @@ impl<R: AsyncRead + Unpin + Send> Transport<RoleServer> for MeshTransport<R> {
                 self.refusal = None;
                 refused.ok()?;
             }
-            if self.is_over {
+            let read = if let Some(reading) = &mut self.reading {
+                let read = reading.await;
+                self.reading = None;
+                read.ok()?
+            } else if self.is_over {
                 return None;
-            }
-            let frame = self.next().await?;
-            let read = match self.gate.pace() {
-                Ok(()) => self.read(&frame),
-                Err(too_fast) => {
-                    self.is_over = true;
-                    Err(refuse(None, gate::error(too_fast)))
+            } else {
+                let frame = self.next().await?;
+                match self.sender.gate.pace() {
+                    Ok(()) if frame.len() > LARGE => {
+                        let sender = self.sender.clone();
+                        self.reading = Some(spawn_blocking(move || sender.read(&frame)));
+                        continue;
+                    }
+                    Ok(()) => self.sender.read(&frame),
+                    Err(too_fast) => {
+                        self.is_over = true;
+                        Err(refuse(None, gate::error(too_fast)))
+                    }
                 }
             };
             match read {
                 Ok(message) => return Some(message),
                 Err(refusal) => {
-                    self.refusal = Some(Box::pin(self.outbox.as_ref()?.put(Outgoing(refusal))));
+                    self.refusal = Some(Box::pin(self.outbox.as_ref()?.put(Outgoing(*refusal))));
                 }
             }
         }

@@ -1,14 +1,15 @@
 //! The registry: which other nodes there are, what each is called here, and who is let in.
 //!
 //! - Called by: the peer tools and boot. The router follows [`RegistryHandle::nodes`], the swarm
-//!   the admission of the [`Gate`]. It calls the swarm
-//!   and the store.
+//!   the admission of the [`Gate`]. It calls the swarm and the store.
 //! - Decides: `toolmesh_core::registry`. The shell carries out dials, asks every new member which
 //!   nodes it knows (`docs/adr/012-nodes-learn-of-each-other-by-asking.md`), and keeps records.
 //! - Ordering: inputs are applied as they arrive. A ban, a trust or a new secret takes effect at
 //!   once and is answered when it is kept.
 //! - A crash loses: who was found on the network, and who was to stay apart; members dial again
 //!   and candidates announce themselves again. What was answered is kept.
+//!   A fault makes it anew from its records; when the budget for that is spent, the node goes on with
+//!   whoever dials it, and the log says so.
 //! - Limits: nodes, candidates, dials, bans, invitations (`toolmesh_core::limits`, all that begin
 //!   with `MESH_` and `INVITE`).
 

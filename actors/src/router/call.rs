@@ -150,7 +150,7 @@ impl RouterHandle {
             let time = started.elapsed();
             let error = match outcome {
                 Ok(result) => {
-                    let (name, is_replica) = (&*tool.name, targets.len() > 1);
+                    let (name, is_replica) = (&*tool.name, tool.has_replicas);
                     stats.count(&Ended { target, tool: name, time, is_replica, outcome: Ok(()) });
                     return Round::Answered(course.routed(result, &target.runtime));
                 }
@@ -159,7 +159,7 @@ impl RouterHandle {
             course.may_have_run |= matches!(error, CallError::OutcomeUnknown { .. });
             let next = after_failure(&Failed {
                 attempt: course.rounds,
-                is_replica: targets.len() > 1,
+                has_replicas: tool.has_replicas,
                 untried: targets.len() - place - 1,
                 repeatable: tool.is_repeatable(),
                 patience: tool.patience(),
@@ -300,7 +300,7 @@ struct Failure {
 impl Failure {
     fn ended(&self) -> Ended<'_> {
         let Self { tool, target, time, error } = self;
-        let is_replica = tool.targets.len() > 1;
+        let is_replica = tool.has_replicas;
         Ended { target, tool: &tool.name, time: *time, is_replica, outcome: Err(error) }
     }
 }

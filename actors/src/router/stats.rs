@@ -111,7 +111,7 @@ pub(super) struct Ended<'a> {
     pub(super) tool: &'a str,
     /// How long it took there.
     pub(super) time: Duration,
-    /// Whether there are other replicas.
+    /// Whether replicas were declared for the tool.
     pub(super) is_replica: bool,
     /// How it ended.
     pub(super) outcome: Result<(), &'a CallError>,

@@ -229,18 +229,30 @@ async fn a_stream_cut_at_any_byte_fails_no_safe_call_and_repeats_no_unsafe_one()
     let mut chance = StdRng::seed_from_u64(3);
     let mut unknown = 0;
     for round in 0..30 {
-        let wires = &among.ways.nodes[round % 2];
-        let bytes = chance.random_range(100..24_000);
-        *wires.cut.lock().unwrap() =
-            Some(if chance.random_bool(0.5) { Cut::Up(bytes) } else { Cut::Down(bytes) });
-        let link = among.rig.router.node(&Arc::from(["b", "c"][round % 2])).unwrap();
+        // First one of them is broken again and again, then the other: one at a time.
+        let victim = round / 15;
+        let wires = &among.ways.nodes[victim];
+        let cut = if chance.random_bool(0.5) {
+            Cut::Up(chance.random_range(0..12_000))
+        } else {
+            Cut::Down(chance.random_range(0..24_000))
+        };
+        *wires.cut.lock().unwrap() = Some(cut);
+        let link = among.rig.router.node(&Arc::from(["b", "c"][victim])).unwrap();
         link.restart().await.unwrap();
+        // If the cut fell already, it has a stream that is whole by now.
+        assert!(link.ready(PATIENCE).await);
+        among.until_replicas("docs__safe_read", 2).await;
         let calls = (0..12).map(|number| {
             let (id, rig) = (format!("{round}-{number}"), &among.rig);
             let tool = if number % 2 == 0 { "safe_read" } else { "unsafe_increment" };
             async move {
                 let arguments = json!({"id": id, "padding": "x".repeat(number * 311)});
-                let params = json!({"name": format!("docs__{tool}"), "arguments": arguments});
+                let mut params = json!({"name": format!("docs__{tool}"), "arguments": arguments});
+                if tool == "unsafe_increment" {
+                    let runtime = format!("peer:{}", ["b", "c"][victim]);
+                    params["_meta"] = json!({"dev.toolmesh/runtime": runtime});
+                }
                 (tool, id, tokio::time::timeout(PATIENCE, rig.call(params)).await.unwrap())
             }
         });
@@ -258,8 +270,15 @@ async fn a_stream_cut_at_any_byte_fails_no_safe_call_and_repeats_no_unsafe_one()
             }
             unknown += usize::from(kind(&outcome) == "outcome_unknown");
         }
+        if round == 14 {
+            // The other is broken only once this one has a stream that is whole.
+            link.restart().await.unwrap();
+            assert!(link.ready(PATIENCE).await);
+        }
         among.until_replicas("docs__safe_read", 2).await;
     }
-    assert!(unknown > 0, "no call was hit");
+    let fallbacks: u64 =
+        among.rig.router.view().stats().read().values().map(|runtime| runtime.fallbacks).sum();
+    assert!(unknown > 0 && fallbacks > 0, "{unknown} unknown, {fallbacks} fallbacks");
     among.stop().await;
 }

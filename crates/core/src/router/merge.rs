@@ -30,6 +30,7 @@ pub(super) fn for_clients(local: &[LocalTool], sources: &[&Source]) -> Merged {
     // Groups first: their names are the same on every node.
     for (of, mut tool) in groups {
         tool.category = of.group.clone();
+        tool.has_replicas = true;
         let tool = tool.named(listed_name(&of.group, &of.tool));
         insert(&mut merged, &of.group, tool);
     }

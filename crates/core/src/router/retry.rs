@@ -27,8 +27,8 @@ pub enum Next {
 pub struct Failed<'a> {
     /// How often its target was tried, from 1.
     pub attempt: u32,
-    /// Whether there are other replicas.
-    pub is_replica: bool,
+    /// Whether replicas were declared for the tool.
+    pub has_replicas: bool,
     /// How many of them were not tried yet this time.
     pub untried: usize,
     /// Whether the tool is read-only or idempotent: each of its replicas, if it has them.
@@ -56,7 +56,7 @@ pub fn after_failure(failed: &Failed<'_>) -> Next {
     };
     let why = failed.error.why().filter(|_| may_run && !failed.left.is_zero());
     let other = matches!(why, Some(Why::Busy | Why::Down | Why::Lost | Why::BadAnswer));
-    let same = why == Some(Why::Lost) || (why == Some(Why::Down) && failed.is_replica);
+    let same = why == Some(Why::Lost) || (why == Some(Why::Down) && failed.has_replicas);
     if other && failed.untried > 0 {
         Next::StandIn
     } else if same && failed.attempt < limits::CALL_ATTEMPTS {

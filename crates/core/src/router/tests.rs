@@ -292,7 +292,7 @@ fn only_what_cannot_have_run_or_may_run_twice_is_repeated() {
     ] {
         let failed = Failed {
             attempt,
-            is_replica: false,
+            has_replicas: false,
             untried: 0,
             repeatable,
             left,

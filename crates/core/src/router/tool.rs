@@ -26,6 +26,8 @@ pub struct Tool {
     pub name: String,
     /// Who executes it: one, or the replicas that may stand in for each other.
     pub targets: Vec<Target>,
+    /// Whether replicas were declared for it, however many of them there are at this moment.
+    pub has_replicas: bool,
     /// Who may see and call it.
     pub audience: Role,
     /// The MCP tool definition as its server sent it, unknown fields included, under our name.
@@ -56,7 +58,7 @@ impl Tool {
     /// How long it is worth waiting for who executes it, once it went away.
     pub fn patience(&self) -> Duration {
         match self.targets.as_slice() {
-            [target] if target.runtime.is_peer() => limits::NODE_RETRY_WAIT,
+            [target] if target.runtime.is_peer() && !self.has_replicas => limits::NODE_RETRY_WAIT,
             _ => limits::RETRY_WAIT,
         }
     }
@@ -166,6 +168,7 @@ pub(super) fn local_tool(tool: &LocalTool) -> Tool {
     Tool {
         targets: vec![Target { runtime: Runtime::Local, tool: name.clone() }],
         name,
+        has_replicas: false,
         audience: tool.audience,
         category: tool.category.to_owned(),
         read_only: hint(&tool.definition, "readOnlyHint"),
@@ -195,6 +198,7 @@ pub(super) fn offered_tool(source: &Source, definition: &Map<String, Value>) -> 
     let tool = Tool {
         name: String::new(),
         targets: vec![Target { runtime: runtime.clone(), tool: bare.to_owned() }],
+        has_replicas: false,
         audience: Role::Client,
         category,
         read_only: overrides.read_only.unwrap_or_else(|| hint(definition, "readOnlyHint")),

@@ -209,7 +209,7 @@ fn the_next_replica_stands_in_where_that_cannot_run_a_call_twice() {
         let left = Duration::from_secs(1);
         let failed = Failed {
             attempt: 9,
-            is_replica: true,
+            has_replicas: true,
             untried: 1,
             repeatable,
             left,
@@ -230,7 +230,7 @@ fn where_there_are_replicas_it_is_worth_waiting_for_one() {
     let (left, patience) = (Duration::from_secs(60), limits::RETRY_WAIT);
     let failed = Failed {
         attempt: 1,
-        is_replica: true,
+        has_replicas: true,
         untried: 0,
         repeatable: false,
         left,
@@ -238,7 +238,7 @@ fn where_there_are_replicas_it_is_worth_waiting_for_one() {
         error: &error,
     };
     assert_eq!(after_failure(&failed), Next::Retry { within: patience });
-    assert_eq!(after_failure(&Failed { is_replica: false, ..failed }), Next::GiveUp);
+    assert_eq!(after_failure(&Failed { has_replicas: false, ..failed }), Next::GiveUp);
     assert_eq!(after_failure(&Failed { attempt: limits::CALL_ATTEMPTS, ..failed }), Next::GiveUp);
 }
 
@@ -265,7 +265,7 @@ proptest! {
             let left = Duration::from_secs(1);
             let failed = Failed {
                 attempt: round,
-                is_replica: replicas > 1,
+                has_replicas: replicas > 1,
                 untried,
                 repeatable,
                 left,

@@ -8,6 +8,8 @@
 //!   there ([`Members`]). A stranger may say who it is (identify), be pinged and try to join;
 //!   whoever is let in ([`Admission`]) may open streams too, which go straight to who serves them
 //!   ([`Inbound`]).
+//! - What is on those streams: frames ([`FrameReader`], [`FrameWriter`]) whose memory is bounded by
+//!   a [`Budget`], and what they say: MCP, or a dialect of the Python peers ([`dialect`]).
 //!
 //! Every knob is set on purpose; the values and what happens at each are in
 //! [`toolmesh_core::limits`].
@@ -16,8 +18,8 @@ mod address;
 mod behaviour;
 mod candidates;
 pub mod dialect;
-mod frame;
 mod error;
+mod frame;
 mod handle;
 mod identity;
 pub mod join;

@@ -20,6 +20,14 @@ impl Streams for Ways {
         .boxed()
     }
 
+    fn open_unproven(&self, peer: PeerId) -> BoxFuture<'_, Result<Box<dyn ByteStream>, String>> {
+        async move {
+            let stream = self.0.open_unproven(peer).await.map_err(|error| error.to_string())?;
+            Ok(Box::new(stream) as Box<dyn ByteStream>)
+        }
+        .boxed()
+    }
+
     fn reach<'a>(&'a self, address: &'a PeerAddress) -> BoxFuture<'a, Result<PeerId, String>> {
         async move { self.0.reach(address).await.map_err(|error| error.to_string()) }.boxed()
     }

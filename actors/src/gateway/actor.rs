@@ -11,7 +11,10 @@ use actix_web::{
 };
 use rmcp_actix_web::transport::StreamableHttpService;
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::{limits, principal::{Principal, Role}};
+use toolmesh_core::{
+    limits,
+    principal::{Principal, Role},
+};
 
 use super::{
     Config,

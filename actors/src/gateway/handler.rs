@@ -269,9 +269,7 @@ fn principal(context: &RequestContext<RoleServer>) -> Principal {
         parts.extensions.get::<Extensions>()?.get::<Principal>()
     };
     let principal = context.extensions.get::<Principal>().or_else(http);
-    principal
-        .cloned()
-        .unwrap_or_else(|| Principal::new("nobody", Role::Peer))
+    principal.cloned().unwrap_or_else(|| Principal::new("nobody", Role::Peer))
 }
 
 /// Passes progress on, in order and before the result.

@@ -27,9 +27,9 @@ mod tests;
 
 use std::{net::SocketAddr, time::Duration};
 
+pub use handle::{GatewayHandle, Health, Ready, StartError};
 #[cfg(test)]
 pub(crate) use mesh::tests::rig as mesh_rig;
-pub use handle::{GatewayHandle, Health, Ready, StartError};
 pub use sessions::SessionCount;
 
 /// The gateway's configuration.

@@ -97,7 +97,7 @@ pub(super) async fn connect(
             let deadline = Instant::now() + config.start_timeout;
             let python = python::connect(address, *dialect, surroundings, deadline).await?;
             let (session, (changes, changed)) =
-                (Arc::new(Session::Python(python)), watch::channel(0));
+                (Arc::new(Session::Python(Box::new(python))), watch::channel(0));
             Ok(Connected { session, changed, changes, learned: None, running: None })
         }
         Endpoint::Mesh { .. } => {

@@ -34,11 +34,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// Opens streams to other nodes; what links need of the swarm.
 pub trait Streams: fmt::Debug + Send + Sync + 'static {
-    /// Opens a stream of `/mcp+p2p/1.0.0` to a connected peer.
+    /// Opens a stream of `/mcp+p2p/1.0.0` to a member.
+    ///
+    /// # Errors
+    /// A text for people: it is no member or not connected, or does not answer in time.
+    fn open(&self, peer: PeerId) -> BoxFuture<'_, Result<Box<dyn ByteStream>, String>>;
+
+    /// Opens one to a connected peer that need not be a member.
     ///
     /// # Errors
     /// A text for people: it is not connected, or does not answer in time.
-    fn open(&self, peer: PeerId) -> BoxFuture<'_, Result<Box<dyn ByteStream>, String>>;
+    fn open_unproven(&self, peer: PeerId) -> BoxFuture<'_, Result<Box<dyn ByteStream>, String>>;
 
     /// Connects to a peer that is no member, and says who it is. Done at once if it is connected.
     ///

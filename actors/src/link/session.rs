@@ -14,7 +14,7 @@ pub(super) enum Session {
     /// MCP, by rmcp.
     Mcp(Arc<Mcp>),
     /// A dialect of the Python peers.
-    Python(Python),
+    Python(Box<Python>),
 }
 
 impl Session {

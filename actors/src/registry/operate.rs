@@ -5,11 +5,8 @@ use actix::{
     fut::{self, ActorFutureExt, LocalBoxActorFuture},
 };
 use tokio::sync::oneshot;
-use toolmesh_core::{
-    limits,
-    registry::{Id, Input, Joining, Refused, Target},
-};
-use toolmesh_net::{Invite, JoinError, Member, MeshSecret, NetError, PeerAddress, PeerId};
+use toolmesh_core::registry::{Id, Input, Joining, Refused, Target};
+use toolmesh_net::{Invite, Member, MeshSecret, PeerAddress, PeerId};
 
 use super::{
     actor::{Registry, join_failure},
@@ -19,7 +16,6 @@ use super::{
 use crate::{
     kit::{DoorError, Permit},
     store::StoreError,
-    swarm::{SwarmHandle, SwarmJoinError},
 };
 
 /// An invitation as it is handed out.
@@ -81,20 +77,6 @@ async fn kept(kept: oneshot::Receiver<Result<(), StoreError>>) -> Result<(), Reg
     Ok(kept.await.unwrap_or(Err(StoreError::Door(DoorError::Gone)))?)
 }
 
-/// Joins whoever is at `addresses`; once more where it broke off, as it does over a connection that
-/// was just ending.
-async fn join(swarm: &SwarmHandle, addresses: Vec<PeerAddress>) -> Result<Member, SwarmJoinError> {
-    match swarm.join(addresses.clone()).await {
-        Err(SwarmJoinError::Join(
-            JoinError::Broken { .. } | JoinError::Net(NetError::NotConnected),
-        )) => {
-            tokio::time::sleep(limits::MESH_REDIAL_MIN).await;
-            swarm.join(addresses).await
-        }
-        outcome => outcome,
-    }
-}
-
 impl Registry {
     /// Applies a wish; what is returned says when it is kept.
     fn change(
@@ -138,7 +120,7 @@ impl Registry {
             self.apply(Input::Connect(id), ctx)?;
         }
         let swarm = self.shared.swarm.clone();
-        let joining = async move { Ok(join(&swarm, addresses).await?) };
+        let joining = async move { Ok(swarm.join(addresses).await?) };
         Ok(Box::pin(joining.into_actor(self)))
     }
 
@@ -179,7 +161,7 @@ impl Registry {
             let connecting = async move {
                 let (keeping, addresses) = outcome?;
                 kept(keeping).await?;
-                Ok(join(&swarm, addresses).await?)
+                Ok(swarm.join(addresses).await?)
             };
             connecting.into_actor(actor)
         });

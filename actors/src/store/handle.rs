@@ -109,8 +109,7 @@ impl StoreHandle {
         let mut found = None;
         for token in state.tokens.values() {
             if bool::from(token.sha256.ct_eq(&digest)) {
-                found =
-                    Some(Principal::new(format!("token:{}", token.id), token.role));
+                found = Some(Principal::new(format!("token:{}", token.id), token.role));
             }
         }
         if bool::from(self.operator.ct_eq(&digest)) {

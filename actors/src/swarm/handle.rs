@@ -128,13 +128,22 @@ impl SwarmHandle {
         Ok(net.reach(address).await?)
     }
 
-    /// Opens a stream of `/mcp+p2p/1.0.0` to a connected peer.
+    /// Opens a stream of `/mcp+p2p/1.0.0` to a member.
     ///
     /// # Errors
-    /// It is not connected or does not let us in; nothing was sent.
+    /// It is not connected, is no member or does not let us in; nothing was sent.
     pub async fn open(&self, peer_id: PeerId) -> Result<MeshStream, SwarmError> {
         let (net, _permit) = self.lane().await??;
         Ok(net.open(peer_id).await?)
+    }
+
+    /// Opens a stream of `/mcp+p2p/1.0.0` to a connected peer that need not be a member.
+    ///
+    /// # Errors
+    /// It is not connected or does not let us in; nothing was sent.
+    pub async fn open_unproven(&self, peer_id: PeerId) -> Result<MeshStream, SwarmError> {
+        let (net, _permit) = self.lane().await??;
+        Ok(net.open_unproven(peer_id).await?)
     }
 
     /// Closes every connection of `peer_id`, and with them its streams.

@@ -130,9 +130,8 @@ impl CallError {
         let Some(said) = error.data.as_ref().and_then(|data| Said::deserialize(data).ok()) else {
             return Self::Answered(error);
         };
-        let detail = |ends: &str| {
-            error.message.strip_suffix(ends).unwrap_or(&error.message).to_owned()
-        };
+        let detail =
+            |ends: &str| error.message.strip_suffix(ends).unwrap_or(&error.message).to_owned();
         let Said { kind, reason, retry_after_ms } = said;
         // Who cancels waits for no answer: that node lost sight of us.
         let why = if reason == Why::Cancelled { Why::Lost } else { reason };

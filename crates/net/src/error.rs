@@ -34,6 +34,9 @@ pub enum NetError {
     /// There is no connection to the peer; nothing was sent.
     #[error("not connected; try again when it is back")]
     NotConnected,
+    /// The peer has not proved the mesh secret on its present connections; nothing was sent.
+    #[error("not a member of this mesh; join it first")]
+    NotMember,
     /// The peer does not serve us this protocol; nothing was sent.
     #[error("the other node does not let us in; join its mesh first")]
     NotLetIn,
@@ -63,7 +66,13 @@ pub enum JoinError {
     /// This node does not let it in: banned, not listed, or the secret changed meanwhile.
     #[error("this node does not let it in: it is banned or not listed, or the secret has changed")]
     NotAdmitted,
-    /// The exchange broke off.
+    /// The other side did not answer in time, or not as a node of this version does.
+    #[error("the join failed: {reason}; try again when it is well")]
+    Amiss {
+        /// What happened.
+        reason: String,
+    },
+    /// The stream of the exchange ended.
     #[error("the join broke off: {reason}; try again")]
     Broken {
         /// What happened.

@@ -2,11 +2,15 @@
 
 use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot,
+use tokio::{
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
+    time,
 };
 use tokio_util::sync::CancellationToken;
+use toolmesh_core::limits;
 
 use crate::{
     address::{PeerAddress, Transport},
@@ -39,8 +43,10 @@ pub(crate) enum Command {
         invite: Invite,
         reply: Reply<Result<MeshSecret, JoinError>>,
     },
+    /// Open a stream to a connected peer; `proven`: only if it is a member.
     Open {
         peer_id: PeerId,
+        proven: bool,
         reply: StreamReply,
     },
     Disconnect {
@@ -80,30 +86,35 @@ impl NetHandle {
 
     /// Connects to the node at one of `addresses` and proves the mesh secret to it, as it does to
     /// us. Done at once if it is a member. TCP addresses are dialed first, then QUIC. Addresses of
-    /// another PeerId than the first one that is named are left out. Safe to repeat.
+    /// another PeerId than the first one that is named are left out. Tried once more where it
+    /// broke off. Safe to repeat.
     ///
     /// # Errors
-    /// See [`JoinError`]. Answers within [`limits::MESH_HANDSHAKE_TIME`] for each transport, and
-    /// [`limits::MESH_JOIN_TIME`].
-    ///
-    /// [`limits::MESH_HANDSHAKE_TIME`]: toolmesh_core::limits::MESH_HANDSHAKE_TIME
-    /// [`limits::MESH_JOIN_TIME`]: toolmesh_core::limits::MESH_JOIN_TIME
+    /// See [`JoinError`]. A try answers within [`limits::MESH_HANDSHAKE_TIME`] for each transport,
+    /// and [`limits::MESH_JOIN_TIME`].
     pub async fn join(&self, addresses: Vec<PeerAddress>) -> Result<Member, JoinError> {
-        let peer_id = self.find(addresses).await?;
-        self.ask(|reply| Command::Join { peer_id, reply }).await?
+        again_if_broken(|| async {
+            let peer_id = self.find(addresses.clone()).await?;
+            self.ask(|reply| Command::Join { peer_id, reply }).await?
+        })
+        .await
     }
 
     /// Exchanges `invite` for the mesh secret. Whoever made it becomes a member as soon as the
-    /// admission has that secret. Takes a use of the invite, so repeat it only after an error.
+    /// admission has that secret. Takes one use of the invite, however often this node repeats it;
+    /// tried once more where it broke off.
     ///
     /// # Errors
     /// See [`JoinError`].
     pub async fn redeem(&self, invite: &Invite) -> Result<Redeemed, JoinError> {
-        let addresses = invite.addresses().to_vec();
-        let peer_id = self.find(addresses.clone()).await?;
-        let invite = invite.clone();
-        let secret = self.ask(|reply| Command::Redeem { invite, reply }).await??;
-        Ok(Redeemed { secret, peer_id, addresses })
+        again_if_broken(|| async {
+            let addresses = invite.addresses().to_vec();
+            let peer_id = self.find(addresses.clone()).await?;
+            let invite = invite.clone();
+            let secret = self.ask(|reply| Command::Redeem { invite, reply }).await??;
+            Ok(Redeemed { secret, peer_id, addresses })
+        })
+        .await
     }
 
     /// Connects to the peer at `address` and proves nothing, for peers that know no join. Done at
@@ -115,13 +126,25 @@ impl NetHandle {
         self.find(vec![address.clone()]).await
     }
 
-    /// Opens a stream of `/mcp+p2p/1.0.0` to a connected peer.
+    /// Opens a stream of `/mcp+p2p/1.0.0` to a member. Nothing is proposed to who is none.
     ///
     /// # Errors
-    /// See [`NetError`]; nothing was sent. Answers within
-    /// [`MESH_OPEN_TIME`](toolmesh_core::limits::MESH_OPEN_TIME).
+    /// See [`NetError`]; nothing was sent. Answers within [`limits::MESH_OPEN_TIME`].
     pub async fn open(&self, peer_id: PeerId) -> Result<MeshStream, NetError> {
-        let opened = self.ask(|reply| Command::Open { peer_id, reply }).await;
+        self.open_to(peer_id, true).await
+    }
+
+    /// Opens a stream of `/mcp+p2p/1.0.0` to a connected peer that need not be a member, for peers
+    /// that [`NetHandle::reach`] leads to.
+    ///
+    /// # Errors
+    /// As for [`NetHandle::open`].
+    pub async fn open_unproven(&self, peer_id: PeerId) -> Result<MeshStream, NetError> {
+        self.open_to(peer_id, false).await
+    }
+
+    async fn open_to(&self, peer_id: PeerId, proven: bool) -> Result<MeshStream, NetError> {
+        let opened = self.ask(|reply| Command::Open { peer_id, proven, reply }).await;
         match opened {
             Ok(opened) => opened,
             // The connection took the question and ended.
@@ -207,5 +230,20 @@ impl NetHandle {
             TrySendError::Closed(_) => NetError::Stopped,
         })?;
         answer.await.map_err(|_ended| NetError::Stopped)
+    }
+}
+
+/// Runs a join, and once more where it broke off: over a connection that was just ending, or beside
+/// another exchange that we had begun with the same node, because a connection takes one at a time.
+async fn again_if_broken<T, F>(join: impl Fn() -> F) -> Result<T, JoinError>
+where
+    F: Future<Output = Result<T, JoinError>>,
+{
+    match join().await {
+        Err(JoinError::Broken { .. } | JoinError::Net(NetError::NotConnected)) => {
+            time::sleep(limits::MESH_REDIAL_MIN).await;
+            join().await
+        }
+        outcome => outcome,
     }
 }

@@ -201,13 +201,15 @@ impl Task {
             return;
         }
         let (ours, secret) = (self.ours(&peer_id), self.admission.secret.clone());
-        let (invites, steps) = (self.parts.invites.clone(), self.joins.steps.clone());
+        let may_join = self.admission.may_join(&peer_id);
+        let invites = may_join.then(|| self.parts.invites.clone());
+        let steps = self.joins.steps.clone();
         self.joins.spawn(async move {
             let _only = only;
             let admit = async |secret| {
                 ask(&steps, |reply| Step::Admit { peer_id, secret, reply }).await.unwrap_or(false)
             };
-            match exchange::answer(stream, &ours, peer_id, &secret, &*invites, admit).await {
+            match exchange::answer(stream, &ours, peer_id, &secret, invites.as_deref(), admit).await {
                 Ok(theirs) => {
                     ask(&steps, |reply| Step::Joined { peer_id, theirs, reply }).await;
                 }
@@ -332,9 +334,10 @@ impl From<ExchangeError> for JoinError {
             ExchangeError::TooMany { retry_after } => Self::Later { after: retry_after },
             ExchangeError::Unproven => Self::Impostor,
             ExchangeError::Unwanted => Self::NotAdmitted,
-            ExchangeError::Malformed | ExchangeError::Late | ExchangeError::Broken(_) => {
-                Self::Broken { reason: error.to_string() }
+            ExchangeError::Malformed | ExchangeError::Late => {
+                Self::Amiss { reason: error.to_string() }
             }
+            ExchangeError::Broken(_) => Self::Broken { reason: error.to_string() },
         }
     }
 }

@@ -113,7 +113,13 @@ impl Task {
             Command::Connect { who, addresses, reply } => self.connect(who, addresses, reply),
             Command::Join { peer_id, reply } => self.join(peer_id, reply),
             Command::Redeem { invite, reply } => self.redeem(invite, reply),
-            Command::Open { peer_id, reply } => self.open(peer_id, Protocol::Mcp, reply),
+            Command::Open { peer_id, proven, reply } => {
+                if proven && self.peers.contains(&peer_id) && !self.is_let_in(&peer_id) {
+                    answer(reply, Err(NetError::NotMember));
+                } else {
+                    self.open(peer_id, Protocol::Mcp, reply);
+                }
+            }
             Command::Disconnect { peer_id, reply } => {
                 self.disconnect(&peer_id);
                 answer(reply, ());

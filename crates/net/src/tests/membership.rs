@@ -65,7 +65,7 @@ async fn another_secret_joins_nobody() {
     assert_eq!(soon(a.net.join(vec![b.address()])).await, Err(JoinError::Refused));
     b.until(|status| status.refused_joins == 1).await;
     assert!(a.members.borrow().is_empty() && b.members.borrow().is_empty());
-    let opened = soon(a.net.open(b.peer_id)).await;
+    let opened = soon(a.net.open_unproven(b.peer_id)).await;
     assert_eq!(opened.map(drop), Err(NetError::NotLetIn), "the only protocol is the join");
 }
 
@@ -100,6 +100,36 @@ async fn an_invite_is_redeemed_once_and_makes_members_when_its_secret_is_ours() 
     assert!(a.until_members(1).await.contains_key(&b.peer_id));
     let c = Setup::new().start().await;
     assert_eq!(soon(c.net.redeem(&invite)).await, Err(JoinError::Refused));
+}
+
+#[tokio::test]
+async fn an_invite_is_redeemed_beside_other_joins_with_its_maker() {
+    for _ in 0..8 {
+        let a = Setup::new().start().await;
+        let b = Setup::new().start().await;
+        let invite = Invite::new(a.peer_id, &a.addresses(), u64::MAX).unwrap();
+        a.invites.add(&invite);
+        soon(b.net.reach(&a.address())).await.unwrap();
+        // With its old secret, over the connection that the invite is redeemed over.
+        let joining = b.net.join(vec![a.address()]);
+        let (joined, redeemed) = soon(futures::future::join(joining, b.net.redeem(&invite))).await;
+        assert_eq!(joined, Err(JoinError::Refused));
+        assert_eq!(redeemed.unwrap().secret, a.admission.borrow().secret);
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_join_spends_no_invite() {
+    let mut a = Setup::new().mode(Mode::Listed(BTreeSet::new())).start().await;
+    let mut b = Setup::new().start().await;
+    let invite = Invite::new(a.peer_id, &a.addresses(), u64::MAX).unwrap();
+    a.invites.add(&invite);
+    assert_eq!(soon(b.net.redeem(&invite)).await, Err(JoinError::Refused));
+    a.admit(|admission| admission.mode = Mode::Listed(BTreeSet::from([b.peer_id])));
+    let secret = soon(b.net.redeem(&invite)).await.unwrap().secret;
+    b.admit(|admission| admission.secret = secret);
+    a.until_members(1).await;
+    b.until_members(1).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use futures::{AsyncReadExt, AsyncWriteExt};
 use toolmesh_core::limits;
 
-use super::support::{Node, QUIC, Setup, TCP, ends, soon, stream};
+use super::support::{Node, QUIC, Setup, TCP, ends, passed, soon, stream};
 use crate::{Mode, NetError, Standing, swarm::Times};
 
 async fn members(listen: &str) -> (Node, Node) {
@@ -45,10 +45,12 @@ async fn strangers_open_streams_where_they_are_served_and_as_long() {
     let mut open = Setup::new().mode(Mode::Open).start().await;
     let stranger = Setup::new().start().await;
     soon(stranger.net.reach(&open.address())).await.unwrap();
-    let (mut near, mut far) = stream(&stranger, &mut open).await;
+    let near = soon(stranger.net.open_unproven(open.peer_id)).await.unwrap();
+    let (mut near, mut far) = passed(near, &stranger, &mut open).await;
     assert_eq!(far.caller.standing, Standing::Stranger);
     assert!(open.members.borrow().is_empty());
-    assert_eq!(soon(open.net.open(stranger.peer_id)).await.map(drop), Err(NetError::NotLetIn));
+    let back = soon(open.net.open_unproven(stranger.peer_id)).await;
+    assert_eq!(back.map(drop), Err(NetError::NotLetIn));
     open.admit(|admission| admission.mode = Mode::Members);
     ends(&mut near).await;
     ends(&mut far.stream).await;
@@ -59,6 +61,21 @@ async fn strangers_open_streams_where_they_are_served_and_as_long() {
 async fn nobody_is_reached_who_is_not_connected() {
     let a = Setup::new().start().await;
     assert_eq!(a.net.open(a.peer_id).await.map(drop), Err(NetError::NotConnected));
+    assert_eq!(a.net.open_unproven(a.peer_id).await.map(drop), Err(NetError::NotConnected));
+}
+
+#[tokio::test]
+async fn nothing_is_proposed_to_a_peer_that_is_no_member() {
+    // It would serve anybody, and yet is not asked.
+    let mut other = Setup::new().mode(Mode::Open).start().await;
+    let a = Setup::new().start().await;
+    soon(a.net.reach(&other.address())).await.unwrap();
+    let opened = soon(a.net.open(other.peer_id)).await;
+    assert_eq!(opened.map(drop), Err(NetError::NotMember));
+    assert!(other.inbound.try_recv().is_err());
+    other.admit(|admission| admission.secret = a.admission.borrow().secret.clone());
+    soon(a.net.join(vec![other.address()])).await.unwrap();
+    stream(&a, &mut other).await;
 }
 
 #[tokio::test]

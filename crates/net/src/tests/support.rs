@@ -198,7 +198,16 @@ impl Node {
 
 /// Opens a stream from `from` to `to`; returns both ends, once a word has passed.
 pub(super) async fn stream(from: &Node, to: &mut Node) -> (MeshStream, Inbound) {
-    let mut near = soon(from.net.open(to.peer_id)).await.unwrap();
+    let near = soon(from.net.open(to.peer_id)).await.unwrap();
+    passed(near, from, to).await
+}
+
+/// Passes a word over `near`, a new stream from `from` to `to`; returns both ends.
+pub(super) async fn passed(
+    mut near: MeshStream,
+    from: &Node,
+    to: &mut Node,
+) -> (MeshStream, Inbound) {
     near.write_all(b"word").await.unwrap();
     near.flush().await.unwrap();
     let mut far = soon(to.inbound.recv()).await.unwrap();

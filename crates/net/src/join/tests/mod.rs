@@ -79,10 +79,9 @@ impl Node {
 
     async fn answer(&self, stream: Memory, theirs: PeerId) -> Met {
         let (ours, secret) = (&self.ours, &self.secret);
-        super::exchange::answer(stream, ours, theirs, secret, &self.invites, |secret| {
-            self.admit(&secret)
-        })
-        .await
+        let invites = Some(&self.invites as &dyn Invites);
+        super::exchange::answer(stream, ours, theirs, secret, invites, |secret| self.admit(&secret))
+            .await
     }
 }
 

@@ -20,6 +20,10 @@ impl Service for Tools {
         Box::pin(std::future::ready(tools))
     }
 
+    fn admits(&self) -> bool {
+        self.0.pace().is_ok()
+    }
+
     fn knows(&self, name: &str) -> bool {
         self.0.router().view().catalogue().get(&self.0.principal(), name).is_some()
     }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use toolmesh_core::{limits, principal::Role};
 use toolmesh_net::{
     FrameError, FrameLimits, FrameReader, FrameWriter, PeerBudget,
-    dialect::{Dialect, Ours, Pace, Terms, detect, serve_envelope, serve_session},
+    dialect::{Dialect, Ours, Terms, detect, serve_envelope, serve_session},
 };
 
 use super::{gate::Gate, service::Tools, transport::MeshTransport};
@@ -84,12 +84,7 @@ impl Session {
         W: AsyncWrite + Unpin,
     {
         let Self { gate, ours, cancel, .. } = self;
-        let frames = limits::MESH_STRANGER_FRAMES;
-        let terms = Terms {
-            idle: limits::MESH_STRANGER_IDLE,
-            pace: Pace::new(frames, frames),
-            stop: gate.closing().clone(),
-        };
+        let terms = Terms { idle: limits::MESH_STRANGER_IDLE, stop: gate.closing().clone() };
         let tools = Tools(gate);
         let served = async {
             if dialect == Dialect::Envelope {

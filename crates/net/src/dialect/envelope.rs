@@ -51,7 +51,7 @@ where
     }
     let id = request.remove("id").unwrap_or_default();
     let method = request.remove("method").unwrap_or_default();
-    let outcome = if terms.pace.admit() {
+    let outcome = if service.admits() {
         answer(&mut reader, service, &method, request.remove("params")).await?
     } else {
         Err(OVERLOADED.to_owned())

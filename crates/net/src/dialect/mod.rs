@@ -12,7 +12,6 @@
 mod client;
 mod envelope;
 mod message;
-mod pace;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -24,7 +23,6 @@ pub use envelope::serve_envelope;
 use futures::future::BoxFuture;
 use libp2p::PeerId;
 pub use message::detect;
-pub use pace::Pace;
 use serde_json::{Map, Value};
 pub use session::serve_session;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +48,9 @@ pub enum Dialect {
 pub trait Service: Send + Sync {
     /// Returns the tools that the caller may see, each as an MCP `Tool` object.
     fn list(&self) -> BoxFuture<'_, Vec<Map<String, Value>>>;
+
+    /// Counts a frame, of whichever of the caller's streams; `false` if it comes too early.
+    fn admits(&self) -> bool;
 
     /// Says whether the caller may use a tool of that name.
     fn knows(&self, name: &str) -> bool;
@@ -78,8 +79,6 @@ pub struct Ours {
 pub struct Terms {
     /// Time without a frame after which a session ends.
     pub idle: Duration,
-    /// How fast the peer may send, on all of its streams together.
-    pub pace: Pace,
     /// Fires when the node stops: the request under way is the last.
     pub stop: CancellationToken,
 }

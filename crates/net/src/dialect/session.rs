@@ -127,7 +127,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
         };
         let id = message.remove("id");
         self.frames += 1;
-        if self.frames > limits::MESH_SESSION_FRAMES || !self.terms.pace.admit() {
+        if self.frames > limits::MESH_SESSION_FRAMES || !self.service.admits() {
             return Ok(Break((id.unwrap_or_default(), Refusal::RATE_LIMITED)));
         }
         if message.get("jsonrpc").is_none_or(|version| version != "2.0") {
@@ -208,8 +208,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
             "limits": {
                 "max_frame_bytes": limits::MESH_STRANGER_FRAME_BYTES,
                 "max_frames": limits::MESH_SESSION_FRAMES,
-                "rate_capacity": self.terms.pace.burst(),
-                "rate_refill_per_sec": self.terms.pace.per_second(),
+                "rate_capacity": limits::MESH_STRANGER_FRAMES,
+                "rate_refill_per_sec": limits::MESH_STRANGER_FRAMES,
             },
         })
     }

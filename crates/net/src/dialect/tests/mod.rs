@@ -9,7 +9,10 @@ mod detecting;
 mod serving;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::call::{CallError, RpcError, Why};
 
-use super::{Dialect, Ours, Pace, Service, Terms, detect, serve_envelope, serve_session};
+use super::{Dialect, Ours, Service, Terms, detect, serve_envelope, serve_session};
 use crate::frame::{
     Budget, FrameError, FrameLimits, FrameReader, FrameWriter, PeerBudget,
     tests::{Memory, memory},
@@ -38,7 +41,7 @@ fn ours() -> Ours {
 }
 
 fn terms() -> Terms {
-    Terms { idle: PATIENCE, pace: Pace::new(1_000, 1_000), stop: CancellationToken::new() }
+    Terms { idle: PATIENCE, stop: CancellationToken::new() }
 }
 
 fn budget() -> PeerBudget {
@@ -56,6 +59,8 @@ struct Tools {
     ran: Mutex<Vec<(String, Value)>>,
     /// The call of `wait` was cancelled.
     cancelled: Arc<Mutex<bool>>,
+    /// Every frame comes too early.
+    is_too_fast: AtomicBool,
 }
 
 impl Service for Tools {
@@ -69,6 +74,10 @@ impl Service for Tools {
             }))
         };
         Box::pin(async move { ["echo", "task_queue.rpc", "a__b"].map(tool).into() })
+    }
+
+    fn admits(&self) -> bool {
+        !self.is_too_fast.load(Ordering::Relaxed)
     }
 
     fn knows(&self, name: &str) -> bool {

@@ -1,12 +1,12 @@
 //! What Python peers get from us.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use toolmesh_core::limits;
 
-use super::{PATIENCE, Pace, Peer, Terms, object, serve, terms};
+use super::{PATIENCE, Peer, Terms, object, serve, terms};
 
 fn request(id: u32, method: &str, params: Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
@@ -203,27 +203,18 @@ async fn a_stream_carries_128_frames() {
 }
 
 #[tokio::test]
-async fn too_fast_a_peer_is_told_and_the_pace_is_its_own_on_all_streams() {
-    let pace = Pace::new(3, 0);
-    let (mut one, ..) = serve(Terms { pace: pace.clone(), ..terms() });
-    let (mut other, ..) = serve(Terms { pace, ..terms() });
-    initialize(&mut one).await;
-    initialize(&mut other).await;
-    assert_eq!(one.ask(request(2, "tools/list", json!({}))).await["id"], 2);
-    let answer = other.ask(request(2, "tools/list", json!({}))).await;
-    assert_eq!(answer["error"]["code"], -32010);
-    assert_eq!(other.hear().await, Value::Null);
-}
+async fn too_fast_a_peer_is_told_and_its_stream_closed() {
+    let (mut peer, tools, _) = serve(terms());
+    initialize(&mut peer).await;
+    tools.is_too_fast.store(true, Ordering::Relaxed);
+    let answer = peer.ask(request(2, "tools/list", json!({}))).await;
+    assert_eq!(answer["error"], json!({"code": -32010, "message": "rate_limited"}));
+    assert_eq!(peer.hear().await, Value::Null);
 
-#[test]
-fn a_bucket_gains_its_pace_and_holds_its_burst() {
-    let start = Instant::now();
-    let at = |ms| start + Duration::from_millis(ms);
-    let pace = Pace::new(2, 10);
-    let admitted: Vec<_> =
-        [0, 1, 2, 101, 102, 5_000, 5_000, 5_000].map(|ms| pace.admit_at(at(ms))).into();
-    assert_eq!(admitted, [true, true, false, true, false, true, true, false]);
-    assert!(!pace.admit_at(at(0)), "time that goes back gains nothing");
+    let (mut peer, tools, _) = serve(terms());
+    tools.is_too_fast.store(true, Ordering::Relaxed);
+    let answer = peer.ask(json!({"type": "request", "method": "echo"})).await;
+    assert_eq!(answer["error"], "Server overloaded (backpressure)");
 }
 
 #[tokio::test]

@@ -209,7 +209,8 @@ impl Task {
             let admit = async |secret| {
                 ask(&steps, |reply| Step::Admit { peer_id, secret, reply }).await.unwrap_or(false)
             };
-            match exchange::answer(stream, &ours, peer_id, &secret, invites.as_deref(), admit).await {
+            match exchange::answer(stream, &ours, peer_id, &secret, invites.as_deref(), admit).await
+            {
                 Ok(theirs) => {
                     ask(&steps, |reply| Step::Joined { peer_id, theirs, reply }).await;
                 }

@@ -173,6 +173,10 @@ fn transport(checker: &mut Checker<'_>, name: &str, raw: &RawUpstream) -> Option
 }
 
 fn peer(checker: &mut Checker<'_>, name: &str, address: &str, raw: &RawUpstream) -> Option<Peer> {
+    if raw.share == Some(true) {
+        let message = "a peer's tools are its own to share; members reach it themselves";
+        checker.wrong(&["upstream", name, "share"], message);
+    }
     match address.parse() {
         Ok(parsed) => Some(Peer { address: parsed, dialect: raw.dialect.unwrap_or_default() }),
         Err(error) => {

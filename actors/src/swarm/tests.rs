@@ -69,7 +69,6 @@ async fn until(swarm: &SwarmHandle, holds: impl FnMut(&Status) -> bool) -> Statu
 fn mortal(deaths: usize) -> (Starter, Arc<AtomicUsize>) {
     let (identity, starts) = (identity(), Arc::<AtomicUsize>::default());
     let count = starts.clone();
-    #[expect(clippy::panic, reason = "what the tests are about")]
     let config = config(&MeshSecret::generate());
     let start: Starter = Arc::new(move |published| {
         let mut listens = published.status.subscribe();
@@ -80,7 +79,10 @@ fn mortal(deaths: usize) -> (Starter, Arc<AtomicUsize>) {
         let dying = tokio::spawn(async move {
             listens.wait_for(|status| status.settled).await.unwrap();
             task.abort();
-            panic!("on demand");
+            #[expect(clippy::panic, reason = "what the tests are about")]
+            {
+                panic!("on demand");
+            }
         });
         Ok((net, dying))
     });

@@ -35,6 +35,10 @@ const BAD: &[(&str, &str)] = &[
         "mesh.enabled = false\n[upstream.a]\npeer = \"/ip4/192.0.2.7/tcp/9710\"",
         "3:1: upstream.a.peer: is reached over the mesh, and mesh.enabled is false",
     ),
+    (
+        "[upstream.a]\npeer = \"/ip4/192.0.2.7/tcp/9710\"\nshare = true",
+        "3:9: upstream.a.share: a peer's tools are its own to share; members reach it themselves",
+    ),
 ];
 
 #[test]

@@ -29,6 +29,9 @@ use crate::{
     streams::{JoinStream, Joining, MeshStream, Protocol},
 };
 
+/// Longest time in which the secret of an invite is kept before its maker is told that we have it.
+const KEEPING: Duration = Duration::from_secs(2);
+
 /// What an exchange asks of the swarm's task.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -162,7 +165,8 @@ impl Task {
         });
     }
 
-    /// Exchanges an invite with who made it.
+    /// Exchanges an invite with who made it. It learns that we have joined only when its secret is
+    /// ours: what it opens then must be served.
     pub(super) fn redeem(&mut self, invite: Invite, reply: Reply<Result<MeshSecret, JoinError>>) {
         let peer_id = invite.peer_id();
         let Some(place) = self.joins.place() else {
@@ -170,19 +174,31 @@ impl Task {
         };
         let stream = self.join_stream(peer_id);
         let (ours, steps) = (self.ours(&peer_id), self.joins.steps.clone());
+        let mut admission = self.parts.admission.clone();
         self.joins.spawn(async move {
             let _place = place;
-            // Let in once the secret that it hands over is ours.
-            let admit = async |_| true;
-            let redeemed = match dial(stream, &ours, peer_id, &Key::Invite(invite), admit).await {
-                Ok(theirs) => {
-                    let secret = theirs.secret.clone();
-                    ask(&steps, |reply| Step::Joined { peer_id, theirs, reply }).await;
-                    Ok(secret)
+            let mut waiting = Some(reply);
+            let admit = async |secret: MeshSecret| {
+                if let Some(reply) = waiting.take() {
+                    answer(reply, Ok(secret.clone()));
                 }
-                Err(error) => Err(error),
+                let kept = admission.wait_for(|admission| admission.secret == secret);
+                // Too late or never: it is let in when the secret is ours, as its maker finds out.
+                let _late = time::timeout(KEEPING, kept).await.is_err();
+                ask(&steps, |reply| Step::Admit { peer_id, secret, reply }).await;
+                true
             };
-            answer(reply, redeemed);
+            match dial(stream, &ours, peer_id, &Key::Invite(invite), admit).await {
+                Ok(theirs) => {
+                    ask(&steps, |reply| Step::Joined { peer_id, theirs, reply }).await;
+                }
+                Err(error) => {
+                    tell(&steps, Step::Failed { peer_id }).await;
+                    if let Some(reply) = waiting {
+                        answer(reply, Err(error));
+                    }
+                }
+            }
         });
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use toolmesh_core::limits;
 
-use super::support::{Node, QUIC, Setup, TCP, ends, soon, stream};
+use super::support::{Node, QUIC, SOON, Setup, TCP, ends, soon, stream};
 use crate::{Invite, JoinError, MeshSecret, Mode, NetError, PeerAddress};
 
 /// Two members of one mesh.
@@ -112,10 +112,28 @@ async fn an_invite_is_redeemed_beside_other_joins_with_its_maker() {
         soon(b.net.reach(&a.address())).await.unwrap();
         // With its old secret, over the connection that the invite is redeemed over.
         let joining = b.net.join(vec![a.address()]);
-        let (joined, redeemed) = soon(futures::future::join(joining, b.net.redeem(&invite))).await;
-        assert_eq!(joined, Err(JoinError::Refused));
-        assert_eq!(redeemed.unwrap().secret, a.admission.borrow().secret);
+        let redeeming = async {
+            let secret = b.net.redeem(&invite).await.unwrap().secret;
+            b.admit(|admission| admission.secret = secret);
+        };
+        let (joined, ()) = soon(futures::future::join(joining, redeeming)).await;
+        assert!(matches!(joined, Ok(_) | Err(JoinError::Refused)), "{joined:?}");
+        assert_eq!(b.admission.borrow().secret, a.admission.borrow().secret);
     }
+}
+
+#[tokio::test]
+async fn who_invited_finds_the_newcomer_ready_for_it() {
+    let mut a = Setup::new().start().await;
+    let mut b = Setup::new().start().await;
+    let invite = Invite::new(a.peer_id, &a.addresses(), u64::MAX).unwrap();
+    a.invites.add(&invite);
+    let secret = soon(b.net.redeem(&invite)).await.unwrap().secret;
+    tokio::time::sleep(SOON).await;
+    assert!(a.members.borrow().is_empty(), "the newcomer is still writing the secret down");
+    b.admit(|admission| admission.secret = secret);
+    a.until_members(1).await;
+    stream(&a, &mut b).await;
 }
 
 #[tokio::test]

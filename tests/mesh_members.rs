@@ -41,7 +41,7 @@ fn knows(node: &Node, others: &[&str]) -> Outcome {
         last.sort();
         (last == others).then_some(())
     })
-    .map_err(|error| format!("{error}, but {last:?}").into())
+    .map_err(|error| format!("{error}, but {last:?}; its log:\n{}", node.home().log()).into())
 }
 
 /// Calls the echo of `node`'s server through `through`.
@@ -114,7 +114,10 @@ fn restarts_of_one_and_of_all_bring_them_together_again() -> Outcome {
     assert_eq!((&away["state"], &away["connected"]), (&json!("away"), &json!(false)));
     let a = home.up()?;
     let back = || (members(&b).ok()?.len() == 2 && has(&b, "node-a__box__echo")).then_some(());
-    wait_within(RETURN_TIME * BUSY, "the first is back", back)?;
+    wait_within(RETURN_TIME * BUSY, "the first is back", back).map_err(|error| {
+        let listed = told(&b, &["peer", "list"]);
+        format!("{error}; {listed:?}; its log:\n{}\nits:\n{}", b.home().log(), a.home().log())
+    })?;
 
     let homes = [a.home().clone(), b.home().clone(), c.home().clone()];
     for node in [a, b, c] {

@@ -139,16 +139,15 @@ fn a_ban_cuts_a_node_off_at_once_and_trust_brings_it_back() -> Outcome {
     knows(&a, &[])?;
     knows(&b, &[])?;
     wait_for("its tools are gone", || (!has(&a, "node-b__box__echo")).then_some(()))?;
-    let id = told(&b, &["status"])?["peer_id"].as_str().ok_or("no PeerId")?.to_owned();
-    let banned = peer(&a, &id)?;
+    let banned = peer(&a, "node-b")?;
     assert_eq!((&banned["state"], &banned["last_error"]), (&json!("banned"), &json!("sold")));
     assert!(told(&b, &["peer", "join", &invite(&a, &[])?, "--leave"]).is_err());
 
     let home = a.home().clone();
     a.kill()?;
     let a = home.up()?;
-    assert_eq!(peer(&a, &id)?["state"], "banned", "a restart does not forget it");
-    told(&a, &["peer", "trust", &id])?;
+    assert_eq!(peer(&a, "node-b")?["state"], "banned", "a restart does not forget it");
+    told(&a, &["peer", "trust", "node-b"])?;
     told(&b, &["peer", "join", &invite(&a, &[])?, "--leave"])?;
     knows(&a, &["node-b"])?;
     knows(&b, &["node-a"])

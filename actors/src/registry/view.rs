@@ -35,6 +35,8 @@ pub struct NodeView {
 pub struct Banned {
     /// Who.
     pub peer_id: Arc<str>,
+    /// What it was called here; its PeerId if it was not known.
+    pub name: Arc<str>,
     /// Why, in an operator's words.
     pub reason: String,
     /// Since when, in seconds since 1970.
@@ -69,6 +71,7 @@ impl Overview {
         let nodes = machine.nodes().filter_map(|state| view(state, members));
         let banned = machine.records().bans.iter().map(|(id, ban)| Banned {
             peer_id: id.clone(),
+            name: ban.name.clone(),
             reason: ban.reason.clone(),
             since: ban.since,
         });

@@ -241,7 +241,7 @@ fn banned<'a>(
         && arguments.capability.is_none()
         && arguments.status.is_none_or(|status| status == Status::Banned);
     overview.banned.iter().filter(move |_| wanted).map(|banned| Peer {
-        name: banned.peer_id.clone(),
+        name: banned.name.clone(),
         peer_id: banned.peer_id.clone(),
         connected: false,
         addresses: Vec::new(),

@@ -404,12 +404,14 @@ impl Machine {
         if bans.len() >= limits::MESH_BANS && !bans.contains_key(&id) {
             return Err(Refused::Full { what: "bans", limit: limits::MESH_BANS });
         }
+        let alias = self.records.nodes.get(&id).map(|record| &record.alias);
+        let name = alias.or(bans.get(&id).map(|ban| &ban.name)).unwrap_or(&id).clone();
         self.forget(&id);
         self.candidates.remove(&id);
         if self.records.trusted.contains_key(&id) {
             self.put(Write::Trusted(id.clone(), None));
         }
-        self.put(Write::Ban(id, Some(Ban { reason, since: now.unix })));
+        self.put(Write::Ban(id, Some(Ban { name, reason, since: now.unix })));
         Ok(())
     }
 }

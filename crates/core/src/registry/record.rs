@@ -24,6 +24,8 @@ pub struct NodeRecord {
 /// A PeerId that must not come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {
+    /// What it was called here, by which an operator may name it; its PeerId if it was not known.
+    pub name: Arc<str>,
     /// Why, in an operator's words.
     pub reason: String,
     /// Since when, in seconds since 1970.

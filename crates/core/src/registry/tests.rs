@@ -196,6 +196,7 @@ fn a_ban_forgets_the_node_and_wins_until_it_is_trusted() {
     assert_eq!(dials(&machine.apply(at(3), found("a", true))), Vec::<&Target>::new());
     let connect = machine.apply(at(4), Input::Connect(id("peer-a")));
     assert_eq!(connect.refused, Some(Refused::Banned(id("peer-a"))));
+    assert_eq!(machine.find("a"), Some(&id("peer-a")), "by the name that it had");
     machine.apply(at(5), Input::Trust(id("peer-a")));
     assert_eq!(machine.kept_out().count(), 0);
     assert_eq!(dials(&machine.apply(at(6), found("a", true))), [&peer("a")]);

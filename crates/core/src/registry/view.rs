@@ -67,12 +67,15 @@ impl Machine {
         self.records.bans.keys().chain(&self.apart)
     }
 
-    /// Returns the PeerId of the known or banned node that `text` names by alias or PeerId.
+    /// Returns the PeerId of the known or banned node that `text` names by alias or PeerId. A known
+    /// node goes before a banned one that was called the same.
     pub fn find(&self, text: &str) -> Option<&Id> {
-        let by_alias = self.records.nodes.iter().find(|(_, record)| *record.alias == *text);
-        let by_id = || self.records.nodes.get_key_value(text).map(|(id, _)| id);
-        let banned = || self.records.bans.get_key_value(text).map(|(id, _)| id);
-        by_alias.map(|(id, _)| id).or_else(by_id).or_else(banned)
+        let Records { nodes, bans, .. } = &self.records;
+        let known = || nodes.iter().find(|(_, record)| *record.alias == *text).map(|(id, _)| id);
+        let banned = || bans.iter().find(|(_, ban)| *ban.name == *text).map(|(id, _)| id);
+        let by_id = || nodes.get_key_value(text).map(|(id, _)| id);
+        let banned_by_id = || bans.get_key_value(text).map(|(id, _)| id);
+        known().or_else(by_id).or_else(banned).or_else(banned_by_id)
     }
 
     /// Says what joining by the invitation `invite` of the node `id` takes. With `leave` it may

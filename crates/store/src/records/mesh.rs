@@ -16,8 +16,8 @@ pub(super) fn load_registry(records: &dyn Records) -> Result<registry::Records, 
     each(records, Kind::Known, |id, body: KnownBody| {
         state.nodes.insert(id.into(), body.record());
     })?;
-    each(records, Kind::Ban, |id, BanBody { reason, since }| {
-        state.bans.insert(id.into(), Ban { reason, since });
+    each(records, Kind::Ban, |id, BanBody { name, reason, since }| {
+        state.bans.insert(id.into(), Ban { name: name.into(), reason, since });
     })?;
     each(records, Kind::Trusted, |id, TrustedBody { since }| {
         state.trusted.insert(id.into(), since);
@@ -45,8 +45,9 @@ pub(super) fn load_invites(records: &dyn Records) -> Result<BTreeMap<String, Inv
 pub fn keep_registry(change: &registry::Write) -> Result<Write, CodecError> {
     match change {
         registry::Write::Node(id, Some(record)) => put(Kind::Known, id, &KnownBody::of(record)),
-        registry::Write::Ban(id, Some(Ban { reason, since })) => {
-            put(Kind::Ban, id, &BanBody { reason: reason.clone(), since: *since })
+        registry::Write::Ban(id, Some(Ban { name, reason, since })) => {
+            let (name, reason) = (name.to_string(), reason.clone());
+            put(Kind::Ban, id, &BanBody { name, reason, since: *since })
         }
         registry::Write::Trusted(id, Some(since)) => {
             put(Kind::Trusted, id, &TrustedBody { since: *since })
@@ -114,6 +115,7 @@ impl KnownBody {
 
 #[derive(Debug, PartialEq, Encode, Decode)]
 struct BanBody {
+    name: String,
     reason: String,
     since: u64,
 }

@@ -41,7 +41,7 @@ fn known() -> NodeRecord {
 }
 
 fn ban() -> Ban {
-    Ban { reason: "lost laptop".to_owned(), since: 1_790_000_001 }
+    Ban { name: "ada".into(), reason: "lost laptop".to_owned(), since: 1_790_000_001 }
 }
 
 fn invite() -> Invite {

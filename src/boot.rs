@@ -1,10 +1,10 @@
 //! Boot order and stop order of a node. Wiring only: who is made from what, and who goes first.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read, Write},
+    fs,
+    io::{self, Read},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,7 +25,7 @@ use toolmesh_actors::{
     tools::{CatalogueTools, CompatTools, GroupHandle, NodeFacts, OperatorTools, PeerTools},
 };
 use toolmesh_core::{limits, link::State};
-use toolmesh_net::{Identity, IdentityError, Invite, SecretError};
+use toolmesh_net::{Identity, IdentityError, Invite, SecretError, write_private};
 use toolmesh_store::{Durability, Options, Recovery, Store};
 
 use crate::{
@@ -338,19 +338,6 @@ fn operator_token(path: &Path) -> io::Result<String> {
 /// Writes where the node is, for the command line to find it.
 pub(crate) fn write_node_file(path: &Path, facts: &NodeFacts) -> io::Result<()> {
     write_private(path, &serde_json::to_vec(facts)?)
-}
-
-/// Writes a file that only its owner can read, whole or not at all.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
 }
 
 /// Waits a moment until no upstream is in its first start any more, and its tools are listed.

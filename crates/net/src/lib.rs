@@ -47,7 +47,7 @@ pub use join::{Invite, InviteError, Invites, MeshSecret, SecretError};
 pub use libp2p::PeerId;
 pub use membership::{Admission, Member, Members, Mode};
 pub use peers::PeerView;
-pub use private_file::PrivateFileError;
+pub use private_file::{PrivateFileError, write_private};
 pub use status::Status;
 pub use streams::{Caller, Inbound, MeshStream, Standing};
 pub use swarm::{Options, Published, StartError, start};

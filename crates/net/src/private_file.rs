@@ -95,10 +95,16 @@ fn read_bounded(file: File) -> io::Result<Vec<u8>> {
 /// # Errors
 /// [`PrivateFileError::Io`]; safe to retry.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
-    replace(path, bytes).map_err(|source| PrivateFileError::Io { path: path.to_owned(), source })
+    write_private(path, bytes)
+        .map_err(|source| PrivateFileError::Io { path: path.to_owned(), source })
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes `bytes` to a file that only its owner can read (0600), whole or not at all, and on disk
+/// before this returns.
+///
+/// # Errors
+/// The directory cannot be written to; safe to retry.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Written beside and renamed, so that a crash leaves no half of it.
     let beside = path.with_extension("new");
     match fs::remove_file(&beside) {

@@ -37,7 +37,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[upstream.a]\npeer = \"/ip4/192.0.2.7/tcp/9710\"\nshare = true",
-        "3:9: upstream.a.share: a peer's tools are its own to share; members reach it themselves",
+        "3:1: upstream.a.share: a peer's tools are its own to share; members reach it themselves",
     ),
 ];
 

@@ -58,13 +58,12 @@ fn away(view: &View, asked: &Asked<'_>) -> Option<CallError> {
     };
     let nodes = view.nodes();
     let node = nodes.get(alias)?;
-    let listed = || view.lists(&Runtime::Peer(alias.into()));
     let detail = match (&node.last_error, node.connected) {
         // Looked up a moment too early: the list came in between.
         (_, true) if view.catalogue().get(asked.who, asked.name).is_some() => {
             format!("node {alias} has listed its tools at this moment")
         }
-        (_, true) if listed() => return None,
+        (_, true) if view.lists(&Runtime::Peer(alias.into())) => return None,
         (_, true) => format!("node {alias} is connected and did not list its tools yet"),
         (Some(error), false) => format!("node {alias} is not connected: {error}"),
         (None, false) => format!("node {alias} is not connected"),

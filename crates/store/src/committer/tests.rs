@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{CommitError, Committer, CommitterOptions, Work};
 use crate::lane::LaneLimits;
 use crate::limits::BATCH_JOBS;
-use crate::record::{Durability, Records, RecordsError, Visit, Write};
+use crate::record::{Durability, Order, Records, RecordsError, Visit, Write};
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -32,12 +32,22 @@ impl Records for Gated {
         Ok(None)
     }
 
-    fn scan(&self, _: &[u8], _: &mut Visit<'_>) -> Result<(), RecordsError> {
+    fn scan_from(
+        &self,
+        _: &[u8],
+        _: Option<&[u8]>,
+        _: Order,
+        _: &mut Visit<'_>,
+    ) -> Result<(), RecordsError> {
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), RecordsError> {
         Ok(())
     }
 
     #[expect(clippy::panic, reason = "a backend that panics is what is tested")]
-    fn commit(&self, writes: &[Write], _: Durability) -> Result<(), RecordsError> {
+    fn apply(&self, writes: &[Write]) -> Result<(), RecordsError> {
         let keys = writes.iter().map(|write| write.key()[0]).collect();
         let gone = |()| RecordsError::Damaged("the test is over".to_owned());
         self.started

@@ -225,7 +225,7 @@ impl fmt::Display for Report {
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
             let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let range = format!("({} to {})", short(least), short(most));
-            write!(f, "{name:<52} {:>9} {unit:<4}", short(*median))?;
+            write!(f, "{name:<56} {:>9} {unit:<4}", short(*median))?;
             match demand {
                 None => writeln!(f, "{range}")?,
                 Some(demand) => writeln!(f, "{range:<18} {demand}")?,

@@ -10,10 +10,13 @@ use crate::{
 /// Judges what was measured.
 pub(super) fn figures(measured: &Measured) -> Vec<Figure> {
     let mut all = of_rounds(&measured.rounds);
-    for backlog in &measured.backlogs {
-        all.extend(of_backlog(backlog));
-    }
-    if let (Some(few), Some(many)) = (measured.backlogs.first(), measured.backlogs.last()) {
+    all.extend(of_backlogs(&measured.backlogs));
+    all
+}
+
+fn of_backlogs(backlogs: &[Backlog]) -> Vec<Figure> {
+    let mut all: Vec<_> = backlogs.iter().flat_map(of_backlog).collect();
+    if let (Some(few), Some(many)) = (backlogs.first(), backlogs.last()) {
         let name = |what: &str| format!("queue (d) {what}, {} : {FEW} waiting", many.tasks);
         let ratio = |value: fn(&Cycle) -> f64| {
             let pairs = many.cycles.iter().zip(&few.cycles);
@@ -139,8 +142,8 @@ mod tests {
         }
     }
 
-    fn demands(measured: &Measured) -> Vec<(String, bool, Option<bool>)> {
-        let demanded = figures(measured).into_iter().filter_map(|figure| {
+    fn demands(figures: Vec<Figure>) -> Vec<(String, bool, Option<bool>)> {
+        let demanded = figures.into_iter().filter_map(|figure| {
             let demand = figure.demand?;
             Some((figure.name, demand.floor_holds, demand.aim_reached))
         });
@@ -158,20 +161,18 @@ mod tests {
             result: load(8),
             results: load(8),
         };
-        let demands = demands(&Measured { rounds: vec![round], backlogs: vec![] });
+        let demands = demands(figures(&Measured { rounds: vec![round], backlogs: vec![] }));
         let held: Vec<_> = demands.iter().map(|(_, floor, aim)| (*floor, *aim)).collect();
         assert_eq!(held, [(false, Some(false)), (true, Some(true)), (true, Some(true))]);
     }
 
     #[test]
     fn what_a_million_takes_is_demanded_of_a_million_alone() {
-        let backlogs = vec![backlog(FEW, 1), backlog(MANY, 2)];
-        let whole = demands(&Measured { rounds: vec![], backlogs });
+        let whole = demands(of_backlogs(&[backlog(FEW, 1), backlog(MANY, 2)]));
         let held: Vec<_> = whole.iter().map(|(_, floor, aim)| (*floor, *aim)).collect();
         let expected = [(false, false), (true, true), (true, false), (true, false)];
         assert_eq!(held, expected.map(|(floor, aim)| (floor, Some(aim))));
-        let backlogs = vec![backlog(FEW, 1), backlog(50_000, 2)];
-        let fewer = demands(&Measured { rounds: vec![], backlogs });
+        let fewer = demands(of_backlogs(&[backlog(FEW, 1), backlog(50_000, 2)]));
         assert_eq!(fewer.len(), 1, "the claims are compared whatever waits");
         assert!(fewer[0].0.contains("50000 : 1000"));
     }

@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod kit;
 pub mod link;
 mod outbox;
+pub mod queue;
 pub mod registry;
 pub mod router;
 pub mod store;

@@ -457,6 +457,13 @@ pub const QUEUE_POSITION_LOOK: usize = 1_000;
 /// Last lines of a task's log that are kept; earlier ones are dropped.
 pub const QUEUE_LOG_LINES: usize = 200;
 
+/// Messages inside the queue at once: as many as requests of clients and of members may be under
+/// way. Beyond it one is refused (`busy`). Claims and questions that wait do not count.
+pub const QUEUE_DOOR: usize = 2_048;
+
+/// News of tasks that wait for a slow reader, who then misses some and asks again.
+pub const QUEUE_NEWS: usize = 1_024;
+
 /// Bytes of a reason or error that are kept with a task's state; the whole is with its result.
 pub const QUEUE_REASON_BYTES: usize = 512;
 

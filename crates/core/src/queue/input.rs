@@ -6,7 +6,7 @@ use super::{
     id::{Fence, OwnerPrefix, TaskId},
     record::{Failure, LogLine, State, Write},
     refusal::Refusal,
-    spec::{Spec, Submitter},
+    spec::{Spec, Submitter, content_digest},
     view::{Position, TaskView},
 };
 use crate::limits;
@@ -144,6 +144,22 @@ pub enum Outcome {
     },
     /// It was given up, as was asked.
     Cancelled,
+}
+
+impl Outcome {
+    /// The digest by which telling the same again is known; never 0.
+    pub fn digest(&self) -> u64 {
+        let digest = match self {
+            Self::Completed(result) => content_digest("completed", "", result),
+            Self::Failed { failure, result, ran, again } => content_digest(
+                &format!("failed {ran:?} {again} {}", failure.kind),
+                &failure.message,
+                result.as_deref().unwrap_or_default(),
+            ),
+            Self::Cancelled => content_digest("cancelled", "", ""),
+        };
+        digest.max(1)
+    }
 }
 
 /// What is changed of a task by its submitter; `None` leaves it.

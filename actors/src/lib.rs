@@ -11,6 +11,7 @@ pub mod link;
 mod outbox;
 pub mod registry;
 pub mod router;
+pub mod secret;
 pub mod store;
 pub mod swarm;
 pub mod tools;

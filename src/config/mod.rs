@@ -9,6 +9,8 @@
 
 mod check;
 mod check_mesh;
+mod check_program;
+mod check_queue;
 mod check_upstream;
 mod checked;
 mod command;
@@ -18,6 +20,7 @@ mod keys;
 mod layers;
 mod problem;
 mod raw;
+mod raw_queue;
 mod show;
 mod value;
 

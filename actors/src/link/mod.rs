@@ -25,7 +25,6 @@ mod mcp;
 mod mesh;
 mod python;
 mod resume;
-mod secret;
 mod session;
 mod stdio;
 mod tap;
@@ -34,10 +33,10 @@ pub(crate) mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
+use crate::secret::Secret;
 pub use guard::Guard;
 pub use handle::{Call, LinkHandle, Offered, Status};
 pub use mesh::{ByteStream, Mesh, Streams};
-pub use secret::{EnvReference, FileReference, Secret, SecretError};
 use toolmesh_core::link::Policy;
 pub use toolmesh_net::dialect::PythonDialect;
 use toolmesh_net::{PeerAddress, PeerId};

@@ -29,9 +29,9 @@ use toolmesh_core::limits;
 
 use super::{
     Endpoint, Guard,
-    secret::resolved,
     tap::{Slot, Tap},
 };
+use crate::secret::resolved;
 
 /// Time for what is left in a dead child's pipes.
 const PIPE_REST: Duration = Duration::from_millis(250);

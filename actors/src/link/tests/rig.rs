@@ -18,9 +18,12 @@ use toolmesh_core::{
 };
 
 use super::super::{
-    Call, Config, Endpoint, Guard, LinkHandle, Memory, Protocol, Secret, Status, Surroundings,
+    Call, Config, Endpoint, Guard, LinkHandle, Memory, Protocol, Status, Surroundings,
 };
-use crate::kit::{Clock, Fault, Supervisor};
+use crate::{
+    kit::{Clock, Fault, Supervisor},
+    secret::Secret,
+};
 
 /// How long anything here may take before it counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);

@@ -13,6 +13,7 @@ use super::checked::Stdio;
 const INHERITED: [&str; 5] = ["PATH", "HOME", "USER", "LANG", "TMPDIR"];
 
 /// What is given of a program.
+#[derive(Clone, Copy)]
 pub(super) struct Given<'a> {
     /// Its name or path.
     pub(super) program: &'a str,

@@ -89,6 +89,8 @@ pub(crate) enum Command {
     /// Become a program once the node says so on stdin
     #[command(name = "__exec", hide = true)]
     Exec {
+        /// Begins the line that says why it cannot
+        mark: String,
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<std::ffi::OsString>,

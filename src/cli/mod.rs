@@ -44,7 +44,7 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match command {
         Command::Up(args) => return crate::up::run(&args),
         Command::Guard => return crate::guard::run(),
-        Command::Exec { command } => return crate::guard::exec(&command),
+        Command::Exec { mark, command } => return crate::guard::exec(&mark, &command),
         Command::Config { file, command } => return config(common, file, command),
         Command::Stdio(args) => blocking(stdio::run(&common, &args)),
         Command::Status => blocking(status::status(&common)),

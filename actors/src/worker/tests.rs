@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
 
-use super::{Command, CommandError, Failure, run};
+use super::command::{Command, CommandError, Failure, run};
 use crate::{
     child::Program,
     secret::{EnvReference, Secret},

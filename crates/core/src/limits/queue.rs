@@ -205,9 +205,9 @@ pub const COMMAND_OUTPUT_BYTES_MIN: usize = QUEUE_BYTES_MIN;
 /// mostly dropped, which costs time only; beyond it the process group is killed and the task fails.
 pub const COMMAND_STDERR_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Lines of a command's stderr that become logs of its task. Beyond it the log says that the rest
-/// is left out; the last ones ([`super::STDERR_LINES`]) are in the error, should it fail.
-pub const COMMAND_LOG_LINES: usize = 1_000;
+/// Lines of a command's stderr that become logs of its task: one a second for most of three hours.
+/// Beyond it the log says that the rest is left out; the last ones ([`super::STDERR_LINES`]) are in the error, should it fail.
+pub const COMMAND_LOG_LINES: usize = 10_000;
 
 /// Characters of a command's name in the configuration; longer is refused.
 pub const COMMAND_NAME_CHARS: usize = 32;

@@ -174,6 +174,10 @@ impl Machine {
     }
 
     pub(super) fn claim(&mut self, now: Now, claim: Claim) -> Result<Reply, Refusal> {
+        // What came due in this step is for who waited before.
+        if self.ready {
+            self.serve(now);
+        }
         if self.workers.claims(&claim, now.ms).is_none() {
             return Err(Refusal::TooManyWorkers);
         }
@@ -262,6 +266,7 @@ impl Machine {
         task.since = now.ms;
         task.attempts = task.attempts.saturating_add(1);
         task.fence = fence.0;
+        task.outcome = 0;
         let record = LeaseRecord {
             worker: claim.worker.clone(),
             principal: claim.principal.clone(),
@@ -269,14 +274,15 @@ impl Machine {
             lease_ms: claim.lease_ms,
         };
         let expires = now.ms.saturating_add(claim.lease_ms);
-        task.more_mut().lease = Some(Lease { record, expires, started: now.ms });
+        let timeout_ms = task.timeout_ms();
+        task.more_mut().lease = Some(Lease { record, expires, started: now.ms, timeout_ms });
         let grant = Grant {
             id: task.id,
             fence,
             lease_ms: claim.lease_ms,
             attempt: task.attempts,
             max_attempts: task.max_attempts,
-            timeout_ms: task.timeout_ms(),
+            timeout_ms,
             on_lost: task.on_lost,
         };
         self.turns.take(task.submitter);

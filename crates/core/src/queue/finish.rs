@@ -115,6 +115,7 @@ impl Machine {
         let dead = match (may_repeat && again, task.has_attempts_left()) {
             (true, true) => {
                 let wait = task.retry().wait_ms(task.attempts.into(), now.share());
+                self.counts.retried_total += 1;
                 return self.requeue(slot, now.ms.saturating_add(wait), Some(failure), now);
             }
             (true, false) => Dead::Exhausted,
@@ -133,7 +134,6 @@ impl Machine {
         failure: Option<Failure>,
         now: Now,
     ) {
-        self.counts.retried_total += u64::from(failure.is_some());
         let Some(task) = self.tasks.get_mut(slot as usize) else { return };
         let id = task.id;
         task.state = State::Queued;
@@ -193,12 +193,6 @@ impl Machine {
         self.keep_state(slot);
         self.out.sync = true;
         self.out.events.push(Event::Ended(id));
-        if self.ended.len() > self.config.finished {
-            let first = self.ended.done.first().or(self.ended.dead.first()).copied();
-            if let Some((_, slot)) = first {
-                self.forget(slot);
-            }
-        }
     }
 
     fn count_end(&mut self, state: State) {
@@ -299,7 +293,10 @@ impl Machine {
             }
             let failure = failure(kind, message);
             let dead = match (task.on_lost, task.has_attempts_left()) {
-                (OnLost::Retry, true) => return self.requeue(slot, 0, Some(failure), now),
+                (OnLost::Retry, true) => {
+                    self.counts.retried_total += 1;
+                    return self.requeue(slot, 0, Some(failure), now);
+                }
                 (OnLost::Retry, false) => Dead::Exhausted,
                 (OnLost::Fail, _) => Dead::OutcomeUnknown,
             };
@@ -375,10 +372,21 @@ impl Machine {
                 }
             }
         }
+        self.forget_old(now);
+    }
+
+    /// Forgets ended tasks whose time is over, and those that are too many: what ended first goes
+    /// first. A bounded part of it.
+    pub(super) fn forget_old(&mut self, now: Now) {
         for _ in 0..limits::QUEUE_DUE_AT_ONCE {
             let done = first_before(&self.ended.done, now.ms, self.config.retention_ms);
             let dead = first_before(&self.ended.dead, now.ms, self.config.dead_retention_ms);
-            let Some(slot) = done.or(dead) else { break };
+            let beyond = || {
+                let firsts = [self.ended.done.first(), self.ended.dead.first()];
+                let first = firsts.into_iter().flatten().min().map(|(_, slot)| *slot);
+                first.filter(|_| self.ended.len() > self.config.finished)
+            };
+            let Some(slot) = done.or(dead).or_else(beyond) else { break };
             self.forget(slot);
         }
     }
@@ -400,7 +408,7 @@ impl Machine {
                 let Some(lease) = task.lease() else { return };
                 let worker = lease.record.worker.clone();
                 let over =
-                    task.timeout_ms().filter(|time| lease.started.saturating_add(*time) <= now.ms);
+                    lease.timeout_ms.filter(|time| lease.started.saturating_add(*time) <= now.ms);
                 if is_late {
                     if let Some(lease) = self.end_lease(slot) {
                         if let Some(id) = self.task(slot).map(|task| task.id) {
@@ -412,7 +420,8 @@ impl Machine {
                     let message = format!("worker {worker} did not finish within {time} ms");
                     self.lose(slot, "timeout", message, now);
                 } else if lease.expires <= now.ms {
-                    let silent = now.ms.saturating_sub(lease.expires) + lease.record.lease_ms;
+                    let late = now.ms.saturating_sub(lease.expires);
+                    let silent = late.saturating_add(lease.record.lease_ms);
                     let message = format!("worker {worker} was not heard of for {silent} ms");
                     self.lose(slot, "lease_expired", message, now);
                 } else {

@@ -50,6 +50,7 @@ impl Machine {
         if has_more || task.more.is_some() {
             let more = task.more_mut();
             more.timeout_ms = record.timeout_ms;
+            let timeout_ms = record.timeout_ms;
             more.cancel = record.cancel;
             more.failure = record.failure;
             more.asks = record.asks;
@@ -57,6 +58,7 @@ impl Machine {
                 record: record_of,
                 expires: 0,
                 started: record.since,
+                timeout_ms,
             });
             task.tidy();
         }

@@ -8,6 +8,7 @@ use super::{
     input::{Claim, Event, Grant, Granted, Now, Proof, Reply},
     intern::Number,
     machine::{Kind, Machine, slot_of},
+    planted::planted,
     record::{LeaseRecord, LogLine, ProgressRecord, State, TaskRecord, Write},
     refusal::Refusal,
     spec::{OnLost, RetryPolicy, Spec, Submitter, is_run_by_nodes},
@@ -259,12 +260,15 @@ impl Machine {
     }
 
     fn lease(&mut self, now: Now, claim: &Claim, slot: Slot) -> Option<Grant> {
-        self.dequeue(slot);
+        if !planted!(self, DoubleGrant) {
+            self.dequeue(slot);
+        }
         let fence = self.next_fence();
         let task = self.tasks.get_mut(slot as usize)?;
         task.state = State::Running;
         task.since = now.ms;
-        task.attempts = task.attempts.saturating_add(1);
+        task.attempts =
+            task.attempts.saturating_add(u16::from(!planted!(self, AttemptsNotCounted)));
         task.fence = fence.0;
         task.outcome = 0;
         let record = LeaseRecord {
@@ -295,7 +299,7 @@ impl Machine {
             worker.running += 1;
         }
         // A start that must not be repeated is known after a loss of power too.
-        self.out.sync |= grant.on_lost == OnLost::Fail;
+        self.out.sync |= grant.on_lost == OnLost::Fail && !planted!(self, StartNotSynced);
         self.keep_state(slot);
         self.set_timer(slot, now.ms);
         Some(grant)
@@ -309,7 +313,7 @@ impl Machine {
         let LeaseRecord { worker, principal, fence, .. } = &lease.record;
         let is_it = *worker == proof.worker
             && *principal == proof.principal
-            && *fence == proof.fence
+            && (*fence == proof.fence || planted!(self, NoFenceCheck))
             && lease.expires > now.ms;
         if is_it { Ok(slot) } else { Err(stale()) }
     }
@@ -332,7 +336,7 @@ impl Machine {
         let draining = self.workers.seen(&key, now.ms).is_some_and(|worker| worker.draining);
         let task = self.tasks.get_mut(slot as usize).ok_or(Refusal::StaleFence(proof.id))?;
         let tells = progress.is_some() || !logs.is_empty();
-        let cancel_requested = task.cancel_requested();
+        let cancel_requested = task.cancel_requested() && !planted!(self, DeafWorker);
         let more = task.more_mut();
         let lease_ms = more.lease.as_mut().map(|lease| {
             lease.expires = now.ms.saturating_add(lease.record.lease_ms);

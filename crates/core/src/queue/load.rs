@@ -4,6 +4,7 @@ use super::{
     id::TaskId,
     input::{Now, Step},
     machine::{Machine, slot_of},
+    planted::planted,
     record::{ProgressRecord, State, StateRecord, TaskRecord},
     task::{Lease, Slot},
     workers::WorkerKey,
@@ -123,6 +124,9 @@ impl Machine {
                     }
                 }
             }
+        }
+        if planted!(self, ForgottenKey) {
+            self.keys.clear();
         }
         for slot in lost {
             self.lose(slot, "lease_expired", NODE_ENDED.to_owned(), now);

@@ -12,6 +12,7 @@ use super::{
     id::{Fence, TaskId},
     input::{Config, Event, Granted, Input, Now, Reply, Step, Ticket},
     intern::{Interned, Number},
+    planted::planted,
     record::{State, Write},
     refusal::Refusal,
     task::{Slot, Task},
@@ -203,6 +204,7 @@ impl Machine {
 
     pub(super) fn step(&mut self, now: Now, reply: Result<Reply, Refusal>) -> Step {
         let Out { writes, sync, grants, events } = std::mem::take(&mut self.out);
+        let sync = sync && !planted!(self, AnswerBeforeCommit);
         Step { writes, sync, reply, grants, events, wake_at: self.wake_at(now) }
     }
 
@@ -248,7 +250,8 @@ impl Machine {
 
     pub(super) fn next_fence(&mut self) -> Fence {
         self.leases = self.leases.wrapping_add(1);
-        Fence::new(self.config.epoch, self.leases)
+        let epoch = if planted!(self, FenceRepeats) { 1 } else { self.config.epoch };
+        Fence::new(epoch, self.leases)
     }
 
     /// Puts a queued task where it belongs at this time: in line, or among those that wait for

@@ -23,10 +23,39 @@ pub(crate) enum Kind {
     Invite = 8,
 }
 
+impl Kind {
+    /// Every kind, in the order of their keys.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Node,
+        Self::Token,
+        Self::Protocol,
+        Self::Known,
+        Self::Ban,
+        Self::Trusted,
+        Self::Redeemed,
+        Self::Invite,
+    ];
+
+    /// Returns the kind that `key` belongs to and the rest of the key, or `None` if this program
+    /// knows no such kind.
+    pub(crate) fn of(key: &[u8]) -> Option<(Self, &[u8])> {
+        let (first, id) = key.split_first()?;
+        Self::ALL.into_iter().find(|kind| *kind as u8 == *first).map(|kind| (kind, id))
+    }
+}
+
 /// Returns the key of the record of `kind` called `id`.
 pub(crate) fn key(kind: Kind, id: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + id.len());
     key.push(kind as u8);
     key.extend(id.as_bytes());
     key
+}
+
+/// Returns what a record is called in errors: its kind and the rest of its key.
+pub(crate) fn describe(key: &[u8]) -> String {
+    match Kind::of(key) {
+        Some((kind, id)) => format!("{kind:?} \"{}\"", id.escape_ascii()),
+        None => format!("an unknown kind \"{}\"", key.escape_ascii()),
+    }
 }

@@ -3,13 +3,13 @@
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
-use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock;
-use crate::record::{Records, RecordsError};
+use crate::load::{Load, LoadError};
+use crate::record::RecordsError;
 use crate::sled::SledRecords;
 
 /// Time to wait for a lock: a node that is just ending has it still, and so for a moment has any
@@ -52,6 +52,10 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// A record is whole and cannot be loaded: a newer program wrote it, or ours has a defect.
+    /// Nothing was moved or deleted.
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 /// What was found at start.
@@ -77,11 +81,11 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// Opens the records in `directory`, making it if needed.
-pub(crate) fn open(
+/// Opens the records in `directory`, making it if needed, and loads what they say.
+pub(crate) fn open<L: Load>(
     directory: &Path,
     cache_bytes: u64,
-) -> Result<(Lock, SledRecords, Recovery), OpenError> {
+) -> Result<(Lock, SledRecords, Recovery, L), OpenError> {
     let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
     prepare(directory).map_err(fail)?;
     check_owner(directory)?;
@@ -91,11 +95,12 @@ pub(crate) fn open(
     let lock = lock(directory)?;
     remove_torn_files(directory).map_err(fail)?;
     let reason = match open_guarded(directory, cache_bytes) {
-        Ok(records) => return Ok((lock, records, Recovery::Clean)),
-        Err(RecordsError::Io(error)) => {
+        Ok((records, state)) => return Ok((lock, records, Recovery::Clean, state)),
+        Err(LoadError::Records(RecordsError::Io(error))) => {
             return Err(fail(io::Error::new(error.kind(), error)));
         }
-        Err(RecordsError::Damaged(reason)) => reason,
+        Err(LoadError::Records(RecordsError::Damaged(reason))) => reason,
+        Err(error) => return Err(error.into()),
     };
     let to = move_aside(directory).map_err(fail)?;
     tracing::error!(
@@ -103,9 +108,9 @@ pub(crate) fn open(
         "stored data is damaged: it was moved aside and the node starts with nothing"
     );
     prepare(directory).map_err(fail)?;
-    let records =
+    let (records, state) =
         open_guarded(directory, cache_bytes).map_err(|error| fail(io::Error::other(error)))?;
-    Ok((lock, records, Recovery::MovedAside { to, reason }))
+    Ok((lock, records, Recovery::MovedAside { to, reason }, state))
 }
 
 /// Makes the directory, for this user only, and syncs the names that were made.
@@ -189,18 +194,23 @@ fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Opens and reads every record on a thread of its own: sled panics on some damaged files.
-fn open_guarded(directory: &Path, cache_bytes: u64) -> Result<SledRecords, RecordsError> {
+/// Opens and loads every record on a thread of its own: sled panics on some damaged files. To
+/// load is to read all there is, so that damage is found now and not when it is in the way.
+fn open_guarded<L: Load>(
+    directory: &Path,
+    cache_bytes: u64,
+) -> Result<(SledRecords, L), LoadError> {
     let directory = directory.to_owned();
     let opening = std::thread::Builder::new().name("store-open".to_owned()).spawn(move || {
         let records = SledRecords::open(&directory, cache_bytes)?;
-        records.scan(&[], &mut |_, _| ControlFlow::Continue(()))?;
-        Ok(records)
-    })?;
+        let state = L::from_records(&records)?;
+        Ok((records, state))
+    });
+    let opening = opening.map_err(RecordsError::from)?;
     opening.join().unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(from_panic(said))
+        Err(from_panic(said).into())
     })
 }
 

@@ -20,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+mod ahead;
 mod chunk;
 mod clock;
 mod codec;

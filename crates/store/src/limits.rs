@@ -39,6 +39,13 @@ pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Page cache of sled in bytes. Its default of 1 GiB is not for a node that idles in 64 MiB.
 pub const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Size of the log in bytes from which it is read ahead while it opens; a smaller one is quick.
+pub(crate) const READ_AHEAD_FROM_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of the log that are read ahead at most: what a queue of a million tasks takes twice. More
+/// would push other programs' files out of the system's cache.
+pub(crate) const READ_AHEAD_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+
 /// Free bytes of the file system under which new work is refused
 /// ([`CommitError::DiskFull`](crate::CommitError::DiskFull)): sled cannot go on after a full disk.
 pub const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::ahead::ReadAhead;
 use crate::clock;
 use crate::load::{Load, LoadError};
 use crate::record::RecordsError;
@@ -202,6 +203,7 @@ fn open_guarded<L: Load>(
 ) -> Result<(SledRecords, L), LoadError> {
     let directory = directory.to_owned();
     let opening = std::thread::Builder::new().name("store-open".to_owned()).spawn(move || {
+        let _reading = ReadAhead::start(&directory.join("db"));
         let records = SledRecords::open(&directory, cache_bytes)?;
         let state = L::from_records(&records)?;
         Ok((records, state))

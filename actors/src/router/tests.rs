@@ -17,9 +17,10 @@ use toolmesh_core::{
 
 use super::{Request, RouterHandle, Settings, Upstream, View};
 use crate::{
+    child::Guard,
     kit::{Clock, Fault, Supervisor},
     link::{
-        Guard, Mesh, Surroundings,
+        Mesh, Surroundings,
         tests::rig::{Notebook, PATIENCE, server, side_file, stdio, times},
     },
 };

@@ -111,7 +111,8 @@ impl Queue {
         let step = self.machine.apply(self.now(), input);
         let Step { writes, sync, reply, grants, events, wake_at } = step;
         self.schedule(wake_at, ctx);
-        let kept: Result<Vec<Vec<Write>>, _> = writes.into_iter().map(records::keep_queue).collect();
+        let kept: Result<Vec<Vec<Write>>, _> =
+            writes.into_iter().map(records::keep_queue).collect();
         let writes = match kept {
             Ok(writes) => writes.concat(),
             Err(error) => {
@@ -147,7 +148,11 @@ impl Queue {
     }
 
     /// Keeps who has to wait for a task; everybody else is returned.
-    fn park(&mut self, asker: Asker, reply: &Result<Reply, toolmesh_core::queue::Refusal>) -> Asker {
+    fn park(
+        &mut self,
+        asker: Asker,
+        reply: &Result<Reply, toolmesh_core::queue::Refusal>,
+    ) -> Asker {
         match asker {
             Asker::Claim(claimer, Some(ticket), grants, _) if *reply == Ok(Reply::Waiting) => {
                 self.waiting.insert(ticket, (claimer, grants));

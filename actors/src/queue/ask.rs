@@ -69,7 +69,12 @@ impl QueueHandle {
     ///
     /// # Errors
     /// See [`QueueError`].
-    pub async fn list(&self, asker: Asker, filter: Filter, limit: usize) -> Result<Page, QueueError> {
+    pub async fn list(
+        &self,
+        asker: Asker,
+        filter: Filter,
+        limit: usize,
+    ) -> Result<Page, QueueError> {
         self.look(move |machine, now| machine.list(&asker, &filter, limit, now)).await
     }
 

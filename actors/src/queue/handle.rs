@@ -237,7 +237,11 @@ impl QueueHandle {
     ///
     /// # Errors
     /// Nothing is claimed; see [`QueueError`].
-    pub async fn claim(&self, mut claim: Claim, wait: Option<Duration>) -> Result<Claimed, QueueError> {
+    pub async fn claim(
+        &self,
+        mut claim: Claim,
+        wait: Option<Duration>,
+    ) -> Result<Claimed, QueueError> {
         let wait = wait.filter(|wait| !wait.is_zero());
         claim.wait = wait.map(|wait| {
             let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
@@ -367,7 +371,12 @@ impl QueueHandle {
     ///
     /// # Errors
     /// It has ended, or is another's; see [`QueueError`].
-    pub async fn update(&self, asker: Asker, id: TaskId, change: Change) -> Result<TaskView, QueueError> {
+    pub async fn update(
+        &self,
+        asker: Asker,
+        id: TaskId,
+        change: Change,
+    ) -> Result<TaskView, QueueError> {
         task(self.apply(Work::New, Input::Update { asker, id, change }).await?)
     }
 

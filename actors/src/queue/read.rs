@@ -1,8 +1,6 @@
 //! Tasks with what is kept of them: what was asked for, and how they ended.
 
-use toolmesh_core::queue::{
-    Asker, Filter, ResultRecord, TaskId, TaskView,
-};
+use toolmesh_core::queue::{Asker, Filter, ResultRecord, TaskId, TaskView};
 use toolmesh_store::records::{self, KeptTask};
 
 use super::{

@@ -43,7 +43,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their keys.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Node,
         Self::Token,
         Self::Protocol,
@@ -52,6 +52,15 @@ impl Kind {
         Self::Trusted,
         Self::Redeemed,
         Self::Invite,
+        Self::Task,
+        Self::TaskState,
+        Self::TaskProgress,
+        Self::TaskResult,
+        Self::TaskTags,
+        Self::TaskMetadata,
+        Self::TaskAnswers,
+        Self::Queue,
+        Self::Epoch,
     ];
 
     /// Returns the kind that `key` belongs to and the rest of the key, or `None` if this program
@@ -75,10 +84,47 @@ pub(crate) fn key_of(kind: Kind, id: &[u8]) -> Vec<u8> {
     key
 }
 
-/// Returns what a record is called in errors: its kind and the rest of its key.
+/// Returns what a record is called in errors: its kind and the rest of its key, in hex where that is
+/// no text.
 pub(crate) fn describe(key: &[u8]) -> String {
-    match Kind::of(key) {
-        Some((kind, id)) => format!("{kind:?} \"{}\"", id.escape_ascii()),
-        None => format!("an unknown kind \"{}\"", key.escape_ascii()),
+    let (kind, id) = match Kind::of(key) {
+        Some((kind, id)) => (format!("{kind:?}"), id),
+        None => ("an unknown kind".to_owned(), key),
+    };
+    if id.is_empty() {
+        return kind;
+    }
+    if id.iter().all(|byte| byte.is_ascii_graphic()) {
+        return format!("{kind} {:?}", String::from_utf8_lossy(id));
+    }
+    let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{kind} {digits}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, describe, key, key_of};
+
+    #[test]
+    fn every_kind_is_found_by_its_key() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of(&key(kind, "id")), Some((kind, &b"id"[..])));
+        }
+        assert_eq!(Kind::of(&[]), None);
+        assert_eq!(Kind::of(&[0]), None);
+        assert_eq!(Kind::of(&[255, 1]), None);
+    }
+
+    #[test]
+    fn a_record_is_named_as_people_know_it() {
+        for (key, name) in [
+            (key(Kind::Node, ""), "Node"),
+            (key(Kind::Token, "t1"), "Token \"t1\""),
+            (key_of(Kind::Task, &[0, 255]), "Task 00ff"),
+            (vec![250, 1], "an unknown kind fa01"),
+            (Vec::new(), "an unknown kind"),
+        ] {
+            assert_eq!(describe(&key), name);
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::load::{Load, LoadError};
 use crate::record::{Records, Write};
 
 pub use mesh::{delete_invite, keep_registry, put_invite};
-pub use queue::{KeptTask, keep_queue, load_queue, next_epoch, read_result, read_task};
+pub use queue::{KeptTask, QueueState, keep_queue, load_queue, next_epoch, read_result, read_task};
 
 /// A bearer token as it is kept: who may do what, and nothing to log in with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +99,8 @@ impl Load for State {
             Kind::Invite => {
                 self.invites.insert(name(), mesh::invite(key, value)?);
             }
+            // The queue's, which has a state of its own.
+            _ => {}
         }
         Ok(())
     }
@@ -143,6 +145,34 @@ pub fn delete_protocol(upstream: &str) -> Write {
 
 fn put<R: Record>(kind: Kind, id: &str, body: &R) -> Result<Write, CodecError> {
     Ok(Write::Put { key: key(kind, id), value: codec::encode(body)? })
+}
+
+/// Checks that the record under `key` can be read by this program, and returns what kind it is.
+pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<Kind, LoadError> {
+    let unknown = || {
+        let source = CodecError::Body("a newer program wrote it, or none of ours".to_owned());
+        LoadError::Record { what: keys::describe(key), source }
+    };
+    let (kind, _) = Kind::of(key).ok_or_else(unknown)?;
+    match kind {
+        Kind::Node => drop(decode::<NodeBody>(key, value)?),
+        Kind::Token => drop(decode::<TokenBody>(key, value)?),
+        Kind::Protocol => drop(decode::<ProtocolBody>(key, value)?),
+        Kind::Known | Kind::Ban | Kind::Trusted | Kind::Redeemed => {
+            mesh::take_registry(&mut registry::Records::default(), kind, key, value)?;
+        }
+        Kind::Invite => drop(mesh::invite(key, value)?),
+        Kind::Task
+        | Kind::TaskState
+        | Kind::TaskProgress
+        | Kind::TaskResult
+        | Kind::TaskTags
+        | Kind::TaskMetadata
+        | Kind::TaskAnswers
+        | Kind::Queue
+        | Kind::Epoch => queue::check(kind, key, value)?,
+    }
+    Ok(kind)
 }
 
 /// Reads the body of the record under `key`, naming the record if that cannot be done.

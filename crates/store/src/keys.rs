@@ -63,6 +63,29 @@ impl Kind {
         Self::Epoch,
     ];
 
+    /// Returns what people and exported files call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Token => "token",
+            Self::Protocol => "protocol",
+            Self::Known => "known",
+            Self::Ban => "ban",
+            Self::Trusted => "trusted",
+            Self::Redeemed => "redeemed",
+            Self::Invite => "invite",
+            Self::Task => "task",
+            Self::TaskState => "task_state",
+            Self::TaskProgress => "task_progress",
+            Self::TaskResult => "task_result",
+            Self::TaskTags => "task_tags",
+            Self::TaskMetadata => "task_metadata",
+            Self::TaskAnswers => "task_answers",
+            Self::Queue => "queue",
+            Self::Epoch => "epoch",
+        }
+    }
+
     /// Returns the kind that `key` belongs to and the rest of the key, or `None` if this program
     /// knows no such kind.
     pub(crate) fn of(key: &[u8]) -> Option<(Self, &[u8])> {
@@ -88,11 +111,11 @@ pub(crate) fn key_of(kind: Kind, id: &[u8]) -> Vec<u8> {
 /// no text.
 pub(crate) fn describe(key: &[u8]) -> String {
     let (kind, id) = match Kind::of(key) {
-        Some((kind, id)) => (format!("{kind:?}"), id),
-        None => ("an unknown kind".to_owned(), key),
+        Some((kind, id)) => (kind.name(), id),
+        None => ("an unknown kind", key),
     };
     if id.is_empty() {
-        return kind;
+        return kind.to_owned();
     }
     if id.iter().all(|byte| byte.is_ascii_graphic()) {
         return format!("{kind} {:?}", String::from_utf8_lossy(id));
@@ -118,9 +141,9 @@ mod tests {
     #[test]
     fn a_record_is_named_as_people_know_it() {
         for (key, name) in [
-            (key(Kind::Node, ""), "Node"),
-            (key(Kind::Token, "t1"), "Token \"t1\""),
-            (key_of(Kind::Task, &[0, 255]), "Task 00ff"),
+            (key(Kind::Node, ""), "node"),
+            (key(Kind::Token, "t1"), "token \"t1\""),
+            (key_of(Kind::Task, &[0, 255]), "task 00ff"),
             (vec![250, 1], "an unknown kind fa01"),
             (Vec::new(), "an unknown kind"),
         ] {

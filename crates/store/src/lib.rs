@@ -31,6 +31,7 @@ mod lane;
 pub mod limits;
 mod load;
 mod memory;
+pub mod offline;
 mod open;
 mod record;
 pub mod records;

@@ -209,5 +209,5 @@ fn named(what: &str, source: CodecError) -> LoadError {
 fn read<R: Record>(records: &dyn Records, kind: Kind, id: TaskId) -> Result<Option<R>, LoadError> {
     let value = records.get(&key_of(kind, id.as_bytes()))?;
     let body = value.map(|value| codec::decode(&value)).transpose();
-    body.map_err(|source| named(&format!("{kind:?} {id}"), source))
+    body.map_err(|source| named(&format!("{} {id}", kind.name()), source))
 }

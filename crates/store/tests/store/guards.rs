@@ -200,7 +200,7 @@ fn what_cannot_be_loaded_and_is_not_damaged_stays_where_it_is() -> TestResult {
     else {
         return Err("a record of another version was loaded".into());
     };
-    assert!(error.to_string().contains("Node"), "{error}");
+    assert!(error.to_string().contains("node"), "{error}");
     let panicked = Store::load::<Counted>(options.clone(), |_| {});
     assert!(matches!(panicked, Err(OpenError::Load(LoadError::Panicked { .. }))));
     let opened = Store::load::<()>(options, |_| {})?;

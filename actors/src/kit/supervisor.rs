@@ -68,8 +68,8 @@ pub const TABLE: [Row; 9] = [
     Row {
         name: "worker",
         on_fault: OnFault::Restart { times: 5, within: MINUTE },
-        stop_order: 2,
-        drain: toolmesh_core::limits::WORKER_DRAIN,
+        stop_order: 1,
+        drain: toolmesh_core::limits::DRAIN_TIME,
     },
     Row {
         name: "queue",

@@ -55,8 +55,8 @@ impl Default for Settings {
             machine: Config::default(),
             payload_bytes: limits::QUEUE_PAYLOAD_BYTES,
             result_bytes: limits::QUEUE_RESULT_BYTES,
-            lease_ms: limits::QUEUE_LEASE_S * 1_000,
-            max_attempts: limits::QUEUE_ATTEMPTS,
+            lease_ms: limits::QUEUE_LEASE.as_secs() * 1_000,
+            max_attempts: u16::try_from(limits::QUEUE_ATTEMPTS).unwrap_or(u16::MAX),
             commands: Vec::new(),
         }
     }

@@ -63,10 +63,12 @@ mod tests {
         let waiters = Waiters::default();
         let id = TaskId::from_bytes([1; 16]);
         let (one, two) = (waiters.wait(id), waiters.wait(id));
-        let told = (one.ended.notified(), two.ended.notified());
-        waiters.ended(id);
-        waiters.ended(TaskId::from_bytes([2; 16]));
-        tokio::join!(told.0, told.1);
+        {
+            let told = (one.ended.notified(), two.ended.notified());
+            waiters.ended(id);
+            waiters.ended(TaskId::from_bytes([2; 16]));
+            tokio::join!(told.0, told.1);
+        }
         drop((one, two));
         assert!(waiters.map().is_empty());
     }

@@ -76,6 +76,7 @@ impl Rig {
             params: params.as_object().cloned().unwrap(),
             cancel: CancellationToken::new(),
             progress: None,
+            time: None,
         };
         self.router.call(request).await
     }

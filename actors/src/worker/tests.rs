@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
 
-use super::{Command, CommandError, Failure, run};
+use super::command::{Command, CommandError, Failure, run};
 use crate::{
     child::Program,
     secret::{EnvReference, Secret},
@@ -214,16 +214,19 @@ async fn a_flood_ends_the_group_and_says_where() {
 async fn lines_of_stderr_become_logs_up_to_a_limit_and_the_last_are_in_the_error() {
     let limit = limits::COMMAND_LOG_LINES;
     let (result, lines) = outcome(&script(&format!("seq {limit} >&2; exit 1")), "{}").await;
-    assert_eq!((lines.len(), lines.last().unwrap().as_str()), (limit, "1000"));
+    assert_eq!((lines.len(), lines.last().unwrap().as_str()), (limit, "10000"));
     let failure = result.unwrap_err();
     let (first, last) = (failure.stderr.first().unwrap(), failure.stderr.last().unwrap());
-    assert_eq!((first.as_str(), last.as_str(), failure.stderr.len()), ("981", "1000", 20));
-    assert!(failure.to_string().starts_with("it ended with exit code 1; stderr ends:\n981\n"));
+    assert_eq!((first.as_str(), last.as_str(), failure.stderr.len()), ("9981", "10000", 20));
+    assert!(failure.to_string().starts_with("it ended with exit code 1; stderr ends:\n9981\n"));
 
     let (result, lines) =
         outcome(&script(&format!("seq {} >&2; echo '{{}}'", limit + 1)), "{}").await;
     assert_eq!(result.unwrap(), "{}");
-    assert_eq!((lines.len(), lines.last().unwrap().as_str()), (1_001, "(more lines are left out)"));
+    assert_eq!(
+        (lines.len(), lines.last().unwrap().as_str()),
+        (limit + 1, "(more lines are left out)")
+    );
 }
 
 /// The children ignore SIGTERM as their parent does.

@@ -66,6 +66,111 @@ pub const QUEUE_RUNNING_MAX: usize = 10_000;
 /// Characters of a task's type; longer is refused with `unknown_type`.
 pub const QUEUE_TYPE_CHARS: usize = 128;
 
+/// Ended tasks that are kept, with their results and keys. Beyond it those that ended first go
+/// before their time.
+pub const QUEUE_FINISHED: usize = 1_000_000;
+
+/// Combinations of type, required labels, session and sticky worker among tasks that have not
+/// ended: a claim looks at one task of each that its worker fits. Beyond it a submission is refused
+/// (`too_many_classes`).
+pub const QUEUE_CLASSES: usize = 1_024;
+
+/// Workers that are known. Beyond it the one without tasks that was silent for longest is
+/// forgotten; if all have tasks a new one is refused.
+pub const QUEUE_WORKERS: usize = 1_024;
+
+/// Time without a word after which a worker without tasks counts as away, in milliseconds: longer
+/// than a claim may wait.
+pub const QUEUE_WORKER_AWAY_MS: u64 = 90_000;
+
+/// Attempts of a worker whose times are remembered, for its mean and 95th percentile.
+pub const QUEUE_WORKER_TIMES: usize = 64;
+
+/// Claims that wait for a task at once. Beyond it a claim is refused (`busy`).
+pub const QUEUE_WAITING: usize = 1_024;
+
+/// Time after which claims that wait look again whether a sticky task's worker has gone, in
+/// milliseconds.
+pub const QUEUE_LOOK_AGAIN_MS: u64 = 5_000;
+
+/// Tasks about which something is due that are looked at in one step, so that no input waits long
+/// behind them; the rest follow with the next.
+pub const QUEUE_DUE_AT_ONCE: usize = 256;
+
+/// Tasks that one step of a purge forgets; the rest follow with the next.
+pub const QUEUE_PURGE_AT_ONCE: usize = 1_000;
+
+/// Tasks that a page of a list looks at; with a rare filter it returns fewer than asked for, and a
+/// cursor.
+pub const QUEUE_LIST_LOOK: usize = 20_000;
+
+/// Tasks of its own submitter that are counted before a task, to estimate its position; beyond it
+/// the estimate says `at_least`.
+pub const QUEUE_POSITION_LOOK: usize = 1_000;
+
+/// Last lines of a task's log that are kept; earlier ones are dropped.
+pub const QUEUE_LOG_LINES: usize = 200;
+
+/// Messages inside the queue at once: as many as requests of clients and of members may be under
+/// way. Beyond it one is refused (`busy`). Claims and questions that wait do not count.
+pub const QUEUE_DOOR: usize = 2_048;
+
+/// News of tasks that wait for a slow reader, who then misses some and asks again.
+pub const QUEUE_NEWS: usize = 1_024;
+
+/// Bytes of a reason or error that are kept with a task's state; the whole is with its result.
+pub const QUEUE_REASON_BYTES: usize = 512;
+
+/// Tasks that one claim gets.
+pub const QUEUE_CLAIM_TASKS: usize = 128;
+
+/// Longest time that a claim waits for a task, in seconds; more is refused.
+pub const QUEUE_CLAIM_WAIT_S: u64 = 60;
+
+/// Longest time that a question waits for a task to end, in seconds; more is refused.
+pub const QUEUE_WAIT_S: u64 = 300;
+
+/// Tags of a task; more are refused.
+pub const QUEUE_TAGS: usize = 32;
+
+/// Characters of a tag, a session, a worker's id and the name of a model; longer is refused.
+pub const QUEUE_NAME_CHARS: usize = 128;
+
+/// Characters of an idempotency key; longer is refused.
+pub const QUEUE_KEY_CHARS: usize = 256;
+
+/// Bytes of a task's metadata and of its progress as JSON; more are refused.
+pub const QUEUE_METADATA_BYTES: usize = 16 * 1024;
+
+/// Labels that a task may require; more are refused.
+pub const QUEUE_REQUIRES: usize = 16;
+
+/// Characters of a line of a task's log; the rest is cut.
+pub const QUEUE_LOG_CHARS: usize = 1_024;
+
+/// Lines of a log that one heartbeat brings; more are refused.
+pub const QUEUE_LOG_LINES_AT_ONCE: usize = 200;
+
+/// Tasks in a page of a list.
+pub const QUEUE_PAGE: usize = 1_000;
+
+/// Longest delay, deadline and time of an attempt, in seconds: a year.
+pub const QUEUE_TIME_S: u64 = 365 * 24 * 3_600;
+
+/// Calls of the queue's tools at once. Most of them wait: claims for a task, questions for an end.
+/// Beyond it one is refused (`busy`).
+pub const QUEUE_CALLS: usize = 4_096;
+
+/// Time for what the node's own worker runs to end when the node stops; then it is given up, for
+/// which the rest of [`super::DRAIN_TIME`] is left.
+pub const WORKER_DRAIN: Duration = Duration::from_secs(6);
+
+/// Time between two claims of the node's own worker that found nothing, if nothing wakes it.
+pub const WORKER_CLAIM_WAIT: Duration = Duration::from_secs(30);
+
+/// Least time between two reports of a task's progress by the node's own worker.
+pub const WORKER_REPORT: Duration = Duration::from_millis(250);
+
 /// Tasks that a node runs at once. They wait for tools more than they compute; beyond it they wait
 /// in the queue.
 pub const WORKER_SLOTS: usize = 16;
@@ -100,9 +205,9 @@ pub const COMMAND_OUTPUT_BYTES_MIN: usize = QUEUE_BYTES_MIN;
 /// mostly dropped, which costs time only; beyond it the process group is killed and the task fails.
 pub const COMMAND_STDERR_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Lines of a command's stderr that become logs of its task. Beyond it the log says that the rest
-/// is left out; the last ones ([`super::STDERR_LINES`]) are in the error, should it fail.
-pub const COMMAND_LOG_LINES: usize = 1_000;
+/// Lines of a command's stderr that become logs of its task: one a second for most of three hours.
+/// Beyond it the log says that the rest is left out; the last ones ([`super::STDERR_LINES`]) are in the error, should it fail.
+pub const COMMAND_LOG_LINES: usize = 10_000;
 
 /// Characters of a command's name in the configuration; longer is refused.
 pub const COMMAND_NAME_CHARS: usize = 32;

@@ -57,13 +57,17 @@ impl Default for Config {
             epoch: 1,
             tasks: limits::QUEUE_TASKS,
             finished: limits::QUEUE_FINISHED,
-            retention_ms: limits::QUEUE_RETENTION_S * 1_000,
-            dead_retention_ms: limits::QUEUE_DEAD_RETENTION_S * 1_000,
+            retention_ms: ms(limits::QUEUE_RETENTION),
+            dead_retention_ms: ms(limits::QUEUE_DEAD_RETENTION),
             running: Vec::new(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
     }
+}
+
+fn ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Who asks for something about a task. A task that is not its own does not exist for it.

@@ -73,9 +73,6 @@ pub(crate) enum BootError {
     /// No store.
     #[error(transparent)]
     Open(#[from] toolmesh_store::OpenError),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Load(#[from] toolmesh_store::LoadError),
     /// The queue's tasks cannot be read, or its start not be kept.
     #[error("the task queue does not start: {0}")]
     Queue(#[from] QueueError),
@@ -187,7 +184,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         config::Durability::Disk => Durability::Disk,
         config::Durability::Process => Durability::Process,
     };
-    let opened = Store::open(options, move |error| {
+    let opened = Store::load::<toolmesh_store::State>(options, move |error| {
         let fault = Fault { actor: "store".into(), reason: error.to_string() };
         // The committer's thread may wait; a full lane means that a stop is under way.
         let _stopping = store_fatal.try_send(fault);
@@ -199,13 +196,12 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         tracing::error!("{note}");
         notes.push(note);
     }
-    let state = toolmesh_store::State::load(opened.store.records())?;
     let token_file = data.join("operator.token");
     let operator_token = operator_token(&token_file)
         .map_err(|source| BootError::File { path: token_file, source })?;
 
     let supervisor = Supervisor::start(clock.clone(), fatal);
-    let store = StoreHandle::start(opened.store, state, &operator_token, &supervisor).await;
+    let store = StoreHandle::start(opened.store, opened.state, &operator_token, &supervisor).await;
     let name = node_name(config, store.node_name().as_deref());
     if store.node_name().as_deref() != Some(name.as_str())
         && let Err(error) = store.keep_name(name.to_string()).await

@@ -91,6 +91,9 @@ impl StoreHandle {
         operator_token: &str,
         supervisor: &Supervisor,
     ) -> Self {
+        store
+            .committer()
+            .observe_syncs(|time| metrics::histogram!("toolmesh_store_sync_seconds").record(time));
         let shared = Arc::new(Shared { state: ArcSwap::from_pointee(state), store });
         let door = Door::new(limits::DOOR);
         let for_actor = shared.clone();
@@ -176,6 +179,16 @@ impl StoreHandle {
     /// Whether the committer makes progress: `false` when it has been stuck for long.
     pub fn is_healthy(&self) -> bool {
         !self.shared.store.committer().health().is_stalled()
+    }
+
+    /// Publishes the store's figures: what it takes on disk, and what waits to be committed.
+    pub fn publish_metrics(&self) {
+        let waiting = self.shared.store.committer().health().waiting;
+        metrics::gauge!("toolmesh_store_waiting").set(u32::try_from(waiting).unwrap_or(u32::MAX));
+        // Without a size there is no figure, rather than a wrong one.
+        if let Ok(bytes) = self.shared.store.records().size_bytes() {
+            metrics::gauge!("toolmesh_store_bytes").set(bytes as f64);
+        }
     }
 
     /// Waits until everything that was submitted is committed.

@@ -14,7 +14,7 @@
 //! - **A crash** loses what was submitted and not released; nobody was told it was done.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -97,7 +97,11 @@ struct Shared {
     lane: Lane,
     disk: Option<DiskGuard>,
     progress: Progress,
+    observer: OnceLock<Observer>,
 }
+
+/// Is told how long each sync took.
+type Observer = Box<dyn Fn(Duration) + Send + Sync>;
 
 impl std::fmt::Debug for Committer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -114,8 +118,9 @@ impl Committer {
         disk: Option<DiskGuard>,
         fatal: impl FnOnce(RecordsError) + Send + 'static,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let shared =
-            Arc::new(Shared { lane: Lane::new(options.lane), disk, progress: Progress::default() });
+        let (progress, observer) = (Progress::default(), OnceLock::new());
+        let lane = Lane::new(options.lane);
+        let shared = Arc::new(Shared { lane, disk, progress, observer });
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -191,6 +196,12 @@ impl Committer {
         }
     }
 
+    /// Has `observer` told how long each sync takes from now on, on the committer's thread. It must
+    /// be quick. There is one: a second call changes nothing.
+    pub fn observe_syncs(&self, observer: impl Fn(Duration) + Send + Sync + 'static) {
+        let _there_is_one_already = self.0.observer.set(Box::new(observer));
+    }
+
     /// Takes no more, not even through a slot; what waits is still committed.
     pub(crate) fn close(&self) {
         self.0.lane.shut(CommitError::Closed);
@@ -256,7 +267,7 @@ fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result
             writes.extend(job.writes);
             releases.push(job.release);
         }
-        let outcome = commit(records, &writes, sync);
+        let outcome = commit(shared, records, &writes, sync);
         if let Err(error) = &outcome {
             tracing::error!(%error, "commit failed: the node stops acknowledging");
             let waiting = shared.lane.shut(CommitError::Failed);
@@ -273,12 +284,27 @@ fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result
 }
 
 /// Commits one batch; a panic inside the backend is an error like any other.
-fn commit(records: &dyn Records, writes: &[Write], sync: bool) -> Result<(), RecordsError> {
+fn commit(
+    shared: &Shared,
+    records: &dyn Records,
+    writes: &[Write],
+    sync: bool,
+) -> Result<(), RecordsError> {
     if writes.is_empty() {
         return Ok(());
     }
-    let durability = if sync { Durability::Disk } else { Durability::Process };
-    catch_unwind(AssertUnwindSafe(|| records.commit(writes, durability)))
+    let commit = || {
+        records.apply(writes)?;
+        if sync {
+            let began = clock::now();
+            records.sync()?;
+            if let Some(observer) = shared.observer.get() {
+                observer(began.elapsed());
+            }
+        }
+        Ok(())
+    };
+    catch_unwind(AssertUnwindSafe(commit))
         .unwrap_or_else(|_| Err(RecordsError::Damaged("the storage panicked".to_owned())))
 }
 

@@ -118,6 +118,27 @@ impl SledRecords {
     }
 }
 
+impl SledRecords {
+    /// Calls `each` with every key and its value in key order, or with what is wrong with that one
+    /// value, until it breaks: how all damage is found, where [`scan`](Records::scan) ends at the
+    /// first.
+    pub(crate) fn inspect(
+        &self,
+        each: &mut dyn FnMut(&[u8], Result<&[u8], RecordsError>) -> ControlFlow<()>,
+    ) -> Result<(), RecordsError> {
+        let mut buffer = Vec::new();
+        for entry in self.db.scan_prefix(chunk::record_key(&[])) {
+            let (physical_key, head) = entry.map_err(from_sled)?;
+            let key = chunk::logical_key(&physical_key);
+            let value = self.join(key, &head, &mut buffer);
+            if each(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Records for SledRecords {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordsError> {
         let _view = self.view.read().unwrap_or_else(PoisonError::into_inner);

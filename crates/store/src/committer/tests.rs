@@ -278,6 +278,11 @@ impl Memory {
 #[test]
 fn only_what_must_survive_the_loss_of_power_is_synced() -> TestResult {
     let memory = Memory::new(Durability::Disk)?;
+    let (observed, times) = sync_channel(10);
+    memory.committer.observe_syncs(move |time| {
+        let _ = observed.try_send(time);
+    });
+    memory.committer.observe_syncs(|_| unreachable!("there is one already"));
     memory.commit(Durability::Process, 1)?;
     memory.ask()?;
     assert_eq!(memory.records.syncs(), 0, "neither a claim nor a question costs a sync");
@@ -285,6 +290,7 @@ fn only_what_must_survive_the_loss_of_power_is_synced() -> TestResult {
     memory.commit(Durability::Disk, 2)?;
     assert_eq!(memory.records.syncs(), 1);
     memory.commit(Durability::Process, 3)?;
+    assert_eq!(times.try_iter().count(), 1, "each sync is measured");
     memory.records.lose_power();
     assert!(memory.has(1)? && memory.has(2)?, "a sync is for all that came before it");
     assert!(!memory.has(3)?);

@@ -7,14 +7,15 @@ mod body;
 
 use std::ops::ControlFlow;
 
-use toolmesh_core::queue::{Machine, ResultRecord, TaskId, TaskRecord, Write as Change};
+use toolmesh_core::queue::{Config, Machine, ResultRecord, TaskId, TaskRecord, Write as Change};
 
 use self::body::{
     EpochBody, JsonBody, ProgressBody, QueueBody, ResultBody, StateBody, TagsBody, TaskBody,
 };
-use super::LoadError;
+use super::decode;
 use crate::codec::{self, CodecError, Record};
-use crate::keys::{Kind, key_of};
+use crate::keys::{self, Kind, key_of};
+use crate::load::{Load, LoadError};
 use crate::record::{Records, Write};
 
 /// Returns the writes that keep a change of the queue.
@@ -68,26 +69,93 @@ pub fn next_epoch(records: &dyn Records) -> Result<(u32, Write), LoadError> {
     Ok((epoch, Write::Put { key, value }))
 }
 
-/// Gives a machine all that was kept of the queue. It starts when the caller says so.
+/// Gives a machine all that was kept of the queue, from records that are open. It starts when the
+/// caller says so.
 ///
 /// # Errors
 ///
 /// The records cannot be read, or one of them was written by a newer program.
 pub fn load_queue(records: &dyn Records, machine: &mut Machine) -> Result<(), LoadError> {
-    each_task(records, Kind::Task, |id, body: TaskBody| machine.restore_task(&body.task(id)))?;
-    each_task(records, Kind::TaskState, |id, body: StateBody| {
-        machine.restore_state(id, body.state());
-    })?;
-    each_task(records, Kind::TaskProgress, |id, body: ProgressBody| {
-        machine.restore_progress(id, body.progress());
-    })?;
-    let queue = records.get(&key_of(Kind::Queue, &[]))?;
-    if let Some(queue) = queue {
-        let queue: QueueBody =
-            codec::decode(&queue).map_err(|source| named("the queue", source))?;
-        machine.restore_paused(queue.paused);
+    for kind in [Kind::Task, Kind::TaskState, Kind::TaskProgress, Kind::Queue] {
+        let mut outcome = Ok(());
+        records.scan(&key_of(kind, &[]), &mut |key, value| {
+            outcome = restore(machine, key, value);
+            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        outcome?;
     }
     Ok(())
+}
+
+/// The queue as it is put together while the store opens: what [`load_queue`] loads, without
+/// reading the records again.
+#[derive(Debug)]
+pub struct QueueState(Machine);
+
+impl Default for QueueState {
+    fn default() -> Self {
+        Self(Machine::new(Config::default()))
+    }
+}
+
+impl QueueState {
+    /// Returns the machine, which works by `config` from now on. It starts when the caller says so.
+    pub fn into_machine(self, config: Config) -> Machine {
+        let Self(mut machine) = self;
+        machine.configure(config);
+        machine
+    }
+}
+
+impl Load for QueueState {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
+        restore(&mut self.0, key, value)
+    }
+}
+
+/// Gives `machine` one record. Those of a task come in the order of their kinds, which is the order
+/// of their keys.
+fn restore(machine: &mut Machine, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
+    match Kind::of(key).map(|(kind, _)| kind) {
+        Some(Kind::Task) => {
+            let id = task_id(key)?;
+            machine.restore_task(&decode::<TaskBody>(key, value)?.task(id));
+        }
+        Some(Kind::TaskState) => {
+            machine.restore_state(task_id(key)?, decode::<StateBody>(key, value)?.state());
+        }
+        Some(Kind::TaskProgress) => {
+            let progress = decode::<ProgressBody>(key, value)?.progress();
+            machine.restore_progress(task_id(key)?, progress);
+        }
+        Some(Kind::Queue) => machine.restore_paused(decode::<QueueBody>(key, value)?.paused),
+        // Read when they are asked for, or not of the queue.
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Checks that a record of the queue can be read by this program.
+pub(super) fn check(kind: Kind, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
+    match kind {
+        Kind::Task => drop(decode::<TaskBody>(key, value)?),
+        Kind::TaskState => drop(decode::<StateBody>(key, value)?),
+        Kind::TaskProgress => drop(decode::<ProgressBody>(key, value)?),
+        Kind::TaskResult => drop(decode::<ResultBody>(key, value)?),
+        Kind::TaskTags => drop(decode::<TagsBody>(key, value)?),
+        Kind::TaskMetadata | Kind::TaskAnswers => drop(decode::<JsonBody>(key, value)?),
+        Kind::Queue => return decode::<QueueBody>(key, value).map(drop),
+        Kind::Epoch => return decode::<EpochBody>(key, value).map(drop),
+        _ => return Ok(()),
+    }
+    task_id(key).map(drop)
+}
+
+/// Returns the id of the task that the record under `key` belongs to.
+fn task_id(key: &[u8]) -> Result<TaskId, LoadError> {
+    let id = key.get(1..).and_then(|id| <[u8; 16]>::try_from(id).ok());
+    let source = || CodecError::Body("its key is no task's id".to_owned());
+    id.map(TaskId::from_bytes).ok_or_else(|| named(&keys::describe(key), source()))
 }
 
 /// A task as it is kept: what was asked for, with what was changed of it since.
@@ -141,31 +209,5 @@ fn named(what: &str, source: CodecError) -> LoadError {
 fn read<R: Record>(records: &dyn Records, kind: Kind, id: TaskId) -> Result<Option<R>, LoadError> {
     let value = records.get(&key_of(kind, id.as_bytes()))?;
     let body = value.map(|value| codec::decode(&value)).transpose();
-    body.map_err(|source| named(&format!("{kind:?} {id}"), source))
-}
-
-/// Calls `found` with the id and body of every record of `kind`.
-fn each_task<R: Record>(
-    records: &dyn Records,
-    kind: Kind,
-    mut found: impl FnMut(TaskId, R),
-) -> Result<(), LoadError> {
-    let prefix = key_of(kind, &[]);
-    let mut outcome = Ok(());
-    records.scan(&prefix, &mut |key, value| {
-        let id = key.get(prefix.len()..).and_then(|id| <[u8; 16]>::try_from(id).ok());
-        let decoded = match id {
-            Some(id) => codec::decode(value).map(|body| found(TaskId::from_bytes(id), body)),
-            None => Err(CodecError::Body("its key is no task's id".to_owned())),
-        };
-        match decoded {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(source) => {
-                let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-                outcome = Err(named(&format!("{kind:?} {digits}"), source));
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    outcome
+    body.map_err(|source| named(&format!("{} {id}", kind.name()), source))
 }

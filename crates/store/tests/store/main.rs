@@ -3,5 +3,6 @@
 mod golden;
 mod guards;
 mod kill;
+mod offline;
 mod support;
 mod twin;

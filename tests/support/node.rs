@@ -34,6 +34,13 @@ impl Home {
         Ok(home)
     }
 
+    /// Makes one below `target`, for what must lie on a disk: elsewhere it may be memory.
+    pub(crate) fn on_disk(config: &str) -> Outcome<Self> {
+        let home = Self(Arc::new(TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?));
+        home.configure(config)?;
+        Ok(home)
+    }
+
     /// Replaces the configuration file, whole at once as editors do.
     pub(crate) fn configure(&self, config: &str) -> Outcome {
         let beside = self.path("config.toml.new");

@@ -30,7 +30,7 @@ use std::{
 
 pub(crate) use http::{Connection, Events, Request, Response};
 pub(crate) use mcp::{Answer, Client, LEGACY, STATELESS, stateless_request};
-pub(crate) use node::{Home, Node};
+pub(crate) use node::{Home, Node, run_by};
 pub(crate) use packages::{Packages, root};
 pub(crate) use queue::{Caller, Refusal, Reply};
 pub(crate) use random::Random;

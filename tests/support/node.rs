@@ -120,6 +120,23 @@ impl Home {
     }
 }
 
+/// The same command, run by another program: that program's name and arguments come before it.
+pub(crate) fn run_by(wrapper: &[&str], command: &Command) -> Command {
+    let mut words = wrapper.iter();
+    let mut wrapped = Command::new(words.next().unwrap_or(&"env"));
+    wrapped.args(words).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        wrapped.current_dir(directory);
+    }
+    wrapped
+}
+
 /// A running node, killed when dropped; its upstreams end with it.
 #[derive(Debug)]
 pub(crate) struct Node {

@@ -6,7 +6,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::{
-    history::{End, History, State, TaskId},
+    history::{End, History, State},
     submitter::{hex, task_id},
 };
 use crate::support::{Caller, Outcome, SideFile};
@@ -89,10 +89,4 @@ fn part_of_results(address: &str, operator: &str, ends: &mut [End]) -> Outcome {
 fn mark(result: &Value) -> Option<u64> {
     let said = || result["content"][0]["text"].as_str()?.split(' ').next_back()?.parse().ok();
     result["mark"].as_u64().or_else(said)
-}
-
-/// Whether every one of these is there, by id; for tests that follow a few tasks only.
-pub(crate) fn missing(listed: &[Value], wanted: &[TaskId]) -> Vec<TaskId> {
-    let there: Vec<_> = listed.iter().filter_map(|task| task_id(&task["task_id"])).collect();
-    wanted.iter().copied().filter(|task| !there.contains(task)).collect()
 }

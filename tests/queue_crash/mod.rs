@@ -16,3 +16,4 @@ mod worker;
 
 pub(crate) use load::Load;
 pub(crate) use mortal::Mortal;
+pub(crate) use submitter::task_id;

@@ -98,7 +98,7 @@ pub(crate) fn acknowledgements(calls: &[Call], store: &str, texts: &[String]) ->
         let on_store = || calls.iter().filter(|call| call.target() == store && call.begin < sent);
         let written = on_store()
             .filter(|call| call.writes() && since.is_none_or(|since| call.begin > since))
-            .last();
+            .next_back();
         let synced = |after: usize| {
             let whole =
                 |call: &Call| call.begin > after && call.end < sent && call.result == Some(0);

@@ -54,14 +54,22 @@ fn submit_until(
     acknowledged: &mut Vec<String>,
 ) -> Outcome<Reply> {
     let what = if refused { "new tasks are refused" } else { "new tasks are taken" };
+    let mut last = String::new();
     wait_within(within, what, || {
         let (reply, time) = timed(|| submit(caller, acknowledged.len()));
         assert!(time < TOLD, "told after {time:?}: {reply:?}");
         if let Reply::Done(value) = &reply {
             acknowledged.extend(value["task_id"].as_str().map(str::to_owned));
         }
-        (refused == matches!(reply, Reply::Refused(_))).then_some(reply)
+        last = format!("{reply:?}");
+        let wanted = match &reply {
+            Reply::Done(_) => !refused,
+            Reply::Refused(_) => refused,
+            Reply::NotSent | Reply::Lost(_) => false,
+        };
+        wanted.then_some(reply)
     })
+    .map_err(|error| format!("{error}: {last}").into())
 }
 
 /// Every one of these is there, and so are the results.

@@ -65,7 +65,7 @@ impl SmallDisk {
     }
 
     fn free(&self) -> Outcome<u64> {
-        let found = statvfs(&self.root())?;
+        let found = statvfs(self.root())?;
         Ok(found.f_bavail * found.f_frsize)
     }
 

@@ -96,9 +96,8 @@ pub(crate) fn acknowledgements(calls: &[Call], store: &str, texts: &[String]) ->
             continue;
         };
         let on_store = || calls.iter().filter(|call| call.target() == store && call.begin < sent);
-        let written = on_store()
-            .filter(|call| call.writes() && since.is_none_or(|since| call.begin > since))
-            .next_back();
+        let written =
+            on_store().rfind(|call| call.writes() && since.is_none_or(|since| call.begin > since));
         let synced = |after: usize| {
             let whole =
                 |call: &Call| call.begin > after && call.end < sent && call.result == Some(0);

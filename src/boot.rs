@@ -17,9 +17,10 @@ use tokio::{
     task::JoinHandle,
 };
 use toolmesh_actors::{
+    child::Guard,
     gateway::{GatewayHandle, SessionCount, StartError},
     kit::{Clock, DoorError, Fault, Stopper, Supervisor, row},
-    link::{Guard, Surroundings},
+    link::Surroundings,
     router::{RouterHandle, View},
     store::StoreHandle,
     tools::{CatalogueTools, CompatTools, GroupHandle, NodeFacts, OperatorTools, PeerTools},

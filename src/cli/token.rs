@@ -122,8 +122,8 @@ fn not_kept(error: &dyn std::error::Error) -> Failure {
 }
 
 /// Returns the seconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "a token is dated with the time of day")]
-fn now() -> u64 {
+#[expect(clippy::disallowed_methods, reason = "what is dated is dated with the time of day")]
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 

@@ -11,7 +11,9 @@ use toolmesh_core::{
     limits,
     principal::{Principal, Role},
 };
-use toolmesh_store::{CodecError, CommitError, Lifecycle, State, Store, Token, Work, records};
+use toolmesh_store::{
+    CodecError, CommitError, Committer, Lifecycle, Records, State, Store, Token, Work, records,
+};
 
 use super::actor::{CreateToken, KeepName, Keeper, Remember, RevokeToken};
 use crate::{
@@ -159,6 +161,16 @@ impl StoreHandle {
     /// It is not kept; see [`StoreError`].
     pub async fn keep_name(&self, name: String) -> Result<(), StoreError> {
         self.door.ask(|permit| KeepName { name, permit }).await?
+    }
+
+    /// Where writes become durable.
+    pub(crate) fn committer(&self) -> Committer {
+        self.shared.store.committer()
+    }
+
+    /// What is stored, to read it.
+    pub(crate) fn records(&self) -> Arc<dyn Records> {
+        self.shared.store.shared_records()
     }
 
     /// Whether the committer makes progress: `false` when it has been stuck for long.

@@ -10,5 +10,6 @@ pub mod limits;
 pub mod link;
 pub mod policy;
 pub mod principal;
+pub mod queue;
 pub mod registry;
 pub mod router;

@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+mod queue;
+
+pub use queue::*;
+
 /// Largest HTTP request body in bytes. A tool call with a 1 MiB payload fits four times;
 /// beyond it the caller gets 413.
 pub const BODY_BYTES: usize = 4 * 1024 * 1024;

@@ -21,12 +21,35 @@ pub(crate) enum Kind {
     Redeemed = 7,
     /// Invitations that this node made, by id.
     Invite = 8,
+    /// Tasks of the queue, by id; all kinds of tasks' records have the same ids.
+    Task = 9,
+    /// How a task stands.
+    TaskState = 10,
+    /// How far a running task is.
+    TaskProgress = 11,
+    /// How a task ended.
+    TaskResult = 12,
+    /// Tags in place of those that a task came with.
+    TaskTags = 13,
+    /// Metadata in place of that which a task came with.
+    TaskMetadata = 14,
+    /// What a submitter answered its task.
+    TaskAnswers = 15,
+    /// The queue itself; one record.
+    Queue = 16,
+    /// The number of the node's last start; one record.
+    Epoch = 17,
 }
 
 /// Returns the key of the record of `kind` called `id`.
 pub(crate) fn key(kind: Kind, id: &str) -> Vec<u8> {
+    key_of(kind, id.as_bytes())
+}
+
+/// Returns the key of the record of `kind` whose id is these bytes.
+pub(crate) fn key_of(kind: Kind, id: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + id.len());
     key.push(kind as u8);
-    key.extend(id.as_bytes());
+    key.extend(id);
     key
 }

@@ -40,6 +40,6 @@ pub use committer::{CommitError, Committer, Health, Slot, Work};
 pub use disk::FreeSpace;
 pub use memory::MemoryRecords;
 pub use open::{OpenError, Recovery};
-pub use record::{Durability, Records, RecordsError, Visit, Write};
+pub use record::{Durability, Order, Records, RecordsError, Visit, Write};
 pub use records::{Lifecycle, LoadError, Protocol, State, Token};
 pub use store::{Opened, Options, Store};

@@ -24,6 +24,12 @@ pub const LANE_JOBS: usize = 1_024;
 /// ([`CommitError::Busy`](crate::CommitError::Busy)).
 pub const LANE_BYTES: usize = 64 * 1024 * 1024;
 
+/// The part of the lane, in submissions and in bytes, that [`Work::New`](crate::Work::New) leaves
+/// free, as its divisor: a quarter. What completes must pass when new work fills the lane, or
+/// workers lose their leases to those who submit. New work is told
+/// [`CommitError::Busy`](crate::CommitError::Busy) at three quarters.
+pub const LANE_KEPT_SHARE: usize = 4;
+
 /// Submissions in one batch; what waits beyond it goes into the next.
 pub const BATCH_JOBS: usize = 256;
 
@@ -48,5 +54,5 @@ pub const STALL: Duration = Duration::from_secs(10);
 
 const _: () = assert!(17 * (PIECE_BYTES + KEY_BYTES + 32) < 128 * 1024);
 const _: () = assert!(256 * (KEY_BYTES + 32) < 128 * 1024);
-const _: () = assert!(VALUE_BYTES <= LANE_BYTES);
+const _: () = assert!(VALUE_BYTES <= LANE_BYTES - LANE_BYTES / LANE_KEPT_SHARE);
 const _: () = assert!(BATCH_JOBS <= LANE_JOBS);

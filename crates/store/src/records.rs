@@ -4,6 +4,7 @@
 //! Each record has a public type, and a private body that is its shape on disk.
 
 mod mesh;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,6 +17,7 @@ use crate::keys::{Kind, key};
 use crate::record::{Records, RecordsError, Write};
 
 pub use mesh::{delete_invite, keep_registry, put_invite};
+pub use queue::{KeptTask, keep_queue, load_queue, next_epoch, read_result, read_task};
 
 /// A bearer token as it is kept: who may do what, and nothing to log in with.
 #[derive(Debug, Clone, PartialEq, Eq)]

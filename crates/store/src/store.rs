@@ -117,6 +117,11 @@ impl Store {
         self.committer.clone()
     }
 
+    /// Returns the records as a handle of its own, for who reads while the node runs.
+    pub fn shared_records(&self) -> Arc<dyn Records> {
+        Arc::clone(&self.records)
+    }
+
     /// Returns the records, to load from at start.
     pub fn records(&self) -> &dyn Records {
         &*self.records

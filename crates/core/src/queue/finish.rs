@@ -1,0 +1,485 @@
+//! How attempts and tasks end: with a result, with an error, lost, given up, or too late.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    id::TaskId,
+    input::{Asker, Event, Now, Outcome, Proof, Ran, Reply},
+    machine::Machine,
+    record::{Dead, Failure, ResultRecord, State, Write},
+    refusal::Refusal,
+    spec::OnLost,
+    task::{Lease, Slot},
+    workers::WorkerKey,
+};
+use crate::limits;
+
+/// How a task ends.
+pub(super) struct End {
+    pub(super) state: State,
+    pub(super) result: Option<String>,
+    pub(super) failure: Option<Failure>,
+    pub(super) dead: Option<Dead>,
+}
+
+fn failure(kind: &str, message: String) -> Failure {
+    Failure { message, kind: kind.into() }
+}
+
+impl Machine {
+    pub(super) fn finish(
+        &mut self,
+        now: Now,
+        proof: &Proof,
+        outcome: Outcome,
+        digest: u64,
+    ) -> Result<Reply, Refusal> {
+        let slot = match self.proved(now, proof) {
+            Ok(slot) => slot,
+            Err(stale) => return self.told_before(proof, digest).ok_or(stale),
+        };
+        if let Some(task) = self.task_mut(slot) {
+            task.outcome = digest;
+        }
+        let lease = self.end_lease(slot);
+        let is_completed = matches!(outcome, Outcome::Completed(_));
+        if let Some(lease) = &lease {
+            self.timed(slot, proof, lease, is_completed, now);
+        }
+        match outcome {
+            Outcome::Completed(result) => {
+                let end = End {
+                    state: State::Completed,
+                    result: Some(result),
+                    failure: None,
+                    dead: None,
+                };
+                self.end(slot, lease.as_ref(), end, now);
+            }
+            Outcome::Cancelled => self.give_up(slot, lease.as_ref(), now),
+            Outcome::Failed { failure, result, ran, again } => {
+                self.attempt_failed(slot, lease.as_ref(), (failure, result), (ran, again), now);
+            }
+        }
+        Ok(self.state_of(slot, proof.id))
+    }
+
+    /// The answer to who ended this lease already, in the same way.
+    fn told_before(&self, proof: &Proof, digest: u64) -> Option<Reply> {
+        let slot = *self.ids.get(&proof.id)?;
+        let task = self.task(slot)?;
+        let same = task.fence == proof.fence.0 && task.outcome == digest && digest != 0;
+        same.then(|| self.state_of(slot, proof.id))
+    }
+
+    pub(super) fn state_of(&self, slot: Slot, id: TaskId) -> Reply {
+        let (state, cancel_requested) = self
+            .task(slot)
+            .map_or((State::Cancelled, false), |task| (task.state, task.cancel_requested()));
+        Reply::State { id, state, cancel_requested }
+    }
+
+    /// Notes how long an attempt took.
+    fn timed(&mut self, slot: Slot, proof: &Proof, lease: &Lease, completed: bool, now: Now) {
+        let took = now.ms.saturating_sub(lease.started);
+        let key: WorkerKey = (proof.worker.clone(), proof.principal.clone());
+        if let Some(worker) = self.workers.seen(&key, now.ms) {
+            worker.ended(completed, took);
+        }
+        let Some(kind) = self.task(slot).map(|task| task.kind) else { return };
+        if let Some(kind) = self.kinds.get_mut(kind) {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let took = took as f64;
+            kind.run_ms = Some(kind.run_ms.map_or(took, |mean| mean + (took - mean) / 16.0));
+        }
+    }
+
+    fn attempt_failed(
+        &mut self,
+        slot: Slot,
+        lease: Option<&Lease>,
+        (failure, result): (Failure, Option<String>),
+        (ran, again): (Ran, bool),
+        now: Now,
+    ) {
+        let Some(task) = self.task(slot) else { return };
+        if task.cancel_requested() {
+            return self.give_up(slot, lease, now);
+        }
+        let repeatable = task.on_lost == OnLost::Retry;
+        let may_repeat = match ran {
+            Ran::No => true,
+            Ran::Yes => repeatable || task.retries_asked,
+            Ran::Unknown => repeatable,
+        };
+        let dead = match (may_repeat && again, task.has_attempts_left()) {
+            (true, true) => {
+                let wait = task.retry().wait_ms(task.attempts.into(), now.share());
+                return self.requeue(slot, now.ms.saturating_add(wait), Some(failure), now);
+            }
+            (true, false) => Dead::Exhausted,
+            (false, _) if ran == Ran::Unknown => Dead::OutcomeUnknown,
+            (false, _) => Dead::Rejected,
+        };
+        let end = End { state: State::Failed, result, failure: Some(failure), dead: Some(dead) };
+        self.end(slot, lease, end, now);
+    }
+
+    /// Puts a task whose lease was ended back in line.
+    pub(super) fn requeue(
+        &mut self,
+        slot: Slot,
+        not_before: u64,
+        failure: Option<Failure>,
+        now: Now,
+    ) {
+        self.counts.retried_total += u64::from(failure.is_some());
+        let Some(task) = self.tasks.get_mut(slot as usize) else { return };
+        let id = task.id;
+        task.state = State::Queued;
+        task.since = now.ms;
+        task.not_before = not_before;
+        let more = task.more_mut();
+        if let Some(mut failure) = failure {
+            shorten(&mut failure.message);
+            more.failure = Some(failure);
+        }
+        more.cancel = None;
+        let told = more.progress.take().is_some() | !std::mem::take(&mut more.logs).is_empty();
+        task.tidy();
+        if told {
+            self.out.writes.push(Write::Progress(id, None));
+        }
+        self.out.sync = true;
+        self.enqueue(slot, now.ms);
+        self.keep_state(slot);
+    }
+
+    /// Ends a task whose place in line or lease was given up already.
+    pub(super) fn end(&mut self, slot: Slot, lease: Option<&Lease>, end: End, now: Now) {
+        let End { state, result, failure, dead } = end;
+        let Some(task) = self.tasks.get_mut(slot as usize) else { return };
+        let (id, kind, class) = (task.id, task.kind, task.class);
+        let timer = std::mem::take(&mut task.timer);
+        task.state = state;
+        task.since = now.ms;
+        task.dead = dead;
+        let mut more = task.more.take().unwrap_or_default();
+        let told = more.progress.is_some() || !more.logs.is_empty();
+        let kept = ResultRecord {
+            result,
+            failure: failure.clone(),
+            started: lease.map(|lease| lease.started),
+            finished: now.ms,
+            logs: std::mem::take(&mut more.logs).into(),
+        };
+        if let Some(mut failure) = failure {
+            shorten(&mut failure.message);
+            task.more_mut().failure = Some(failure);
+        }
+        if let Some(reason) = more.cancel.filter(|_| state == State::Cancelled) {
+            task.more_mut().cancel = Some(reason);
+        }
+        if timer > 0 {
+            self.timers.remove(&(timer, slot));
+        }
+        self.ended.of(state).insert((now.ms, slot));
+        self.count_end(state);
+        self.release_class(kind, class);
+        self.out.writes.push(Write::Result(id, Box::new(kept)));
+        if told {
+            self.out.writes.push(Write::Progress(id, None));
+        }
+        self.keep_state(slot);
+        self.out.sync = true;
+        self.out.events.push(Event::Ended(id));
+        if self.ended.len() > self.config.finished {
+            let first = self.ended.done.first().or(self.ended.dead.first()).copied();
+            if let Some((_, slot)) = first {
+                self.forget(slot);
+            }
+        }
+    }
+
+    fn count_end(&mut self, state: State) {
+        let counts = &mut self.counts;
+        let (kept, total) = match state {
+            State::Completed => (&mut counts.completed, &mut counts.completed_total),
+            State::Failed => (&mut counts.failed, &mut counts.failed_total),
+            _ => (&mut counts.cancelled, &mut counts.cancelled_total),
+        };
+        *kept += 1;
+        *total += 1;
+    }
+
+    /// Ends a task as cancelled.
+    fn give_up(&mut self, slot: Slot, lease: Option<&Lease>, now: Now) {
+        let reason = self
+            .task(slot)
+            .and_then(|task| task.more.as_ref()?.cancel.clone())
+            .unwrap_or_else(|| "its worker gave it up".to_owned());
+        let failure = Some(failure("cancelled", reason));
+        let end = End { state: State::Cancelled, result: None, failure, dead: None };
+        self.end(slot, lease, end, now);
+    }
+
+    pub(super) fn release(
+        &mut self,
+        now: Now,
+        proof: &Proof,
+        reason: &str,
+    ) -> Result<Reply, Refusal> {
+        let slot = self.proved(now, proof)?;
+        let lease = self.end_lease(slot);
+        let Some(task) = self.task_mut(slot) else { return Err(Refusal::NotFound(proof.id)) };
+        if task.cancel_requested() {
+            self.give_up(slot, lease.as_ref(), now);
+        } else {
+            task.attempts = task.attempts.saturating_sub(1);
+            let given_back =
+                (!reason.is_empty()).then(|| failure("released", format!("given back: {reason}")));
+            self.requeue(slot, 0, given_back, now);
+        }
+        Ok(self.state_of(slot, proof.id))
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        now: Now,
+        proof: &Proof,
+        asks: Arc<str>,
+    ) -> Result<Reply, Refusal> {
+        let slot = self.proved(now, proof)?;
+        let lease = self.end_lease(slot);
+        let Some(task) = self.task_mut(slot) else { return Err(Refusal::NotFound(proof.id)) };
+        if task.cancel_requested() {
+            self.give_up(slot, lease.as_ref(), now);
+        } else {
+            task.attempts = task.attempts.saturating_sub(1);
+            task.more_mut().asks = Some(asks);
+            self.requeue(slot, 0, None, now);
+        }
+        Ok(self.state_of(slot, proof.id))
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        id: TaskId,
+        answers: String,
+    ) -> Result<Reply, Refusal> {
+        let slot = self.owned(asker, id)?;
+        if self.task(slot).is_none_or(|task| task.asks().is_none()) {
+            return Err(Refusal::NotAsking(id));
+        }
+        self.dequeue(slot);
+        if let Some(task) = self.task_mut(slot) {
+            task.more_mut().asks = None;
+            task.annotated = true;
+            task.tidy();
+        }
+        self.out.writes.push(Write::Answers(id, answers));
+        self.enqueue(slot, now.ms);
+        self.keep_state(slot);
+        self.out.sync = true;
+        Ok(self.state_of(slot, id))
+    }
+
+    /// The lease of a running task is lost: its worker was not heard of, or went with the node.
+    pub(super) fn lose(&mut self, slot: Slot, kind: &str, message: String, now: Now) {
+        let Some(lease) = self.end_lease(slot) else { return };
+        self.counts.lost_total += 1;
+        let Some(task) = self.task(slot) else { return };
+        let id = task.id;
+        self.tell_to_stop(id, &lease.record);
+        if let Some(task) = self.task(slot) {
+            if task.cancel_requested() {
+                return self.give_up(slot, Some(&lease), now);
+            }
+            let failure = failure(kind, message);
+            let dead = match (task.on_lost, task.has_attempts_left()) {
+                (OnLost::Retry, true) => return self.requeue(slot, 0, Some(failure), now),
+                (OnLost::Retry, false) => Dead::Exhausted,
+                (OnLost::Fail, _) => Dead::OutcomeUnknown,
+            };
+            let failure = Some(failure);
+            let end = End { state: State::Failed, result: None, failure, dead: Some(dead) };
+            self.end(slot, Some(&lease), end, now);
+        }
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        id: TaskId,
+        reason: &str,
+        force: bool,
+    ) -> Result<Reply, Refusal> {
+        let slot = self.owned(asker, id)?;
+        let Some(task) = self.task(slot) else { return Err(Refusal::NotFound(id)) };
+        let mut reason = if reason.is_empty() {
+            format!("cancelled by {}", asker.id)
+        } else {
+            reason.to_owned()
+        };
+        shorten(&mut reason);
+        match task.state {
+            State::Cancelled => {}
+            State::Completed | State::Failed => {
+                return Err(Refusal::Ended { id, state: task.state });
+            }
+            State::Queued => {
+                self.dequeue(slot);
+                if let Some(task) = self.task_mut(slot) {
+                    task.more_mut().cancel = Some(reason);
+                }
+                self.give_up(slot, None, now);
+            }
+            State::Running => {
+                if let Some(task) = self.task_mut(slot) {
+                    task.more_mut().cancel = Some(reason);
+                }
+                if force {
+                    if let Some(lease) = self.end_lease(slot) {
+                        self.tell_to_stop(id, &lease.record);
+                        self.give_up(slot, Some(&lease), now);
+                    }
+                } else {
+                    let lease = self.task(slot).and_then(|task| task.lease().cloned());
+                    if let Some(lease) = lease {
+                        self.tell_to_stop(id, &lease.record);
+                    }
+                    self.keep_state(slot);
+                    self.out.sync = true;
+                }
+            }
+        }
+        Ok(self.state_of(slot, id))
+    }
+
+    /// Carries out what is due by this time, a bounded part of it.
+    pub(super) fn pass(&mut self, now: Now) {
+        for _ in 0..limits::QUEUE_DUE_AT_ONCE {
+            let Some(&(at, slot)) = self.timers.first() else { break };
+            if at > now.ms {
+                break;
+            }
+            self.due(slot, now);
+            // What is still due by then has been looked at: it waits for something else.
+            if self.timers.first() == Some(&(at, slot)) {
+                self.timers.remove(&(at, slot));
+                if let Some(task) = self.task_mut(slot) {
+                    task.timer = 0;
+                }
+            }
+        }
+        for _ in 0..limits::QUEUE_DUE_AT_ONCE {
+            let done = first_before(&self.ended.done, now.ms, self.config.retention_ms);
+            let dead = first_before(&self.ended.dead, now.ms, self.config.dead_retention_ms);
+            let Some(slot) = done.or(dead) else { break };
+            self.forget(slot);
+        }
+    }
+
+    fn due(&mut self, slot: Slot, now: Now) {
+        let Some(task) = self.task(slot) else { return };
+        let is_late = task.deadline().is_some_and(|deadline| deadline <= now.ms);
+        match task.state {
+            State::Queued if is_late => {
+                self.dequeue(slot);
+                self.too_late(slot, None, now);
+            }
+            State::Queued => {
+                // Its time has come.
+                self.dequeue(slot);
+                self.enqueue(slot, now.ms);
+            }
+            State::Running => {
+                let Some(lease) = task.lease() else { return };
+                let worker = lease.record.worker.clone();
+                let over =
+                    task.timeout_ms().filter(|time| lease.started.saturating_add(*time) <= now.ms);
+                if is_late {
+                    if let Some(lease) = self.end_lease(slot) {
+                        if let Some(id) = self.task(slot).map(|task| task.id) {
+                            self.tell_to_stop(id, &lease.record);
+                        }
+                        self.too_late(slot, Some(&lease), now);
+                    }
+                } else if let Some(time) = over {
+                    let message = format!("worker {worker} did not finish within {time} ms");
+                    self.lose(slot, "timeout", message, now);
+                } else if lease.expires <= now.ms {
+                    let silent = now.ms.saturating_sub(lease.expires) + lease.record.lease_ms;
+                    let message = format!("worker {worker} was not heard of for {silent} ms");
+                    self.lose(slot, "lease_expired", message, now);
+                } else {
+                    self.set_timer(slot, now.ms);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn too_late(&mut self, slot: Slot, lease: Option<&Lease>, now: Now) {
+        let said = "its deadline passed before it had ended".to_owned();
+        let failure = Some(failure("deadline", said));
+        let dead = Some(Dead::Deadline);
+        let end = End { state: State::Failed, result: None, failure, dead };
+        self.end(slot, lease, end, now);
+    }
+
+    /// Keeps nothing of a task that has ended.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        let Some(task) = self.tasks.try_remove(slot as usize) else { return };
+        self.ended.of(task.state).remove(&(task.since, slot));
+        self.ids.remove(&task.id);
+        if self.keys.get(&task.key) == Some(&slot) {
+            self.keys.remove(&task.key);
+        }
+        let counts = &mut self.counts;
+        match task.state {
+            State::Completed => counts.completed -= 1,
+            State::Failed => counts.failed -= 1,
+            _ => counts.cancelled -= 1,
+        }
+        if self.submitters.release(task.submitter).is_some() {
+            self.turns.forget(task.submitter);
+        }
+        self.kinds.release(task.kind);
+        self.out.writes.push(Write::Forget { id: task.id, annotated: task.annotated });
+    }
+
+    pub(super) fn purge(&mut self, state: Option<State>, before: u64) -> Reply {
+        let sets = [&self.ended.done, &self.ended.dead];
+        let old =
+            sets.into_iter().flat_map(|set| set.iter().take_while(|(since, _)| *since < before));
+        let is_meant = |slot: &Slot| {
+            state.is_none_or(|state| self.task(*slot).is_some_and(|task| task.state == state))
+        };
+        let found = old.map(|(_, slot)| *slot).filter(is_meant);
+        let mut found: Vec<Slot> = found.take(limits::QUEUE_PURGE_AT_ONCE + 1).collect();
+        let more = found.len() > limits::QUEUE_PURGE_AT_ONCE;
+        found.truncate(limits::QUEUE_PURGE_AT_ONCE);
+        found.iter().for_each(|slot| self.forget(*slot));
+        self.out.sync = true;
+        Reply::Purged { removed: found.len(), more }
+    }
+}
+
+fn first_before(set: &BTreeSet<(u64, Slot)>, now: u64, kept: u64) -> Option<Slot> {
+    set.first().filter(|(since, _)| since.saturating_add(kept) <= now).map(|(_, slot)| *slot)
+}
+
+/// Cuts a message to what is kept in memory of it.
+pub(super) fn shorten(text: &mut String) {
+    if text.len() > limits::QUEUE_REASON_BYTES {
+        let mut end = limits::QUEUE_REASON_BYTES;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+}

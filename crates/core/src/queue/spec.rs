@@ -1,0 +1,163 @@
+//! What a submitter asks for.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::principal::Role;
+
+/// The type of a task that calls a tool through the node's router.
+pub const TOOL_CALL: &str = "tool.call";
+
+/// What the types of tasks begin with that run a program of the node's configuration.
+pub const COMMAND: &str = "command.";
+
+/// Whether tasks of this type are run by a node's own worker alone.
+pub fn is_run_by_nodes(kind: &str) -> bool {
+    kind == TOOL_CALL || kind.starts_with(COMMAND)
+}
+
+/// What becomes of a task whose worker was lost after it may have begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLost {
+    /// It runs again: repeating it does no harm.
+    Retry,
+    /// It ends, with an outcome that nobody knows.
+    Fail,
+}
+
+/// How long a task waits after an attempt that failed: `backoff_ms * factor ^ (attempts - 1)`, at
+/// most `max_ms`, less a random share of up to `jitter`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryPolicy {
+    /// The first wait, in milliseconds.
+    pub backoff_ms: u64,
+    /// What each further wait is multiplied by.
+    pub factor: f32,
+    /// The longest wait, in milliseconds.
+    pub max_ms: u64,
+    /// The share that chance may take off, in `0.0..=1.0`.
+    pub jitter: f32,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { backoff_ms: 1_000, factor: 2.0, max_ms: 60_000, jitter: 0.25 }
+    }
+}
+
+impl RetryPolicy {
+    /// The wait after `attempts` attempts, in milliseconds; `chance` is in `0.0..1.0`.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a float becomes an integer by saturating; waits are far below 2^52"
+    )]
+    pub fn wait_ms(&self, attempts: u32, chance: f64) -> u64 {
+        let power = i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX);
+        let wait = self.backoff_ms as f64 * f64::from(self.factor).powi(power);
+        let wait = wait.min(self.max_ms as f64);
+        (wait * (1.0 - f64::from(self.jitter) * chance.clamp(0.0, 1.0))) as u64
+    }
+}
+
+/// Who submitted a task: it belongs to this principal, and runs with no more than its role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitter {
+    /// The principal's id.
+    pub id: Arc<str>,
+    /// Its role when it submitted.
+    pub role: Role,
+}
+
+/// What a submitter asks for. Texts and numbers are within their limits: who reads them from a
+/// request sees to that.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// The type of the task.
+    pub kind: Arc<str>,
+    /// Which model is meant, for types that have several; may be empty.
+    pub model: String,
+    /// JSON for whoever runs it.
+    pub payload: String,
+    /// 1 to 10; 10 goes first.
+    pub priority: u8,
+    /// Digest of the idempotency key and whose it is, see [`key_digest`].
+    pub key: Option<[u8; 16]>,
+    /// Digest of what is asked for: a second submission under one key must have the same.
+    pub content: u64,
+    /// What it can be found by.
+    pub tags: Vec<String>,
+    /// JSON that the submitter keeps with it.
+    pub metadata: Option<String>,
+    /// Labels that a worker must have, in order and each once.
+    pub requires: Vec<Arc<str>>,
+    /// The session that a worker must have.
+    pub session: Option<Arc<str>>,
+    /// The worker that gets it while it is there.
+    pub sticky: Option<Arc<str>>,
+    /// Longest time of one attempt, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Attempts; 0 is no limit.
+    pub max_attempts: u16,
+    /// Not to be run before, in milliseconds since 1970; 0 is at once.
+    pub not_before: u64,
+    /// When it must have ended, in milliseconds since 1970.
+    pub deadline: Option<u64>,
+    /// How long it waits between attempts.
+    pub retry: RetryPolicy,
+    /// What becomes of it when its worker is lost.
+    pub on_lost: OnLost,
+    /// Whether the submitter asked that an attempt which ran and failed be repeated, though
+    /// repeating may do harm.
+    pub retries_asked: bool,
+}
+
+/// The digest by which an idempotency key is remembered: keys of different principals differ.
+pub fn key_digest(principal: &str, key: &str) -> [u8; 16] {
+    digest(&[principal, key])
+}
+
+/// The digest of what a task does: its type, model and canonical payload.
+pub fn content_digest(kind: &str, model: &str, payload: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = digest(&[kind, model, payload]);
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Hashes texts with their lengths, so that no two lists of texts read the same.
+fn digest(parts: &[&str]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let full: [u8; 32] = hash.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&full[..16]);
+    half
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_their_most_and_chance_takes_off() {
+        let policy = RetryPolicy { backoff_ms: 100, factor: 2.0, max_ms: 1_000, jitter: 0.5 };
+        let waits: Vec<u64> = (1..=6).map(|attempts| policy.wait_ms(attempts, 0.0)).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000]);
+        assert_eq!(policy.wait_ms(1, 1.0), 50);
+        assert_eq!(policy.wait_ms(u32::MAX, 0.0), 1_000);
+        let odd = RetryPolicy { factor: f32::NAN, ..policy };
+        assert!(odd.wait_ms(5, f64::NAN) <= 1_000);
+    }
+
+    #[test]
+    fn digests_tell_texts_apart_however_they_are_cut() {
+        assert_ne!(key_digest("ab", "c"), key_digest("a", "bc"));
+        assert_ne!(content_digest("a", "", "b"), content_digest("a", "b", ""));
+        assert_eq!(content_digest("a", "b", "c"), content_digest("a", "b", "c"));
+    }
+}

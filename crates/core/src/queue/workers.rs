@@ -1,0 +1,94 @@
+//! Who runs tasks: what each worker said of itself, and how it did.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use super::input::Claim;
+use crate::limits;
+
+/// A worker's name and the principal that it is: two principals may use one name.
+pub(super) type WorkerKey = (Arc<str>, Arc<str>);
+
+/// A worker.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Worker {
+    /// When it last asked for something, in milliseconds.
+    pub(super) seen: u64,
+    pub(super) is_node: bool,
+    pub(super) kinds: Option<BTreeSet<Arc<str>>>,
+    pub(super) labels: BTreeSet<Arc<str>>,
+    pub(super) session: Option<Arc<str>>,
+    pub(super) running: usize,
+    pub(super) completed: u64,
+    pub(super) failed: u64,
+    /// How long its last attempts took, in milliseconds.
+    pub(super) times: VecDeque<u64>,
+    pub(super) draining: bool,
+}
+
+impl Worker {
+    /// Whether it asked for something lately, or has a lease that says that it is there.
+    pub(super) fn is_here(&self, now: u64) -> bool {
+        self.running > 0 || now.saturating_sub(self.seen) <= limits::QUEUE_WORKER_AWAY_MS
+    }
+
+    /// An attempt of its ended after `ms` milliseconds.
+    pub(super) fn ended(&mut self, completed: bool, ms: u64) {
+        if completed {
+            self.completed += 1;
+        } else {
+            self.failed += 1;
+        }
+        if self.times.len() == limits::QUEUE_WORKER_TIMES {
+            self.times.pop_front();
+        }
+        self.times.push_back(ms);
+    }
+}
+
+/// The workers that are known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Workers {
+    pub(super) by_key: BTreeMap<WorkerKey, Worker>,
+}
+
+impl Workers {
+    /// Notes that a worker is there. `None`: there are too many, and all have tasks.
+    pub(super) fn seen(&mut self, key: &WorkerKey, now: u64) -> Option<&mut Worker> {
+        if !self.by_key.contains_key(key) {
+            if self.by_key.len() >= limits::QUEUE_WORKERS {
+                let idle = self.by_key.iter().filter(|(_, worker)| worker.running == 0);
+                let longest =
+                    idle.min_by_key(|(_, worker)| worker.seen).map(|(key, _)| key.clone());
+                self.by_key.remove(&longest?);
+            }
+            self.by_key.insert(key.clone(), Worker::default());
+        }
+        let worker = self.by_key.get_mut(key)?;
+        worker.seen = now;
+        Some(worker)
+    }
+
+    /// Notes what a worker says of itself when it claims.
+    pub(super) fn claims(&mut self, claim: &Claim, now: u64) -> Option<&mut Worker> {
+        let worker = self.seen(&(claim.worker.clone(), claim.principal.clone()), now)?;
+        worker.is_node = claim.is_node;
+        worker.kinds.clone_from(&claim.kinds);
+        worker.labels.clone_from(&claim.labels);
+        worker.session.clone_from(&claim.session);
+        Some(worker)
+    }
+
+    /// Whether any worker of this name is there.
+    pub(super) fn is_here(&self, name: &Arc<str>, now: u64) -> bool {
+        let from = (name.clone(), Arc::from(""));
+        let named = self.by_key.range(from..).take_while(|((other, _), _)| other == name);
+        named.into_iter().any(|(_, worker)| worker.is_here(now))
+    }
+
+    pub(super) fn get_mut(&mut self, key: &WorkerKey) -> Option<&mut Worker> {
+        self.by_key.get_mut(key)
+    }
+}

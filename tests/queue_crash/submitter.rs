@@ -89,8 +89,6 @@ impl Submitter<'_> {
         let mut arguments = json!({
             "priority": 1 + self.random.below(10),
             "metadata": {"token": token},
-            "max_attempts": 20,
-            "retry": {"backoff_s": 1, "factor": 1, "max_s": 1},
         });
         let tool = |name: &str, time: u64| {
             let given = json!({"id": token.to_string(), "delay_ms": time});
@@ -108,8 +106,10 @@ impl Submitter<'_> {
         if kind == Kind::Once {
             arguments["on_lost"] = "fail".into();
         }
-        if kind == Kind::Flaky {
-            arguments["max_attempts"] = 4.into();
+        // To ask for attempts is to say that a failed one may be repeated.
+        if !kind.runs_once() {
+            arguments["max_attempts"] = (if kind == Kind::Flaky { 4 } else { 20 }).into();
+            arguments["retry"] = json!({"backoff_s": 1, "factor": 1, "max_s": 1});
         }
         if self.random.percent(10) {
             arguments["delay_s"] = (1 + self.random.below(2)).into();

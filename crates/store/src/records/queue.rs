@@ -5,7 +5,6 @@
 
 mod body;
 
-use std::ops::ControlFlow;
 
 use toolmesh_core::queue::{Config, Machine, ResultRecord, TaskId, TaskRecord, Write as Change};
 
@@ -69,26 +68,7 @@ pub fn next_epoch(records: &dyn Records) -> Result<(u32, Write), LoadError> {
     Ok((epoch, Write::Put { key, value }))
 }
 
-/// Gives a machine all that was kept of the queue, from records that are open. It starts when the
-/// caller says so.
-///
-/// # Errors
-///
-/// The records cannot be read, or one of them was written by a newer program.
-pub fn load_queue(records: &dyn Records, machine: &mut Machine) -> Result<(), LoadError> {
-    for kind in [Kind::Task, Kind::TaskState, Kind::TaskProgress, Kind::Queue] {
-        let mut outcome = Ok(());
-        records.scan(&key_of(kind, &[]), &mut |key, value| {
-            outcome = restore(machine, key, value);
-            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        outcome?;
-    }
-    Ok(())
-}
-
-/// The queue as it is put together while the store opens: what [`load_queue`] loads, without
-/// reading the records again.
+/// The queue as it is put together while the store opens.
 #[derive(Debug)]
 pub struct QueueState(Machine);
 

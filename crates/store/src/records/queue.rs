@@ -5,7 +5,6 @@
 
 mod body;
 
-
 use toolmesh_core::queue::{Config, Machine, ResultRecord, TaskId, TaskRecord, Write as Change};
 
 use self::body::{

@@ -9,8 +9,11 @@ use toolmesh_core::queue::{
 };
 use toolmesh_store::{CommitError, Durability, Work, Write, records};
 
-use super::{error::QueueError, handle::Shared, waiters::Waiters};
+use super::{error::QueueError, figures, handle::Shared, waiters::Waiters};
 use crate::kit::{self, Door, Obituary, Permit};
+
+/// How often the figures of `/metrics` are made anew.
+const FIGURES: Duration = Duration::from_secs(1);
 
 /// An input of the machine that is answered at once.
 #[derive(Message)]
@@ -238,6 +241,7 @@ impl Actor for Queue {
     fn started(&mut self, ctx: &mut Self::Context) {
         // What is due was not told to this one.
         self.apply(Input::Tick, Work::Completion, Asker::Nobody, ctx);
+        ctx.run_interval(FIGURES, |queue, _| figures::publish(&queue.machine, queue.now()));
     }
 }
 

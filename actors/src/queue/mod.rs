@@ -15,6 +15,7 @@
 mod actor;
 mod ask;
 mod error;
+mod figures;
 mod handle;
 mod read;
 #[cfg(test)]

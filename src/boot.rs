@@ -17,16 +17,22 @@ use tokio::{
     task::JoinHandle,
 };
 use toolmesh_actors::{
+    child::Guard,
     gateway::{GatewayHandle, SessionCount, StartError},
     kit::{Clock, DoorError, Fault, Stopper, Supervisor, row},
-    link::{Guard, Surroundings},
+    link::Surroundings,
+    queue::{QueueError, QueueHandle},
     router::{RouterHandle, View},
     store::StoreHandle,
-    tools::{CatalogueTools, CompatTools, GroupHandle, NodeFacts, OperatorTools, PeerTools},
+    tools::{
+        CatalogueTools, CompatTools, GroupHandle, NodeFacts, OperatorTools, PeerTools,
+        TaskQueueTools,
+    },
+    worker::WorkerHandle,
 };
 use toolmesh_core::{limits, link::State};
 use toolmesh_net::{Identity, IdentityError, Invite, SecretError, write_private};
-use toolmesh_store::{Durability, Options, Recovery, Store};
+use toolmesh_store::{Durability, Options, Recovery, Store, records::QueueState};
 
 use crate::{
     config::{self, Loaded, NodeName, Sources},
@@ -67,9 +73,9 @@ pub(crate) enum BootError {
     /// No store.
     #[error(transparent)]
     Open(#[from] toolmesh_store::OpenError),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Load(#[from] toolmesh_store::LoadError),
+    /// The queue's tasks cannot be read, or its start not be kept.
+    #[error("the task queue does not start: {0}")]
+    Queue(#[from] QueueError),
     /// A file in the data directory cannot be used.
     #[error("cannot use {}", path.display())]
     File {
@@ -98,6 +104,8 @@ pub(crate) enum BootError {
 struct Node {
     gateway: GatewayHandle,
     router: RouterHandle,
+    queue: QueueHandle,
+    worker: WorkerHandle,
     store: StoreHandle,
     /// The mesh, and who tells of it; none where the configuration wants none.
     mesh: Option<(Mesh, JoinHandle<()>)>,
@@ -176,7 +184,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         config::Durability::Disk => Durability::Disk,
         config::Durability::Process => Durability::Process,
     };
-    let opened = Store::open(options, move |error| {
+    let opened = Store::load::<(toolmesh_store::State, QueueState)>(options, move |error| {
         let fault = Fault { actor: "store".into(), reason: error.to_string() };
         // The committer's thread may wait; a full lane means that a stop is under way.
         let _stopping = store_fatal.try_send(fault);
@@ -188,12 +196,12 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         tracing::error!("{note}");
         notes.push(note);
     }
-    let state = toolmesh_store::State::load(opened.store.records())?;
     let token_file = data.join("operator.token");
     let operator_token = operator_token(&token_file)
         .map_err(|source| BootError::File { path: token_file, source })?;
 
     let supervisor = Supervisor::start(clock.clone(), fatal);
+    let (state, tasks) = opened.state;
     let store = StoreHandle::start(opened.store, state, &operator_token, &supervisor).await;
     let name = node_name(config, store.node_name().as_deref());
     if store.node_name().as_deref() != Some(name.as_str())
@@ -217,7 +225,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     } else {
         None
     };
-    let guard = std::env::current_exe().map(Guard::new).unwrap_or_default();
+    let guard = Arc::new(std::env::current_exe().map(Guard::new).unwrap_or_default());
     let view = View::default();
     let memory = Arc::new(store.clone());
     let router = RouterHandle::start(
@@ -225,12 +233,19 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         clock.clone(),
         supervisor.clone(),
         Surroundings {
-            guard: Arc::new(guard),
+            guard: guard.clone(),
             memory,
             mesh: mesh.as_ref().map(|(mesh, _)| mesh.links.clone()),
         },
     )
     .await;
+
+    let peer_id = identity.peer_id();
+    let queue = wiring::queue(config, &peer_id);
+    let queue = QueueHandle::start(queue, tasks, &store, clock.clone(), &supervisor).await?;
+    let worker = wiring::worker(config);
+    let worker =
+        WorkerHandle::start(worker, queue.clone(), router.clone(), guard, &supervisor).await;
 
     let (publish, facts) = watch::channel(NodeFacts::default());
     let sessions = SessionCount::default();
@@ -239,6 +254,11 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     let mut groups = vec![
         GroupHandle::start(CatalogueTools::new(view.clone()), &supervisor).await,
         GroupHandle::start(operator, &supervisor).await,
+        GroupHandle::start(
+            TaskQueueTools::new(queue.clone(), worker.clone(), view.clone(), &peer_id),
+            &supervisor,
+        )
+        .await,
         #[cfg(feature = "bench-tools")]
         GroupHandle::start(toolmesh_actors::tools::EchoTools, &supervisor).await,
     ];
@@ -294,7 +314,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         .map_err(|source| BootError::File { path: node_file.clone(), source })?;
     publish.send_replace(known.clone());
     tracing::info!(name = known.name, peer_id = known.peer_id, http = known.http, "node is up");
-    Ok((Node { gateway, router, store, mesh, faults, node_file }, known))
+    Ok((Node { gateway, router, queue, worker, store, mesh, faults, node_file }, known))
 }
 
 /// The address to use on this machine: one that means every address is no place to go to.
@@ -354,9 +374,11 @@ async fn settled(router: &RouterHandle) {
 }
 
 async fn stop(node: Node) {
-    let Node { gateway, router, store, mesh, node_file, faults: _faults } = node;
+    let Node { gateway, router, queue, worker, store, mesh, node_file, faults: _faults } = node;
     let mut stopper = Stopper::default();
     stopper.add(row("gateway"), "gateway".into(), move || async move { gateway.stop().await });
+    stopper.add(row("worker"), "worker".into(), move || async move { worker.stop().await });
+    stopper.add(row("queue"), "queue".into(), move || async move { queue.stop() });
     stopper.add(row("link"), "links".into(), move || async move { router.stop().await });
     if let Some((Mesh { registry, swarm, .. }, telling)) = mesh {
         telling.abort(); // It would write a node.json that nobody removes.

@@ -44,11 +44,13 @@ pub(crate) fn run() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `toolmesh __exec PROGRAM ARGUMENTS`: waits for one byte on stdin, then becomes the program.
+/// `toolmesh __exec MARK PROGRAM ARGUMENTS`: waits for one byte on stdin, then becomes the program.
+/// If it cannot, the reason on stderr begins with the mark, which no program sees: so the node can
+/// tell a program that never ran from one that failed.
 ///
 /// The node sends the byte once this process is under guard, so a node that dies in between leaves
 /// nothing behind. Not buffered: what follows the byte is the program's.
-pub(crate) fn exec(command: &[std::ffi::OsString]) -> ExitCode {
+pub(crate) fn exec(mark: &str, command: &[std::ffi::OsString]) -> ExitCode {
     use std::os::unix::process::CommandExt;
 
     let mut go = [0_u8; 1];
@@ -58,7 +60,7 @@ pub(crate) fn exec(command: &[std::ffi::OsString]) -> ExitCode {
     };
     let error = std::process::Command::new(program).args(arguments).exec();
     eprintln!(
-        "cannot run {}: {error}; is it installed and on the PATH of the node?",
+        "{mark} cannot run {}: {error}; is it installed and on the PATH of the node?",
         program.to_string_lossy()
     );
     ExitCode::from(127)

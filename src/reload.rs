@@ -76,7 +76,7 @@ fn restart_notes(present: &Loaded, loaded: &Loaded) -> Vec<String> {
     if old == loaded.config {
         return Vec::new();
     }
-    let note = "some of the changed configuration waits for a restart of the node (everything but upstreams, routes, policies, exposure and page_size)";
+    let note = "some of the changed configuration waits for a restart of the node (everything but upstreams, routes, policies, exposure, page_size, as_task and task_after_s)";
     tracing::warn!("{note}");
     vec![note.to_owned()]
 }
@@ -86,6 +86,8 @@ fn take_live(present: &mut Config, new: &Config) {
     present.upstreams.clone_from(&new.upstreams);
     present.routes.clone_from(&new.routes);
     present.policies.clone_from(&new.policies);
+    present.queue.as_task.clone_from(&new.queue.as_task);
+    present.queue.task_after = new.queue.task_after;
     present.gateway.exposure = new.gateway.exposure;
     present.gateway.page_size = new.gateway.page_size;
 }

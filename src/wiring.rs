@@ -1,5 +1,7 @@
 //! From the configuration to what each actor takes: names and units change here, nothing else.
 
+mod queue;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -7,6 +9,7 @@ use std::{
 
 use globset::Glob;
 use toolmesh_actors::{
+    child::Program,
     gateway,
     link::{self, Endpoint, PythonDialect},
     registry::Gate,
@@ -15,8 +18,10 @@ use toolmesh_actors::{
 use toolmesh_core::{link::Policy, policy, router as core};
 use toolmesh_net::Mode;
 
+pub(crate) use self::queue::{queue, worker};
+
 use crate::config::{
-    Admission, Config, Dialect, Exposure, Grant, Mesh, Protocol, Runtime, Tool, Transport,
+    Admission, Config, Dialect, Exposure, Grant, Mesh, Protocol, Runtime, Stdio, Tool, Transport,
     Upstream, UpstreamName,
 };
 
@@ -140,13 +145,7 @@ fn upstream(name: &UpstreamName, upstream: &Upstream) -> router::Upstream {
 
 fn endpoint(transport: &Transport) -> Endpoint {
     match transport {
-        Transport::Stdio(stdio) => Endpoint::Stdio {
-            command: stdio.command.to_string_lossy().into_owned(),
-            args: stdio.args.clone(),
-            env: stdio.env.clone(),
-            inherit_env: stdio.inherit_env.clone(),
-            cwd: stdio.cwd.clone(),
-        },
+        Transport::Stdio(stdio) => Endpoint::Stdio(program(stdio)),
         Transport::Http(http) => Endpoint::Http {
             url: http.url.to_string(),
             headers: http
@@ -163,6 +162,16 @@ fn endpoint(transport: &Transport) -> Endpoint {
                 Dialect::B => Some(PythonDialect::Envelope),
             },
         },
+    }
+}
+
+fn program(process: &Stdio) -> Program {
+    Program {
+        command: process.command.to_string_lossy().into_owned(),
+        args: process.args.clone(),
+        env: process.env.clone(),
+        inherit_env: process.inherit_env.clone(),
+        cwd: process.cwd.clone(),
     }
 }
 

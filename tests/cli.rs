@@ -12,12 +12,15 @@ use std::process::Stdio;
 use harness::{Node, document, err, out, run, toolmesh, until};
 use serde_json::json;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 14] = [
     "up",
     "stdio",
     "status",
     "doctor",
     "tools",
+    "task",
+    "worker",
+    "queue",
     "upstream",
     "token",
     "config",
@@ -51,7 +54,16 @@ fn completions_exist_for_every_shell() {
 fn without_a_node_the_command_to_start_one_is_said() {
     let data = tempfile::tempdir().unwrap();
     let data = data.path().to_str().unwrap();
-    for command in [&["status"][..], &["stdio"], &["tools", "list"], &["upstream", "list"]] {
+    for command in [
+        &["status"][..],
+        &["stdio"],
+        &["tools", "list"],
+        &["upstream", "list"],
+        &["task", "wait", "x"],
+        &["task", "watch"],
+        &["worker", "list"],
+        &["queue", "status"],
+    ] {
         let refused = toolmesh().args(command).args(["--data", data]).output().unwrap();
         assert_eq!(refused.status.code(), Some(2), "{command:?}");
         assert!(err(&refused).contains(&format!("toolmesh up --data {data}")), "{}", err(&refused));

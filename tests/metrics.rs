@@ -91,6 +91,9 @@ fn what_happened_is_counted() -> Outcome {
     assert_eq!(value(&all), Some(5.0));
     assert!(value(&format!("toolmesh_call_seconds_sum{{{of_box}}}")).is_some_and(|sum| sum > 0.0));
     assert_eq!(value("toolmesh_sessions"), Some(1.0));
+    assert!(value("toolmesh_store_bytes").is_some_and(|bytes| bytes > 0.0));
+    assert!(value("toolmesh_store_waiting").is_some());
+    assert!(value("toolmesh_store_sync_seconds_count").is_some_and(|syncs| syncs >= 1.0));
     assert_eq!(value("toolmesh_link_state{upstream=\"box\",state=\"ready\"}"), Some(1.0));
     assert_eq!(value("toolmesh_link_state{upstream=\"box\",state=\"parked\"}"), Some(0.0));
     assert_eq!(value("toolmesh_http_refused_total{status=\"400\"}"), Some(1.0));

@@ -5,12 +5,16 @@
 //! pure machine of `toolmesh_core`. Handles point downward only, so no two actors wait on each
 //! other: gateway -> router -> {tool groups, links} -> store.
 
+pub mod child;
 pub mod gateway;
 pub mod kit;
 pub mod link;
 mod outbox;
+pub mod queue;
 pub mod registry;
 pub mod router;
+pub mod secret;
 pub mod store;
 pub mod swarm;
 pub mod tools;
+pub mod worker;

@@ -8,6 +8,7 @@
 //! - `wire`, `requests` and `load` are the load generator: a lean HTTP/1.1 client of our own, so that
 //!   the client is not what is measured.
 //! - `mesh` is the same for calls between nodes, with its own load, peers and servers to compare with.
+//! - `queue` is the durable task queue, with its load, `redis-server` to compare with, and its backlogs.
 //! - `bare` is the server to compare with, `machine` the machine itself, `process` starts and looks
 //!   at processes, `figures` sums up.
 
@@ -18,6 +19,7 @@ mod machine;
 mod measure;
 mod mesh;
 mod process;
+mod queue;
 mod report;
 mod requests;
 mod wire;
@@ -55,6 +57,10 @@ struct Plan {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     idle: Duration,
 
+    /// Tasks that wait in the largest queue; floors for its memory and restart hold for a million
+    #[arg(long, default_value_t = queue::MANY, value_parser = clap::value_parser!(u32).range(i64::from(queue::FEW)..=i64::from(queue::MANY)))]
+    tasks: u32,
+
     /// Measures only one part
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -67,6 +73,8 @@ enum Part {
     Node,
     /// Nodes of one mesh
     Mesh,
+    /// The durable task queue of a node
+    Queue,
 }
 
 impl Plan {
@@ -89,6 +97,20 @@ enum Role {
         arguments: serde_json::Value,
         /// Connections, each with one call at a time
         #[arg(long, default_value_t = measure::CONNECTIONS)]
+        connections: usize,
+        /// For how long
+        #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+        length: Duration,
+    },
+    /// Submits tasks to one node, for a profiler to look at
+    QueueLoad {
+        /// Where it listens
+        to: SocketAddr,
+        /// Submits calls of the node's echo tool and waits for each result
+        #[arg(long)]
+        results: bool,
+        /// Connections, each with one task at a time
+        #[arg(long, default_value_t = queue::CONNECTIONS)]
         connections: usize,
         /// For how long
         #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -153,6 +175,15 @@ fn main() -> ExitCode {
                 Ok(true)
             })
         }
+        Some(Role::QueueLoad { to, results, connections, length }) => in_runtime(async {
+            let load = if results {
+                queue::results(to, connections, length).await?
+            } else {
+                queue::submit(to, connections, length).await?
+            };
+            println!("{load:?}");
+            Ok(true)
+        }),
         None => in_runtime(run(arguments.plan)),
     };
     match outcome {
@@ -174,7 +205,8 @@ fn in_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 async fn run(plan: Plan) -> Result<bool> {
     let node = if plan.wants(Part::Node) { Some(measure::all(plan).await?) } else { None };
     let mesh = if plan.wants(Part::Mesh) { Some(mesh::all(plan).await?) } else { None };
-    let report = report::Report::new(plan, node.as_ref(), mesh.as_ref());
+    let queue = if plan.wants(Part::Queue) { Some(queue::all(plan).await?) } else { None };
+    let report = report::Report::new(plan, node.as_ref(), mesh.as_ref(), queue.as_ref());
     eprintln!("{report}");
     println!("{}", serde_json::to_string(&report)?);
     Ok(report.floors_hold())

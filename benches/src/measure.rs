@@ -72,12 +72,8 @@ struct Target<'a> {
 
 impl Target<'_> {
     async fn load(&self, length: Duration) -> Result<Load> {
-        let server_before = self.server.process.processor_time()?;
-        let client_before = process::processor_time(std::process::id())?;
-        let load = load::run(self.server.address, &self.requests, self.connections, length).await?;
-        let server = self.server.process.processor_time()?.saturating_sub(server_before);
-        let client = process::processor_time(std::process::id())?.saturating_sub(client_before);
-        Ok(load.with_processor_time(server, client))
+        let load = load::run(self.server.address, &self.requests, self.connections, length);
+        self.server.process.loaded(load).await
     }
 
     /// Makes one call and warms the server up. Returns the call's result.

@@ -14,12 +14,13 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    time::Instant,
 };
 use toolmesh_net::PeerAddress;
 
-use crate::Result;
+use crate::{Result, figures::Load};
 
-/// How long a process may take until it says where it listens.
+/// How long a process with nothing to load may take until it says where it listens.
 const START_TIME: Duration = Duration::from_secs(30);
 
 /// A process that has said that it is ready; killed when dropped.
@@ -27,10 +28,10 @@ const START_TIME: Duration = Duration::from_secs(30);
 pub(crate) struct Process {
     /// The line in which it said so.
     pub(crate) ready: Value,
-    /// Its data directory, if it is a node.
-    pub(crate) data: Option<TempDir>,
+    /// The directory that it works in, if it has one of its own.
+    data: Option<TempDir>,
     pid: u32,
-    _child: Child,
+    child: Child,
 }
 
 /// A process that listens for HTTP.
@@ -62,10 +63,47 @@ impl Server {
         // Nodes of two benches at a time would find each other.
         let mesh = if config.contains("[mesh]") { "" } else { "[mesh]\nenabled = false\n" };
         fs::write(&file, format!("{config}\n{mesh}[log]\nlevel = \"warn\"\n"))?;
+        Self::up(data, flags, START_TIME).await
+    }
+
+    /// Ends a node without a warning and starts it again with what it has on disk. Returns with it
+    /// when it was started; it has said where it listens since.
+    ///
+    /// # Errors
+    /// It did not end, or not start within `patience`.
+    pub(crate) async fn restart(self, patience: Duration) -> Result<(Self, Instant)> {
+        let Process { data, mut child, .. } = self.process;
+        let data = data.ok_or("what is not a node has no data to start again with")?;
+        child.kill().await?;
+        let started = Instant::now();
+        Ok((Self::up(data, &[], patience).await?, started))
+    }
+
+    async fn up(data: TempDir, flags: &[&str], patience: Duration) -> Result<Self> {
         let mut command = Command::new(beside("toolmesh")?);
-        command.args(["up", "--json", "--http", "127.0.0.1:0", "--config"]).arg(file).args(flags);
+        command.args(["up", "--json", "--http", "127.0.0.1:0", "--config"]);
+        command.arg(data.path().join("config.toml")).args(flags);
         command.arg("--data").arg(data.path().join("data"));
-        Self::of(Process::start(&mut command, Some(data)).await?)
+        Self::of(Process::start(&mut command, Some(data), patience).await?)
+    }
+
+    /// Asks a node with a command of its own, as its operator would. Returns what it says in JSON.
+    ///
+    /// # Errors
+    /// It says nothing that is JSON.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<Value> {
+        let mut command = std::process::Command::new(beside("toolmesh")?);
+        let output =
+            command.args(arguments).args(["--json", "--data"]).arg(self.data()?).output()?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Returns where a node keeps its data.
+    ///
+    /// # Errors
+    /// It is not a node.
+    pub(crate) fn data(&self) -> Result<PathBuf> {
+        Ok(self.process.data.as_ref().ok_or("not a node")?.path().join("data"))
     }
 
     fn of(process: Process) -> Result<Self> {
@@ -82,26 +120,42 @@ impl Process {
     /// It did not start.
     pub(crate) async fn role(arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        Self::start(command.args(arguments), None).await
+        Self::start(command.args(arguments), None, START_TIME).await
     }
 
-    async fn start(command: &mut Command, data: Option<TempDir>) -> Result<Self> {
+    /// Starts a program that does not say when it is ready, with the directory that it works in.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn silent(command: &mut Command, data: TempDir) -> Result<Self> {
+        Self::spawn(command.stdout(Stdio::null()), Some(data))
+    }
+
+    async fn start(
+        command: &mut Command,
+        data: Option<TempDir>,
+        patience: Duration,
+    ) -> Result<Self> {
+        let mut process = Self::spawn(command.stdout(Stdio::piped()), data)?;
+        let program = command.as_std().get_program();
+        let stdout = process.child.stdout.take().ok_or("a process without an output")?;
+        let mut line = String::new();
+        let mut stdout = BufReader::new(stdout);
+        let said = tokio::time::timeout(patience, stdout.read_line(&mut line)).await;
+        said.map_err(|_late| failed(program, "it does not say that it is ready"))??;
+        process.ready = serde_json::from_str(&line).map_err(|_| failed(program, line.trim()))?;
+        Ok(process)
+    }
+
+    fn spawn(command: &mut Command, data: Option<TempDir>) -> Result<Self> {
         // Nothing of the caller's environment may change what is measured.
         let kept = ["PATH", "HOME", "TMPDIR"].map(|name| (name, std::env::var_os(name)));
         command.env_clear().envs(kept.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::null()).kill_on_drop(true);
         let program = command.as_std().get_program().to_owned();
-        let mut child = command.spawn().map_err(|error| failed(&program, &error.to_string()))?;
-        let (stdout, pid) = (child.stdout.take(), child.id());
-        let (Some(stdout), Some(pid)) = (stdout, pid) else {
-            return Err(failed(&program, "it ended at once"));
-        };
-        let mut line = String::new();
-        let mut stdout = BufReader::new(stdout);
-        let said = tokio::time::timeout(START_TIME, stdout.read_line(&mut line)).await;
-        said.map_err(|_late| failed(&program, "it does not say that it is ready"))??;
-        let ready = serde_json::from_str(&line).map_err(|_| failed(&program, line.trim()))?;
-        Ok(Self { ready, data, pid, _child: child })
+        let child = command.spawn().map_err(|error| failed(&program, &error.to_string()))?;
+        let pid = child.id().ok_or_else(|| failed(&program, "it ended at once"))?;
+        Ok(Self { ready: Value::Null, data, pid, child })
     }
 
     /// Returns where other nodes reach it.
@@ -129,6 +183,18 @@ impl Process {
         Ok(kib / 1_024.0)
     }
 
+    /// Runs a load of this process and says what processor time each of the two took for it.
+    ///
+    /// # Errors
+    /// As the load, and where the system has no `/proc` like Linux'.
+    pub(crate) async fn loaded(&self, load: impl Future<Output = Result<Load>>) -> Result<Load> {
+        let own = || processor_time(std::process::id());
+        let (server, client) = (self.processor_time()?, own()?);
+        let load = load.await?;
+        let server = self.processor_time()?.saturating_sub(server);
+        Ok(load.with_processor_time(server, own()?.saturating_sub(client)))
+    }
+
     /// Time on a processor so far; see [`processor_time`].
     ///
     /// # Errors
@@ -142,7 +208,7 @@ impl Process {
 ///
 /// # Errors
 /// The system has no `/proc` like Linux'.
-pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+fn processor_time(pid: u32) -> Result<Duration> {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end while it is looked at.

@@ -1,5 +1,7 @@
 //! What is demanded of the figures, and how they are printed.
 
+mod queue;
+
 use std::fmt;
 
 use serde::Serialize;
@@ -8,7 +10,7 @@ use crate::{
     Plan,
     figures::{Load, median},
     measure::{CONNECTIONS, Measured, Round},
-    mesh,
+    mesh, queue as task_queue,
 };
 
 /// The result of a run.
@@ -81,10 +83,16 @@ impl Figure {
 }
 
 impl Report {
-    /// Judges what was measured of a node, and of several.
-    pub(crate) fn new(plan: Plan, node: Option<&Measured>, mesh: Option<&mesh::Measured>) -> Self {
+    /// Judges what was measured of a node, of several, and of the task queue.
+    pub(crate) fn new(
+        plan: Plan,
+        node: Option<&Measured>,
+        mesh: Option<&mesh::Measured>,
+        queue: Option<&task_queue::Measured>,
+    ) -> Self {
         let mut figures: Vec<Figure> = node.map(figures).unwrap_or_default();
         figures.extend(mesh.map(mesh_figures).unwrap_or_default());
+        figures.extend(queue.map(queue::figures).unwrap_or_default());
         let floors_hold =
             figures.iter().filter_map(|figure| figure.demand.as_ref()).all(|d| d.floor_holds);
         Self {
@@ -217,7 +225,7 @@ impl fmt::Display for Report {
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
             let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let range = format!("({} to {})", short(least), short(most));
-            write!(f, "{name:<52} {:>9} {unit:<4}", short(*median))?;
+            write!(f, "{name:<56} {:>9} {unit:<4}", short(*median))?;
             match demand {
                 None => writeln!(f, "{range}")?,
                 Some(demand) => writeln!(f, "{range:<18} {demand}")?,

@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use toolmesh_core::limits;
 
+use super::task::args::{QueueCommand, TaskCommand, WorkerCommand};
+
 /// One endpoint for the MCP servers you already run.
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true, arg_required_else_help = true)]
@@ -56,6 +58,15 @@ pub(crate) enum Command {
     /// List, find, describe and call tools
     #[command(subcommand)]
     Tools(ToolsCommand),
+    /// Hand work to the node that survives crashes, and ask what became of it
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Look at the workers that run tasks, and let them rest
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// Look after the queue of tasks
+    #[command(subcommand)]
+    Queue(QueueCommand),
     /// Look after the MCP servers behind the node
     #[command(subcommand)]
     Upstream(UpstreamCommand),
@@ -89,6 +100,8 @@ pub(crate) enum Command {
     /// Become a program once the node says so on stdin
     #[command(name = "__exec", hide = true)]
     Exec {
+        /// Begins the line that says why it cannot
+        mark: String,
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<std::ffi::OsString>,
@@ -244,7 +257,7 @@ pub(crate) enum SecretCommand {
 }
 
 /// Reads a time with its unit as seconds.
-fn seconds(text: &str) -> Result<u64, &'static str> {
+pub(super) fn seconds(text: &str) -> Result<u64, &'static str> {
     const MESSAGE: &str = "write a whole number and s, m, h or d, such as 1h";
     let unit = match text.as_bytes().last() {
         Some(b's') => 1,

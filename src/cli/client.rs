@@ -10,7 +10,7 @@ use super::args::Common;
 use super::headers;
 use super::locate::{Locator, Node};
 use super::message::{Envelope, HEADER_MISMATCH, STATELESS_REVISION};
-use super::output::Failure;
+use super::output::{Cause, Failure};
 use super::wire::{Wire, WireError};
 
 /// Time that the node has to answer a question about itself.
@@ -74,7 +74,7 @@ impl Client {
         let page = self.wire.page(&self.node, path);
         match tokio::time::timeout(QUESTION_TIME, page).await {
             Ok(page) => page.map_err(|error| self.failure(&error.into())),
-            Err(_) => Err(self.too_slow()),
+            Err(_) => Err(self.too_slow(QUESTION_TIME)),
         }
     }
 
@@ -84,14 +84,29 @@ impl Client {
     ///
     /// The node did not answer, or said no.
     pub(crate) async fn ask(&self, tool: &str, arguments: Value) -> Result<Value, Failure> {
+        self.ask_for(tool, arguments, Duration::ZERO).await
+    }
+
+    /// Asks like [`Client::ask`] a tool that may take `longer` to answer than others, because it
+    /// waits for something.
+    ///
+    /// # Errors
+    ///
+    /// The node did not answer, or said no.
+    pub(crate) async fn ask_for(
+        &self,
+        tool: &str,
+        arguments: Value,
+        longer: Duration,
+    ) -> Result<Value, Failure> {
         let call = self.call(tool, &arguments, |_| {});
-        let result = match tokio::time::timeout(QUESTION_TIME, call).await {
+        let time = QUESTION_TIME.saturating_add(longer);
+        let result = match tokio::time::timeout(time, call).await {
             Ok(result) => result.map_err(|error| self.unanswered(tool, &error))?,
-            Err(_) => return Err(self.too_slow()),
+            Err(_) => return Err(self.too_slow(time)),
         };
         if result["isError"] == true {
-            let message = result["content"][0]["text"].as_str().unwrap_or("no reason given");
-            return Err(Failure::new(message, format!("see: toolmesh tools show {tool}")));
+            return Err(refusal(tool, &result));
         }
         match result.get("structuredContent") {
             Some(content) => Ok(content.clone()),
@@ -127,13 +142,22 @@ impl Client {
     /// Returns `error` as the failure of a command.
     pub(crate) fn failure(&self, error: &RequestError) -> Failure {
         match error {
-            RequestError::Wire(WireError::Unreachable) => self.locator.not_answering(&self.node),
+            RequestError::Wire(WireError::Unreachable) => {
+                self.locator.not_answering(&self.node).because(Cause::Away)
+            }
             RequestError::Wire(WireError::Lost(_)) => Failure::new(
                 error.to_string(),
                 "whether the request had an effect is unknown; look before you repeat it",
-            ),
+            )
+            .because(Cause::Lost),
             RequestError::Wire(WireError::Refused { status, retry_after, .. }) => {
-                Failure::new(error.to_string(), advice(*status, *retry_after))
+                let failure = Failure::new(error.to_string(), advice(*status, *retry_after));
+                match *status {
+                    StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                        failure.because(Cause::Away)
+                    }
+                    _ => failure,
+                }
             }
             RequestError::Answered { status, message, data, .. } => {
                 let next =
@@ -154,9 +178,8 @@ impl Client {
                 )
             }
             RequestError::Answered { status, .. } if status.is_success() => {
-                // The tools of a group are named after its command.
-                let group = tool.split('_').next().unwrap_or_default();
-                Failure::new(failure.message, format!("see what there is: toolmesh {group} list"))
+                let command = command_of(tool);
+                Failure::new(failure.message, format!("see what there is: toolmesh {command} list"))
             }
             _ => failure,
         }
@@ -171,9 +194,9 @@ impl Client {
         request(&self.wire, &self.node, "tools/call", params, schema, progress).await
     }
 
-    fn too_slow(&self) -> Failure {
+    fn too_slow(&self, time: Duration) -> Failure {
         Failure::new(
-            format!("the node at {} did not answer within 30 s", self.node.http),
+            format!("the node at {} did not answer within {} s", self.node.http, time.as_secs()),
             "it may be overloaded or stopped by a debugger; look at its log, then repeat",
         )
     }
@@ -236,6 +259,31 @@ fn add_meta(params: &mut Value) {
     meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
 }
 
+/// Returns the command that is about the same as `tool`: the tools of a group are named after it.
+fn command_of(tool: &str) -> &str {
+    match tool.strip_prefix("p2p_").unwrap_or(tool).split('_').next() {
+        Some("taskqueue") => "task",
+        other => other.unwrap_or_default(),
+    }
+}
+
+/// Returns the result of a tool that said no as the failure of a command. What it says for
+/// programs, such as its code, is kept for them.
+fn refusal(tool: &str, result: &Value) -> Failure {
+    let error = &result["structuredContent"]["error"];
+    let text = result["content"][0]["text"].as_str();
+    let message = error["message"].as_str().or(text).unwrap_or("no reason given");
+    let failure = Failure::new(message, format!("see: toolmesh tools show {tool}"));
+    let failure = match error["retryable"] == true {
+        true => failure.because(Cause::Retryable),
+        false => failure,
+    };
+    let Value::Object(fields) = error else { return failure };
+    let mut fields = fields.clone();
+    fields.shift_remove("message");
+    failure.with_details(Value::Object(fields))
+}
+
 fn advice(status: StatusCode, retry_after: Option<u64>) -> String {
     match (status, retry_after) {
         (StatusCode::UNAUTHORIZED, _) => {
@@ -262,4 +310,40 @@ fn advice_of(data: &Value) -> String {
 /// Says that the HTTP client cannot work.
 pub(crate) fn no_http(error: &reqwest::Error) -> Failure {
     Failure::new(format!("cannot make an HTTP client: {error}"), "see: toolmesh doctor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tool_refuses_keeps_its_code() {
+        let error = json!({"code": "queue_full", "message": "the queue is full",
+            "retryable": true, "retry_after_ms": 500});
+        let result = json!({"isError": true, "structuredContent": {"error": error},
+            "content": [{"type": "text", "text": "the queue is full; repeat later"}]});
+        let failure = refusal("p2p_taskqueue_submit", &result);
+        assert_eq!(failure.code(), "queue_full");
+        assert_eq!(failure.cause, Cause::Retryable);
+        let error = &failure.document()["error"];
+        assert_eq!(error["message"], "the queue is full");
+        assert_eq!((&error["retryable"], &error["retry_after_ms"]), (&json!(true), &json!(500)));
+        assert!(error["next"].as_str().is_some_and(|next| next.contains("tools show")));
+
+        let plain = json!({"isError": true, "content": [{"type": "text", "text": "no"}]});
+        let failure = refusal("upstream_restart", &plain);
+        assert_eq!((failure.message.as_str(), failure.code()), ("no", ""));
+        assert_eq!(failure.cause, Cause::Other);
+    }
+
+    #[test]
+    fn a_tool_tells_which_command_is_about_it() {
+        for (tool, command) in [
+            ("upstream_restart", "upstream"),
+            ("p2p_peer_ban", "peer"),
+            ("p2p_taskqueue_submit", "task"),
+        ] {
+            assert_eq!(command_of(tool), command);
+        }
+    }
 }

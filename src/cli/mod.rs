@@ -12,12 +12,15 @@ mod locate;
 mod message;
 mod output;
 mod peer;
+mod queue;
 mod status;
 mod stdio;
+mod task;
 mod text;
 mod token;
 mod tools;
 mod wire;
+mod worker;
 
 use std::ffi::OsString;
 use std::io;
@@ -44,12 +47,15 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match command {
         Command::Up(args) => return crate::up::run(&args),
         Command::Guard => return crate::guard::run(),
-        Command::Exec { command } => return crate::guard::exec(&command),
+        Command::Exec { mark, command } => return crate::guard::exec(&mark, &command),
         Command::Config { file, command } => return config(common, file, command),
         Command::Stdio(args) => blocking(stdio::run(&common, &args)),
         Command::Status => blocking(status::status(&common)),
         Command::Doctor(file) => blocking(doctor::run(&common, file)),
         Command::Tools(command) => blocking(tools::run(&common, &command)),
+        Command::Task(command) => blocking(task::run(&common, &command)),
+        Command::Worker(command) => blocking(worker::run(&common, &command)),
+        Command::Queue(command) => blocking(queue::run(&common, &command)),
         Command::Upstream(command) => blocking(status::upstream(&common, &command)),
         Command::Peer(command) => blocking(peer::run(&common, &command)),
         Command::Token(command) => blocking(token::run(&common, &command)),

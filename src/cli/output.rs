@@ -15,7 +15,7 @@ const USAGE: u8 = 2;
 pub(crate) struct Report {
     /// For people; ends without a line feed. Empty prints nothing.
     pub(crate) text: String,
-    /// For programs.
+    /// For programs. Null prints nothing.
     pub(crate) value: Value,
     /// Whether what was asked about is well; `false` exits with 1.
     pub(crate) well: bool,
@@ -31,6 +31,24 @@ impl Report {
     pub(crate) fn silent() -> Self {
         Self::new("", Value::Null)
     }
+
+    /// Returns the report of a command that has said why what was asked about is not well.
+    pub(crate) fn silently_ill() -> Self {
+        Self { well: false, ..Self::silent() }
+    }
+}
+
+/// What a failure means for the question of whether to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// No node took the request; one may be there in a moment.
+    Away,
+    /// The answer broke off: whether the request had an effect is unknown.
+    Lost,
+    /// The node said no for now.
+    Retryable,
+    /// Anything else; the same request ends the same way.
+    Other,
 }
 
 /// Why a command could not do what it was asked, and what to do about it.
@@ -41,6 +59,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do next.
     pub(crate) next: String,
+    /// Whether asking again may help.
+    pub(crate) cause: Cause,
     /// More for programs: fields beside `message` and `next`.
     details: Box<Value>,
     exit: u8,
@@ -50,7 +70,7 @@ impl Failure {
     /// Returns a failure that exits with 1.
     pub(crate) fn new(message: impl Into<String>, next: impl Into<String>) -> Self {
         let (message, next) = (message.into(), next.into());
-        Self { message, next, details: Box::default(), exit: FAILED }
+        Self { message, next, cause: Cause::Other, details: Box::default(), exit: FAILED }
     }
 
     /// Returns a failure that exits with 2: the command was wrong, or nothing is there to talk to.
@@ -62,6 +82,16 @@ impl Failure {
     pub(crate) fn and_next(mut self, more: &str) -> Self {
         self.next.push_str(more);
         self
+    }
+
+    /// Says whether asking again may help.
+    pub(crate) fn because(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
+
+    /// Returns the code with which the node refused, or nothing.
+    pub(crate) fn code(&self) -> &str {
+        self.details["code"].as_str().unwrap_or_default()
     }
 
     /// Adds the fields of `details` to what programs see.
@@ -83,7 +113,11 @@ impl Failure {
 pub(crate) fn finish(outcome: &Result<Report, Failure>, as_json: bool) -> ExitCode {
     let (printed, exit) = match outcome {
         Ok(report) => {
-            let text = if as_json { pretty(&report.value) } else { report.text.clone() };
+            let text = match as_json {
+                true if report.value.is_null() => String::new(),
+                true => pretty(&report.value),
+                false => report.text.clone(),
+            };
             (line(&mut io::stdout().lock(), &text), if report.well { 0 } else { FAILED })
         }
         Err(failure) => {

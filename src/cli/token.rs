@@ -50,15 +50,14 @@ async fn ask(client: &Client, command: &TokenCommand) -> Result<Value, Failure> 
 fn with_store(data: &Path, command: &TokenCommand) -> Result<Value, Failure> {
     config::prepare(data).map_err(|error| not_kept(&error))?;
     let options = Options::new(data.join(STORE_DIRECTORY));
-    let opened = Store::open(options, |_| {}).map_err(|error| match error {
+    let opened = Store::load::<State>(options, |_| {}).map_err(|error| match error {
         OpenError::InUse { .. } => Failure::new(
             "a node that is starting or stopping uses this data directory",
             "repeat in a moment",
         ),
         error => not_kept(&error),
     })?;
-    let state = State::load(opened.store.records()).map_err(|error| not_kept(&error))?;
-    let outcome = change(&opened.store, &state, command);
+    let outcome = change(&opened.store, &opened.state, command);
     opened.store.close();
     outcome
 }
@@ -122,8 +121,8 @@ fn not_kept(error: &dyn std::error::Error) -> Failure {
 }
 
 /// Returns the seconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "a token is dated with the time of day")]
-fn now() -> u64 {
+#[expect(clippy::disallowed_methods, reason = "what is dated is dated with the time of day")]
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 

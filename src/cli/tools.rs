@@ -149,38 +149,53 @@ fn block_of(block: &Value) -> String {
 }
 
 /// Reads the arguments of a call as they were given: none, JSON, or `-` for JSON on stdin.
-fn arguments_of(given: Option<&str>) -> Result<Value, Failure> {
+///
+/// # Errors
+///
+/// They are no JSON object, or too long.
+pub(super) fn arguments_of(given: Option<&str>) -> Result<Value, Failure> {
     let next = r#"write them like '{"path": "/tmp"}', or - to read them from stdin"#;
+    match json_of("the arguments are", given, next)? {
+        arguments @ Value::Object(_) => Ok(arguments),
+        _ => Err(Failure::usage("the arguments are JSON, but not an object", next)),
+    }
+}
+
+/// Reads JSON as it was given: none, which is an empty object, JSON, or `-` for JSON on stdin.
+/// `what` begins the sentence that says what is wrong with it, `next` says how to write it.
+///
+/// # Errors
+///
+/// It is no JSON, or longer than a node takes.
+pub(super) fn json_of(what: &str, given: Option<&str>, next: &str) -> Result<Value, Failure> {
     let text = match given {
         None => return Ok(json!({})),
         Some("-") => {
             let mut text = String::new();
             let read = io::stdin().lock().take(ARGUMENTS_BYTES + 1).read_to_string(&mut text);
             read.map_err(|error| {
-                Failure::usage(format!("cannot read the arguments from stdin: {error}"), next)
+                Failure::usage(format!("{what} not readable from stdin: {error}"), next)
             })?;
             if text.len() as u64 > ARGUMENTS_BYTES {
-                let message = format!("the arguments are longer than {ARGUMENTS_BYTES} bytes");
+                let message = format!("{what} longer than {ARGUMENTS_BYTES} bytes");
                 return Err(Failure::usage(message, "pass less; a node takes no more"));
             }
             text
         }
         Some(text) => text.to_owned(),
     };
-    match serde_json::from_str(&text) {
-        Ok(arguments @ Value::Object(_)) => Ok(arguments),
-        Ok(_) => Err(Failure::usage("the arguments are JSON, but not an object", next)),
-        Err(error) => Err(Failure::usage(format!("the arguments are not JSON: {error}"), next)),
-    }
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{what} not JSON: {error}"), next))
 }
 
 /// The progress of a call: one line that is written over on a terminal, a line each elsewhere.
 #[derive(Debug, Default)]
-struct ProgressLine {
+pub(super) struct ProgressLine {
     shown: bool,
 }
 
 impl ProgressLine {
+    /// Shows a notification, if it is of progress.
     fn show(&mut self, notification: &Value) {
         if notification.get("progressToken").is_none() {
             return;
@@ -190,16 +205,23 @@ impl ProgressLine {
             text = format!("{text}/{}", text_of(notification, "total"));
         }
         let message = summary(notification["message"].as_str().unwrap_or_default());
+        self.say(&format!("{text} {message}"));
+    }
+
+    /// Shows one line of text.
+    pub(super) fn say(&mut self, text: &str) {
         let mut stderr = io::stderr().lock();
-        // Progress that cannot be shown is no reason to give up the call.
+        // Progress that cannot be shown is no reason to give up the call. Without line wrap, so that
+        // it can be written over.
         let _ = match stderr.is_terminal() {
-            true => write!(stderr, "\r\x1b[2K{text} {message}").and_then(|()| stderr.flush()),
-            false => writeln!(stderr, "{text} {message}"),
+            true => write!(stderr, "\r\x1b[2K\x1b[?7l{text}\x1b[?7h").and_then(|()| stderr.flush()),
+            false => writeln!(stderr, "{text}"),
         };
         self.shown = true;
     }
 
-    fn clear(&self) {
+    /// Removes the line from a terminal.
+    pub(super) fn clear(&self) {
         let mut stderr = io::stderr().lock();
         if self.shown && stderr.is_terminal() {
             let _ = write!(stderr, "\r\x1b[2K");

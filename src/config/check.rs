@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::check_mesh::{check_mesh, check_peers, check_policies, check_replicas};
+use super::check_queue::{check_commands, check_queue, check_worker};
 use super::check_upstream::check_upstream;
 use super::checked::{
     Config, Gateway, Limits, Log, NodeName, Rate, Route, Runtime, Upstream, UpstreamName,
@@ -53,6 +54,9 @@ pub(super) fn check(raw: Raw, layers: &Layers, base: &Path) -> Result<Config, Er
     let limits = checker.limits(&raw.limits, gateway.http.ip().is_loopback());
     let mesh = check_mesh(&mut checker, raw.mesh);
     let policies = check_policies(&mut checker, raw.policy);
+    let queue = check_queue(&mut checker, raw.queue);
+    let worker = check_worker(&mut checker, raw.worker);
+    let commands = check_commands(&mut checker, raw.command);
     let log = checker.log(raw.log);
     let upstreams = checker.upstreams(raw.upstream, limits.tool_time);
     check_replicas(&mut checker, &upstreams);
@@ -60,7 +64,20 @@ pub(super) fn check(raw: Raw, layers: &Layers, base: &Path) -> Result<Config, Er
     let routes = checker.routes(&raw.route, &upstreams);
     Errors::none(checker.problems)?;
     let durability = raw.store.durability.unwrap_or_default();
-    Ok(Config { name, gateway, limits, mesh, policies, durability, log, upstreams, routes })
+    Ok(Config {
+        name,
+        gateway,
+        limits,
+        mesh,
+        policies,
+        queue,
+        worker,
+        commands,
+        durability,
+        log,
+        upstreams,
+        routes,
+    })
 }
 
 /// Collects problems, so that one run reports all of them. After a problem it goes on with the

@@ -99,8 +99,8 @@ pub(super) fn check_policies(
                 let message = "a policy is for members, strangers, the name of a node, or a PeerId";
                 checker.wrong(&["policy", &whom], message);
             }
-            let tools = globs(checker, &whom, "tools", raw.tools);
-            let tasks = globs(checker, &whom, "tasks", raw.tasks);
+            let tools = globs(checker, &["policy", &whom, "tools"], raw.tools);
+            let tasks = globs(checker, &["policy", &whom, "tasks"], raw.tasks);
             (whom, Grant { tools, tasks })
         })
         .collect()
@@ -113,22 +113,23 @@ fn is_alias(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-fn globs(
+/// Returns the patterns that are given at `keys`; every problem is noted in `checker`.
+pub(super) fn globs(
     checker: &mut Checker<'_>,
-    whom: &str,
-    key: &str,
+    keys: &[&str],
     texts: Option<Vec<String>>,
 ) -> Option<Vec<Glob>> {
     let texts = texts?;
     if texts.len() > ENTRIES_MAX {
-        checker.wrong(&["policy", whom, key], format!("at most {ENTRIES_MAX} fit one policy"));
+        checker.wrong(keys, format!("at most {ENTRIES_MAX} patterns fit"));
     }
     let mut globs = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         match Glob::new(text) {
             Ok(glob) => globs.push(glob),
             Err(error) => {
-                let keys = ["policy", whom, key, &index.to_string()];
+                let index = index.to_string();
+                let keys: Vec<&str> = keys.iter().copied().chain([index.as_str()]).collect();
                 checker.wrong(&keys, error.kind().to_string());
             }
         }

@@ -1,7 +1,5 @@
 //! Checks of one upstream.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -9,12 +7,10 @@ use reqwest::header::{HeaderName, HeaderValue};
 use toolmesh_core::limits;
 
 use super::check::Checker;
+use super::check_program::{Given, check_program};
 use super::checked::{Http, Peer, Stdio, Tool, Transport, Upstream, UpstreamName, is_prefix};
 use super::raw::{RawTool, RawUpstream};
-use toolmesh_actors::link::{EnvReference, FileReference, Secret};
-
-/// Variables that a program needs to find its interpreter, its caches and its language.
-const INHERITED: [&str; 5] = ["PATH", "HOME", "USER", "LANG", "TMPDIR"];
+use toolmesh_actors::secret::{EnvReference, FileReference, Secret};
 
 /// Headers that HTTP or MCP sets for itself.
 const RESERVED: [&str; 12] = [
@@ -187,46 +183,18 @@ fn peer(checker: &mut Checker<'_>, name: &str, address: &str, raw: &RawUpstream)
 }
 
 fn stdio(checker: &mut Checker<'_>, name: &str, command: &str, raw: &RawUpstream) -> Option<Stdio> {
-    let key = |last: &'static str| ["upstream", name, last];
-    if command.is_empty() || command.contains('\0') {
-        checker.wrong(&key("command"), "must be the name or path of a program");
-        return None;
-    }
-    if raw.args.iter().flatten().any(|arg| arg.contains('\0')) {
-        checker.wrong(&key("args"), "must not hold a zero character");
-    }
-    let inherit_env =
-        raw.inherit_env.clone().unwrap_or_else(|| INHERITED.map(str::to_owned).to_vec());
-    if !inherit_env.iter().all(|variable| is_variable(variable)) {
-        checker.wrong(&key("inherit_env"), "must be names of variables");
-    }
-    let mut env = BTreeMap::new();
-    for (variable, value) in &raw.env {
-        let keys = ["upstream", name, "env", variable];
-        if !is_variable(variable) {
-            checker.wrong(&keys, "is not the name of a variable");
-        }
-        if matches!(value, Secret::Plain(text) if text.contains('\0')) {
-            checker.wrong(&keys, "must not hold a zero character");
-        }
-        env.insert(variable.clone(), secret(checker, &keys, value));
-    }
-    Some(Stdio {
-        command: program(checker, command),
-        args: raw.args.clone().unwrap_or_default(),
-        env,
-        inherit_env,
-        cwd: raw.cwd.as_deref().map(|path| checker.path(path)),
-    })
+    let given = Given {
+        program: command,
+        args: raw.args.as_deref(),
+        env: &raw.env,
+        inherit_env: raw.inherit_env.as_deref(),
+        cwd: raw.cwd.as_deref(),
+    };
+    check_program(checker, ["upstream", name, "command"], given)
 }
 
-/// Returns a bare name as it is, for PATH, and a path as seen from the configuration file.
-fn program(checker: &Checker<'_>, command: &str) -> PathBuf {
-    let path = Path::new(command);
-    if path.components().count() > 1 { checker.path(path) } else { path.to_owned() }
-}
-
-fn is_variable(name: &str) -> bool {
+/// Tells whether `name` can be that of an environment variable.
+pub(super) fn is_variable(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0'])
 }
 

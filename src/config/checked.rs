@@ -12,7 +12,7 @@ use reqwest::Url;
 use reqwest::header::HeaderName;
 
 use super::value::{Dialect, Durability, Exposure, LogFormat, Protocol};
-use toolmesh_actors::link::Secret;
+use toolmesh_actors::secret::Secret;
 use toolmesh_net::{ListenAddress, PeerAddress, PeerId};
 
 /// Port for other nodes where none is configured.
@@ -33,6 +33,12 @@ pub(crate) struct Config {
     pub(crate) mesh: Mesh,
     /// What other nodes may ask of this one, by whom it is meant for.
     pub(crate) policies: BTreeMap<String, Grant>,
+    /// The queue of tasks.
+    pub(crate) queue: Queue,
+    /// How this node itself runs tasks.
+    pub(crate) worker: Worker,
+    /// Programs that tasks may run, by name; the type of such a task is `command.NAME`.
+    pub(crate) commands: BTreeMap<String, TaskCommand>,
     /// What an acknowledged write survives.
     pub(crate) durability: Durability,
     /// What is written to stderr.
@@ -151,6 +157,56 @@ pub(crate) struct Grant {
     pub(crate) tools: Option<Vec<Glob>>,
     /// Types of tasks that they may submit.
     pub(crate) tasks: Option<Vec<Glob>>,
+}
+
+/// Says what the queue takes, and for how long it keeps it; `toolmesh_core::limits` says what
+/// happens at each bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// Tasks that wait at most.
+    pub(crate) tasks: usize,
+    /// Bytes of a payload.
+    pub(crate) payload_bytes: usize,
+    /// Bytes of a result.
+    pub(crate) result_bytes: usize,
+    /// Lease that a worker gets unless it asks for another.
+    pub(crate) lease: Duration,
+    /// Attempts at a task that does not say.
+    pub(crate) max_attempts: u32,
+    /// How long a finished task, its result and its idempotency key are kept.
+    pub(crate) retention: Duration,
+    /// How long a dead letter is kept.
+    pub(crate) dead_retention: Duration,
+    /// Tools, by listed name, whose calls become tasks for clients that can take one.
+    pub(crate) as_task: Vec<Glob>,
+    /// Time after which a call of such a client becomes a task; `None` is never.
+    pub(crate) task_after: Option<Duration>,
+    /// Tasks that run at once, by type; at least 1. A type that is not there has no bound.
+    pub(crate) running: BTreeMap<String, usize>,
+}
+
+/// Says how this node itself runs tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Worker {
+    /// Tasks that it runs at once; 0 runs none.
+    pub(crate) slots: usize,
+    /// What it offers to tasks that require it.
+    pub(crate) labels: BTreeSet<String>,
+}
+
+/// Describes a program that tasks may run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TaskCommand {
+    /// The process.
+    pub(crate) process: Stdio,
+    /// Time that it may run.
+    pub(crate) timeout: Duration,
+    /// Bytes that it may write to stdout.
+    pub(crate) output_bytes: usize,
+    /// Whether it changes nothing.
+    pub(crate) read_only: bool,
+    /// Whether running it again has no further effect.
+    pub(crate) idempotent: bool,
 }
 
 /// Says what is written to stderr.

@@ -69,6 +69,7 @@ pub(crate) fn run(
                 "http": config.gateway.http,
                 "mesh": config.mesh.enabled,
                 "listen": listen(&config.mesh),
+                "commands": config.commands.keys().collect::<Vec<_>>(),
                 "upstreams": config.upstreams.keys().map(ToString::to_string).collect::<Vec<_>>(),
             });
             writeln!(out, "{checked:#}")?;
@@ -110,6 +111,10 @@ fn summarise(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
                 writeln!(out, "would connect to upstream {name}: {}{state}", peer.address)?;
             }
         }
+    }
+    for (name, command) in &config.commands {
+        let program = command.process.command.display();
+        writeln!(out, "would run tasks of type command.{name}: {program}")?;
     }
     if config.upstreams.is_empty() {
         writeln!(out, "no upstreams yet; add [upstream.NAME] with a command or a url")?;

@@ -132,8 +132,8 @@ pub(super) fn explained(path: &[String], message: &str) -> String {
     if path == ["mesh", "token"] {
         return format!("expected {SECRET}");
     }
-    if let [upstream, _, table, names @ ..] = path
-        && upstream == "upstream"
+    if let [started, _, table, names @ ..] = path
+        && (started == "upstream" || started == "command")
         && (table == "env" || table == "headers")
     {
         let expected = if names.is_empty() { "a table whose values are each " } else { "" };

@@ -9,6 +9,8 @@
 
 mod check;
 mod check_mesh;
+mod check_program;
+mod check_queue;
 mod check_upstream;
 mod checked;
 mod command;
@@ -18,6 +20,7 @@ mod keys;
 mod layers;
 mod problem;
 mod raw;
+mod raw_queue;
 mod show;
 mod value;
 
@@ -26,8 +29,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub(crate) use checked::{
-    Admission, Config, Grant, Log, MESH_PORT, Mesh, NodeName, Runtime, Tool, Transport, Upstream,
-    UpstreamName,
+    Admission, Config, Grant, Log, MESH_PORT, Mesh, NodeName, Runtime, Stdio, TaskCommand, Tool,
+    Transport, Upstream, UpstreamName,
 };
 pub(crate) use command::{Command, run};
 pub(crate) use data::prepare;

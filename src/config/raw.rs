@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use super::raw_queue::{RawCommand, RawQueue, RawWorker};
 use super::value::{Admission, Dialect, Durability, Exposure, LogFormat, Protocol};
-use toolmesh_actors::link::Secret;
+use toolmesh_actors::secret::Secret;
 
 /// Configuration of a toolmesh node. Every key is optional.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +34,16 @@ pub(super) struct Raw {
     /// PeerId; the most specific that says something wins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) policy: BTreeMap<String, RawPolicy>,
+    /// The queue of tasks.
+    #[serde(default)]
+    pub(super) queue: RawQueue,
+    /// How this node itself runs tasks.
+    #[serde(default)]
+    pub(super) worker: RawWorker,
+    /// Programs that tasks may run, by name: `[A-Za-z0-9_-]{1,32}`. The type of such a task is
+    /// `command.NAME`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) command: BTreeMap<String, RawCommand>,
     /// What the node remembers.
     #[serde(default)]
     pub(super) store: RawStore,

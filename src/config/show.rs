@@ -6,16 +6,17 @@ use std::fmt::Write;
 use toml::{Table, Value};
 
 use super::checked::{
-    Admission, Config, Grant, Limits, Mesh, Route, Runtime, Tool, Transport, Upstream,
+    Admission, Config, Grant, Limits, Mesh, Queue, Route, Runtime, Stdio, TaskCommand, Tool,
+    Transport, Upstream, Worker,
 };
 use super::layers::Layers;
 use super::problem::Origin;
 use super::raw::{
-    Raw, RawGateway, RawLimits, RawLog, RawMesh, RawPolicy, RawRoute, RawStore, RawTool,
-    RawUpstream,
+    Raw, RawCommand, RawGateway, RawLimits, RawLog, RawMesh, RawPolicy, RawQueue, RawRoute,
+    RawStore, RawTool, RawUpstream, RawWorker,
 };
 use super::value;
-use toolmesh_actors::link::Secret;
+use toolmesh_actors::secret::Secret;
 
 /// Stands for a confidential value that was written in the clear.
 const REDACTED: &str = "(redacted)";
@@ -89,7 +90,10 @@ fn write_table<'a>(text: &mut String, table: &'a Table, path: &mut Vec<&'a str>,
 
 /// Tells whether a table at `path` is a value: `{ env = "VAR" }`.
 fn is_inline(path: &[&str]) -> bool {
-    matches!(path, ["upstream", _, "env" | "headers", _] | ["mesh", "token"])
+    matches!(
+        path,
+        ["upstream", _, "env" | "headers", _] | ["command", _, "env", _] | ["mesh", "token"]
+    )
 }
 
 fn inline(value: &Value) -> String {
@@ -153,6 +157,13 @@ fn raw(config: &Config) -> Raw {
             .iter()
             .map(|(whom, grant)| (whom.clone(), raw_policy(grant)))
             .collect(),
+        queue: raw_queue(&config.queue),
+        worker: raw_worker(&config.worker),
+        command: config
+            .commands
+            .iter()
+            .map(|(name, command)| (name.clone(), raw_command(command)))
+            .collect(),
         store: RawStore { durability: Some(config.durability) },
         log: RawLog { format: Some(config.log.format), level: Some(config.log.level.clone()) },
         upstream: config
@@ -207,6 +218,41 @@ fn raw_policy(grant: &Grant) -> RawPolicy {
     RawPolicy { tools: globs(&grant.tools), tasks: globs(&grant.tasks) }
 }
 
+fn raw_queue(queue: &Queue) -> RawQueue {
+    let running = queue.running.iter();
+    RawQueue {
+        tasks: Some(queue.tasks as u64),
+        payload_bytes: Some(queue.payload_bytes as u64),
+        result_bytes: Some(queue.result_bytes as u64),
+        lease_s: Some(queue.lease.as_secs()),
+        max_attempts: Some(queue.max_attempts.into()),
+        retention_s: Some(queue.retention.as_secs()),
+        dead_retention_s: Some(queue.dead_retention.as_secs()),
+        as_task: Some(texts(queue.as_task.iter())),
+        task_after_s: queue.task_after.map(|time| time.as_secs()),
+        running: running.map(|(task_type, count)| (task_type.clone(), *count as u64)).collect(),
+    }
+}
+
+fn raw_worker(worker: &Worker) -> RawWorker {
+    RawWorker { slots: Some(worker.slots as u64), labels: Some(texts(worker.labels.iter())) }
+}
+
+fn raw_command(command: &TaskCommand) -> RawCommand {
+    let process = &command.process;
+    RawCommand {
+        program: Some(process.command.display().to_string()),
+        args: Some(process.args.clone()),
+        env: shown_env(process),
+        inherit_env: Some(process.inherit_env.clone()),
+        cwd: process.cwd.clone(),
+        timeout_s: Some(command.timeout.as_secs()),
+        output_bytes: Some(command.output_bytes as u64),
+        read_only: Some(command.read_only),
+        idempotent: Some(command.idempotent),
+    }
+}
+
 fn texts(values: impl Iterator<Item = impl ToString>) -> Vec<String> {
     values.map(|value| value.to_string()).collect()
 }
@@ -229,7 +275,7 @@ fn raw_upstream(upstream: &Upstream) -> RawUpstream {
             raw.protocol = Some(upstream.protocol);
             raw.command = Some(stdio.command.display().to_string());
             raw.args = Some(stdio.args.clone());
-            raw.env = stdio.env.iter().map(|(name, value)| (name.clone(), shown(value))).collect();
+            raw.env = shown_env(stdio);
             raw.inherit_env = Some(stdio.inherit_env.clone());
             raw.cwd = stdio.cwd.clone();
         }
@@ -263,6 +309,10 @@ fn raw_route(route: &Route) -> RawRoute {
         Runtime::Upstream(name) => format!("upstream:{name}"),
     };
     RawRoute { tools: route.tools.glob().to_owned(), runtime }
+}
+
+fn shown_env(process: &Stdio) -> BTreeMap<String, Secret> {
+    process.env.iter().map(|(name, value)| (name.clone(), shown(value))).collect()
 }
 
 fn shown(secret: &Secret) -> Secret {

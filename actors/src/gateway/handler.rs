@@ -69,6 +69,7 @@ impl Handler {
             params,
             cancel: context.ct.clone(),
             progress: sender,
+            time: None,
         };
         let call = self.router.call(request);
         let result = match progress {

@@ -159,6 +159,7 @@ async fn metrics(source: web::Data<HealthSource>) -> HttpResponse {
     let Some(recorder) = &source.metrics else {
         return HttpResponse::NotFound().body("metrics are not recorded in this process\n");
     };
+    source.store.publish_metrics();
     for link in source.router.links() {
         let (name, status) = (link.config().name.to_string(), link.status().borrow().clone());
         for state in State::NAMES {

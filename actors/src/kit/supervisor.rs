@@ -46,7 +46,7 @@ pub struct Row {
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every kind of actor: doors close from the top, the store goes last.
-pub const TABLE: [Row; 7] = [
+pub const TABLE: [Row; 9] = [
     Row {
         name: "gateway",
         on_fault: OnFault::StopNode,
@@ -64,6 +64,18 @@ pub const TABLE: [Row; 7] = [
         on_fault: OnFault::Restart { times: 10, within: MINUTE },
         stop_order: 2,
         drain: Duration::from_secs(2),
+    },
+    Row {
+        name: "worker",
+        on_fault: OnFault::Restart { times: 5, within: MINUTE },
+        stop_order: 1,
+        drain: toolmesh_core::limits::DRAIN_TIME,
+    },
+    Row {
+        name: "queue",
+        on_fault: OnFault::StopNode,
+        stop_order: 4,
+        drain: Duration::from_secs(1),
     },
     Row {
         name: "link",

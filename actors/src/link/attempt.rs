@@ -12,8 +12,8 @@ use super::{
     follow,
     handle::Shared,
     session::Session,
-    stdio::StderrTail,
 };
+use crate::child::StderrTail;
 
 /// Changes that come close together are one.
 const CHANGES_TOGETHER: Duration = Duration::from_millis(50);

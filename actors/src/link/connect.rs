@@ -18,9 +18,10 @@ use super::{
     mcp::Mcp,
     mesh, python,
     session::{Server, Session, Wire},
-    stdio::{self, StderrTail},
+    stdio,
     tap::Tap,
 };
+use crate::child::StderrTail;
 
 /// Time for a server to say which revisions it speaks, once, at the first contact.
 const QUESTION_TIME: Duration = Duration::from_secs(3);
@@ -105,7 +106,7 @@ pub(super) async fn connect(
             let up = connect_as(config, Protocol::Modern, surroundings, stderr, close).await?;
             Ok(up.into_connected(None))
         }
-        Endpoint::Stdio { .. } | Endpoint::Http { .. } => {
+        Endpoint::Stdio(_) | Endpoint::Http { .. } => {
             let up = find_lifecycle(config, remembered, surroundings, stderr, close).await?;
             let learned = (config.protocol == Protocol::Auto).then_some(up.protocol);
             Ok(up.into_connected(learned))
@@ -123,7 +124,7 @@ async fn find_lifecycle(
     stderr: &StderrTail,
     close: &CancellationToken,
 ) -> Result<Up, Failed> {
-    let is_stdio = matches!(config.endpoint, Endpoint::Stdio { .. });
+    let is_stdio = matches!(config.endpoint, Endpoint::Stdio(_));
     let order: &[Protocol] = match (config.protocol, remembered) {
         (Protocol::Legacy, _) => &[Protocol::Legacy],
         (Protocol::Modern, _) => &[Protocol::Modern],
@@ -195,9 +196,9 @@ async fn connect_as(
     let changes = watch::Sender::new(0);
     let (client, mode) = (Client { changed: changes.clone() }, lifecycle(protocol));
     let (running, wire) = match &config.endpoint {
-        Endpoint::Stdio { .. } => {
+        Endpoint::Stdio(program) => {
             let guard = &surroundings.guard;
-            let child = stdio::spawn(&config.endpoint, &tap, guard, stderr, close).await?;
+            let child = stdio::spawn(program, &tap, guard, stderr, close).await?;
             // What it left behind may hold its output open, which rmcp would wait for.
             let running = client.serve_with_lifecycle(child.transport, mode);
             (unless_ended(running, &tap).await?, Wire::Child { pid: child.pid })

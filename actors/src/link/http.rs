@@ -28,11 +28,10 @@ use sse_stream::{Sse, SseStream};
 use toolmesh_core::limits;
 
 use super::{
-    Secret,
     resume::Resumes,
-    secret::resolved,
     tap::{Slot, Tap},
 };
+use crate::secret::{Secret, resolved};
 
 const SESSION_HEADER: &str = "mcp-session-id";
 const BOTH_TYPES: &str = "application/json, text/event-stream";

@@ -17,7 +17,6 @@ mod actor;
 mod attempt;
 mod connect;
 mod follow;
-mod guard;
 mod handle;
 mod http;
 mod list;
@@ -25,19 +24,20 @@ mod mcp;
 mod mesh;
 mod python;
 mod resume;
-mod secret;
 mod session;
 mod stdio;
 mod tap;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-pub use guard::Guard;
+use crate::{
+    child::{Guard, Program},
+    secret::Secret,
+};
 pub use handle::{Call, LinkHandle, Offered, Status};
 pub use mesh::{ByteStream, Mesh, Streams};
-pub use secret::{EnvReference, FileReference, Secret, SecretError};
 use toolmesh_core::link::Policy;
 pub use toolmesh_net::dialect::PythonDialect;
 use toolmesh_net::{PeerAddress, PeerId};
@@ -46,18 +46,7 @@ use toolmesh_net::{PeerAddress, PeerId};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Endpoint {
     /// A child process that speaks MCP on its standard streams.
-    Stdio {
-        /// The program.
-        command: String,
-        /// Its arguments.
-        args: Vec<String>,
-        /// Variables of its environment, which is otherwise empty.
-        env: BTreeMap<String, Secret>,
-        /// Variables taken over from this node's environment.
-        inherit_env: Vec<String>,
-        /// Its working directory.
-        cwd: Option<PathBuf>,
-    },
+    Stdio(Program),
     /// A Streamable HTTP server.
     Http {
         /// Its MCP endpoint.
@@ -83,7 +72,7 @@ impl Endpoint {
     /// The kind, as it is shown.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Stdio { .. } => "stdio",
+            Self::Stdio(_) => "stdio",
             Self::Http { .. } => "http",
             Self::Mesh { .. } => "mesh",
             Self::Python { .. } => "python",
@@ -93,7 +82,7 @@ impl Endpoint {
     /// What is at the other end, as it is called in errors.
     fn noun(&self) -> &'static str {
         match self {
-            Self::Stdio { .. } | Self::Http { .. } | Self::Python { .. } => "upstream",
+            Self::Stdio(_) | Self::Http { .. } | Self::Python { .. } => "upstream",
             Self::Mesh { .. } => "node",
         }
     }

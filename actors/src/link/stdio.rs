@@ -1,11 +1,6 @@
 //! The stdio connector: a child process, one JSON-RPC message a line.
 
-use std::{
-    collections::VecDeque,
-    process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use rmcp::{
@@ -14,10 +9,10 @@ use rmcp::{
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+    io::AsyncWriteExt,
+    process::{Child, ChildStdin, ChildStdout},
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
@@ -27,11 +22,8 @@ use tokio_util::{
 };
 use toolmesh_core::limits;
 
-use super::{
-    Endpoint, Guard,
-    secret::resolved,
-    tap::{Slot, Tap},
-};
+use super::tap::{Slot, Tap};
+use crate::child::{self, Group, Guard, Program, Spawned, StderrTail};
 
 /// Time for what is left in a dead child's pipes.
 const PIPE_REST: Duration = Duration::from_millis(250);
@@ -47,53 +39,22 @@ pub(super) struct StdioChild {
 /// # Errors
 /// A text for the operator: the program is missing, a secret cannot be read.
 pub(super) async fn spawn(
-    endpoint: &Endpoint,
+    program: &Program,
     tap: &Arc<Tap>,
     guard: &Arc<Guard>,
     stderr: &StderrTail,
     close: CancellationToken,
 ) -> Result<StdioChild, String> {
-    let Endpoint::Stdio { command, args, env, inherit_env, cwd } = endpoint else {
-        return Err("not a stdio endpoint".into());
-    };
-    let gate = guard.gate();
-    let mut program = match gate {
-        Some((program, argument)) => {
-            let mut gated = Command::new(program);
-            gated.arg(argument).arg(command);
-            gated
-        }
-        None => Command::new(command),
-    };
-    program.args(args).env_clear().process_group(0).kill_on_drop(true);
-    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    program.envs(inherit_env.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    for (name, value) in env {
-        program.env(name, resolved(value)?);
-    }
-    if let Some(cwd) = cwd {
-        program.current_dir(cwd);
-    }
-    let mut child = program.spawn().map_err(|error| {
-        format!("cannot start {command:?}: {error}; is it installed and on the PATH of this node?")
-    })?;
-    let (Some(pid), Some(mut stdin), Some(stdout), Some(errors)) =
-        (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        return Err(format!("{command:?} ended at once"));
-    };
-    guard.watch(pid);
-    if gate.is_some() {
-        // It waits for this byte, so the pipe has room for it.
-        stdin
-            .write_all(b"\n")
-            .await
-            .map_err(|error| format!("{command:?} ended at once: {error}"))?;
-    }
-
+    let Spawned { group, child, stdin, stdout, stderr: errors, mark } =
+        child::spawn(program, guard).await?;
+    let pid = group.id();
     let (outbox, queue) = mpsc::channel(limits::UPSTREAM_OUTBOX);
     let (deliver, inbox) = mpsc::channel(limits::UPSTREAM_OUTBOX);
-    let stderr_read = tokio::spawn(stderr.clone().read(errors));
+    let stderr_read = tokio::spawn({
+        let tail = stderr.clone();
+        let log = |line: &str| tracing::debug!(target: "toolmesh::upstream", stderr = line);
+        async move { tail.read(errors, &mark, log).await }
+    });
     let silent = CancellationToken::new();
     tokio::spawn(write(stdin, queue, tap.clone(), silent.clone()));
     let stdout_read = tokio::spawn({
@@ -103,50 +64,12 @@ pub(super) async fn spawn(
             drop(at_end);
         }
     });
-    let process = Process { child, pid, silent, tap: tap.clone(), guard: guard.clone() };
+    let process = Process { group, child, silent, tap: tap.clone() };
     tokio::spawn(process.end(close, stdout_read, stderr_read));
     Ok(StdioChild {
         transport: StdioTransport { outbox: Some(outbox), inbox, tap: tap.clone() },
         pid,
     })
-}
-
-/// The last lines of a child's stderr: what there is to say when it died.
-#[derive(Debug, Clone, Default)]
-pub(super) struct StderrTail(Arc<Mutex<VecDeque<String>>>);
-
-impl StderrTail {
-    /// The lines, oldest first.
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    async fn read(self, errors: ChildStderr) {
-        let mut errors = BufReader::new(errors);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            // A line without end is taken in pieces, so that memory stays bounded.
-            let piece = (&mut errors)
-                .take(limits::STDERR_LINE_BYTES as u64)
-                .read_until(b'\n', &mut line)
-                .await;
-            if !matches!(piece, Ok(1..)) {
-                return;
-            }
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_end();
-            if text.is_empty() {
-                continue;
-            }
-            tracing::debug!(target: "toolmesh::upstream", stderr = text);
-            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if lines.len() == limits::STDERR_LINES {
-                lines.pop_front();
-            }
-            lines.push_back(text.to_owned());
-        }
-    }
 }
 
 struct Outgoing {
@@ -259,12 +182,11 @@ async fn read(stdout: ChildStdout, deliver: mpsc::Sender<ServerJsonRpcMessage>, 
 }
 
 struct Process {
+    group: Group,
     child: Child,
-    pid: u32,
     /// Fires when its output has ended and everything in it was delivered, or its input broke.
     silent: CancellationToken,
     tap: Arc<Tap>,
-    guard: Arc<Guard>,
 }
 
 impl Process {
@@ -289,8 +211,7 @@ impl Process {
                 "the process was ended".to_owned()
             }
         };
-        signal_group(self.pid, Signal::KILL); // Grandchildren, as npx leaves them.
-        self.guard.release(self.pid);
+        drop(self.group);
         // Answers and last words may still be in the pipes; who left the group may hold them open.
         let _rest = tokio::time::timeout(PIPE_REST, async { tokio::join!(stdout, stderr) }).await;
         self.tap.end(reason);
@@ -300,7 +221,7 @@ impl Process {
         // Closing its input, as ending the session does, is how a stdio server is told to go.
         for signal in [None, Some(Signal::TERM), Some(Signal::KILL)] {
             if let Some(signal) = signal {
-                signal_group(self.pid, signal);
+                self.group.signal(signal);
             }
             if tokio::time::timeout(limits::CHILD_GRACE, self.child.wait()).await.is_ok() {
                 return;
@@ -313,13 +234,4 @@ impl Process {
 async fn stays_silent(silent: CancellationToken) {
     silent.cancelled().await;
     tokio::time::sleep(limits::CHILD_GRACE).await;
-}
-
-fn signal_group(group: u32, signal: Signal) {
-    let group = i32::try_from(group).ok().and_then(Pid::from_raw);
-    if let Some(group) = group
-        && let Err(error) = kill_process_group(group, signal)
-    {
-        tracing::trace!(%error, "no process is left in the group");
-    }
 }

@@ -40,6 +40,8 @@ pub struct Request {
     pub cancel: CancellationToken,
     /// Where progress goes, if the caller asked for it.
     pub progress: Option<mpsc::Sender<Map<String, Value>>>,
+    /// Time of the call in place of its tool's own; `None` leaves it.
+    pub time: Option<Duration>,
 }
 
 /// The result of a call, with the route in its `_meta`.
@@ -69,7 +71,8 @@ impl RouterHandle {
         let asked = Asked { who: &request.principal, name: &name, explicit: explicit.as_ref() };
         let mut decision = self.decide(&asked)?;
         let called = Instant::now();
-        let deadline = called + self.time_of(&decision, &request.params);
+        let time = request.time.unwrap_or_else(|| self.time_of(&decision, &request.params));
+        let deadline = called + time;
         let mut course = Course { called, deadline, attempts: 0, rounds: 0, may_have_run: false };
         loop {
             let (failed, within) = match self.round(&request, &decision, &mut course).await {

@@ -17,9 +17,10 @@ use toolmesh_core::{
 
 use super::{Request, RouterHandle, Settings, Upstream, View};
 use crate::{
+    child::Guard,
     kit::{Clock, Fault, Supervisor},
     link::{
-        Guard, Mesh, Surroundings,
+        Mesh, Surroundings,
         tests::rig::{Notebook, PATIENCE, server, side_file, stdio, times},
     },
 };
@@ -75,6 +76,7 @@ impl Rig {
             params: params.as_object().cloned().unwrap(),
             cancel: CancellationToken::new(),
             progress: None,
+            time: None,
         };
         self.router.call(request).await
     }

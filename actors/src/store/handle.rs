@@ -11,7 +11,9 @@ use toolmesh_core::{
     limits,
     principal::{Principal, Role},
 };
-use toolmesh_store::{CodecError, CommitError, Lifecycle, State, Store, Token, Work, records};
+use toolmesh_store::{
+    CodecError, CommitError, Committer, Lifecycle, Records, State, Store, Token, Work, records,
+};
 
 use super::actor::{CreateToken, KeepName, Keeper, Remember, RevokeToken};
 use crate::{
@@ -89,6 +91,9 @@ impl StoreHandle {
         operator_token: &str,
         supervisor: &Supervisor,
     ) -> Self {
+        store
+            .committer()
+            .observe_syncs(|time| metrics::histogram!("toolmesh_store_sync_seconds").record(time));
         let shared = Arc::new(Shared { state: ArcSwap::from_pointee(state), store });
         let door = Door::new(limits::DOOR);
         let for_actor = shared.clone();
@@ -161,9 +166,29 @@ impl StoreHandle {
         self.door.ask(|permit| KeepName { name, permit }).await?
     }
 
+    /// Where writes become durable.
+    pub(crate) fn committer(&self) -> Committer {
+        self.shared.store.committer()
+    }
+
+    /// What is stored, to read it.
+    pub(crate) fn records(&self) -> Arc<dyn Records> {
+        self.shared.store.shared_records()
+    }
+
     /// Whether the committer makes progress: `false` when it has been stuck for long.
     pub fn is_healthy(&self) -> bool {
         !self.shared.store.committer().health().is_stalled()
+    }
+
+    /// Publishes the store's figures: what it takes on disk, and what waits to be committed.
+    pub fn publish_metrics(&self) {
+        let waiting = self.shared.store.committer().health().waiting;
+        metrics::gauge!("toolmesh_store_waiting").set(u32::try_from(waiting).unwrap_or(u32::MAX));
+        // Without a size there is no figure, rather than a wrong one.
+        if let Ok(bytes) = self.shared.store.records().size_bytes() {
+            metrics::gauge!("toolmesh_store_bytes").set(bytes as f64);
+        }
     }
 
     /// Waits until everything that was submitted is committed.

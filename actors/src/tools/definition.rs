@@ -44,7 +44,7 @@ pub(super) fn define<A: JsonSchema, R: JsonSchema>(
         ("annotations", annotations),
     ];
     let definition = definition.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    LocalTool { definition, audience, category }
+    LocalTool { definition, audience, category, timeout_s: None }
 }
 
 fn schema<T: JsonSchema>() -> Value {

@@ -41,6 +41,17 @@ pub trait Group: std::fmt::Debug + Send + Sync + 'static {
     /// Its tools. The same list every time.
     fn tools(&self) -> Vec<LocalTool>;
 
+    /// Whether all of its tools run where they are asked, because what they change is asked of an
+    /// actor's door anyway.
+    fn asks_others(&self) -> bool {
+        false
+    }
+
+    /// Calls of its tools at once.
+    fn capacity(&self) -> usize {
+        limits::DOOR
+    }
+
     /// Calls one of them; returns a `CallToolResult`.
     fn call(self: Arc<Self>, call: Call) -> BoxFuture<'static, Result<Value, CallError>>;
 }
@@ -99,7 +110,7 @@ impl GroupHandle {
     /// Starts the actor of `group` on the current arbiter.
     pub async fn start(group: impl Group, supervisor: &Supervisor) -> Self {
         let group: Arc<dyn Group> = Arc::new(group);
-        let (tools, door) = (Arc::new(group.tools()), Door::new(limits::DOOR));
+        let (tools, door) = (Arc::new(group.tools()), Door::new(group.capacity()));
         let (name, for_actor) = (format!("tools {}", group.name()), group.clone());
         let supervised = supervisor
             .supervise(row("tools"), name, door.clone(), move |obituary| GroupActor {
@@ -107,7 +118,8 @@ impl GroupHandle {
                 _obituary: obituary,
             })
             .await;
-        let runs = Arc::new(tools.iter().filter_map(runs).collect());
+        let here = group.asks_others();
+        let runs = Arc::new(tools.iter().filter_map(|tool| runs(tool, here)).collect());
         Self { group, tools, runs, door, _supervised: Arc::new(supervised) }
     }
 
@@ -155,10 +167,10 @@ async fn here(group: Arc<dyn Group>, call: Call) -> Result<Value, CallError> {
     })
 }
 
-fn runs(tool: &LocalTool) -> Option<(String, Runs)> {
+fn runs(tool: &LocalTool, here: bool) -> Option<(String, Runs)> {
     let name = tool.definition.get("name")?.as_str()?.to_owned();
     let hint = tool.definition.get("annotations").and_then(|hints| hints.get("readOnlyHint"));
-    let reads = hint.and_then(Value::as_bool).unwrap_or(false);
+    let reads = here || hint.and_then(Value::as_bool).unwrap_or(false);
     Some((name, if reads { Runs::Here } else { Runs::InTheActor }))
 }
 

@@ -16,6 +16,7 @@ mod echo;
 mod group;
 mod operator;
 mod peers;
+mod taskqueue;
 #[cfg(test)]
 mod tests;
 
@@ -27,3 +28,4 @@ pub use echo::EchoTools;
 pub use group::{Call, Group, GroupHandle};
 pub use operator::{NodeFacts, OperatorTools};
 pub use peers::PeerTools;
+pub use taskqueue::TaskQueueTools;

@@ -17,7 +17,7 @@ use crate::{
     Plan, Result, bare as tool,
     figures::{Load, milliseconds},
     load as http,
-    process::{self, Process, Server},
+    process::{Process, Server},
     requests,
 };
 use peer::Peer;
@@ -124,17 +124,10 @@ async fn three(
     let mut loads = Vec::new();
     for (process, id) in sides {
         let stream = bench.open(*id).await?;
-        let (server, client) = (process.processor_time()?, own_time()?);
-        let load = load::run(*id, stream, in_flight, length).await?;
-        let server = process.processor_time()?.saturating_sub(server);
-        loads.push(load.with_processor_time(server, own_time()?.saturating_sub(client)));
+        loads.push(process.loaded(load::run(*id, stream, in_flight, length)).await?);
     }
     let [echo, bare, node] = loads[..] else { return Err("three sides are compared".into()) };
     Ok(Sides { echo, bare, node })
-}
-
-fn own_time() -> Result<Duration> {
-    process::processor_time(std::process::id())
 }
 
 fn tool_of(prefix: &str) -> String {
@@ -248,9 +241,6 @@ fn shared(upstream: &Server) -> String {
 
 /// Asks a node for an invitation, as its operator would.
 fn invite(node: &Server) -> Result<String> {
-    let data = node.process.data.as_ref().ok_or("not a node")?.path().join("data");
-    let mut command = std::process::Command::new(process::beside("toolmesh")?);
-    let output = command.args(["peer", "invite", "--json", "--data"]).arg(data).output()?;
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let said = node.command(&["peer", "invite"])?;
     Ok(said["invite"].as_str().ok_or_else(|| format!("no invitation: {said}"))?.to_owned())
 }

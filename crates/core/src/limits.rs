@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+mod queue;
+
+pub use queue::*;
+
 /// Largest HTTP request body in bytes. A tool call with a 1 MiB payload fits four times;
 /// beyond it the caller gets 413.
 pub const BODY_BYTES: usize = 4 * 1024 * 1024;
@@ -401,64 +405,6 @@ pub const JSON_VALUE_BYTES: usize = 72;
 /// Values (members, elements) in the JSON of a peer's answer: 72 MiB at most when parsed. Beyond it
 /// the answer is not read, and what the call did is unknown.
 pub const MESH_ANSWER_VALUES: usize = 1024 * 1024;
-
-/// Tasks that wait or run. Beyond it a submission is refused (`queue_full`). A million take some
-/// 300 MiB of memory.
-pub const QUEUE_TASKS: usize = 1_000_000;
-
-/// Ended tasks that are kept, with their results and keys. Beyond it those that ended first go
-/// before their time.
-pub const QUEUE_FINISHED: usize = 1_000_000;
-
-/// Seconds that a completed or cancelled task is kept, its result and idempotency key with it.
-pub const QUEUE_RETENTION_S: u64 = 24 * 3_600;
-
-/// Seconds that a failed task is kept as a dead letter.
-pub const QUEUE_DEAD_RETENTION_S: u64 = 7 * 24 * 3_600;
-
-/// Combinations of type, required labels, session and sticky worker among tasks that have not
-/// ended: a claim looks at one task of each that its worker fits. Beyond it a submission is refused
-/// (`too_many_classes`).
-pub const QUEUE_CLASSES: usize = 1_024;
-
-/// Workers that are known. Beyond it the one without tasks that was silent for longest is
-/// forgotten; if all have tasks a new one is refused.
-pub const QUEUE_WORKERS: usize = 1_024;
-
-/// Time without a word after which a worker without tasks counts as away, in milliseconds: longer
-/// than a claim may wait.
-pub const QUEUE_WORKER_AWAY_MS: u64 = 90_000;
-
-/// Attempts of a worker whose times are remembered, for its mean and 95th percentile.
-pub const QUEUE_WORKER_TIMES: usize = 64;
-
-/// Claims that wait for a task at once. Beyond it a claim is refused (`busy`).
-pub const QUEUE_WAITING: usize = 1_024;
-
-/// Time after which claims that wait look again whether a sticky task's worker has gone, in
-/// milliseconds.
-pub const QUEUE_LOOK_AGAIN_MS: u64 = 5_000;
-
-/// Tasks about which something is due that are looked at in one step, so that no input waits long
-/// behind them; the rest follow with the next.
-pub const QUEUE_DUE_AT_ONCE: usize = 256;
-
-/// Tasks that one step of a purge forgets; the rest follow with the next.
-pub const QUEUE_PURGE_AT_ONCE: usize = 1_000;
-
-/// Tasks that a page of a list looks at; with a rare filter it returns fewer than asked for, and a
-/// cursor.
-pub const QUEUE_LIST_LOOK: usize = 20_000;
-
-/// Tasks of its own submitter that are counted before a task, to estimate its position; beyond it
-/// the estimate says `at_least`.
-pub const QUEUE_POSITION_LOOK: usize = 1_000;
-
-/// Last lines of a task's log that are kept; earlier ones are dropped.
-pub const QUEUE_LOG_LINES: usize = 200;
-
-/// Bytes of a reason or error that are kept with a task's state; the whole is with its result.
-pub const QUEUE_REASON_BYTES: usize = 512;
 
 /// Time to finish requests that are under way when the node stops, before they are cut.
 pub const DRAIN_TIME: Duration = Duration::from_secs(8);

@@ -68,6 +68,11 @@ pub(crate) fn encode<R: Record>(record: &R) -> Result<Vec<u8>, CodecError> {
     Ok(frame)
 }
 
+/// Returns the version of the body in `frame`, if it is as long as a frame.
+pub(crate) fn version(frame: &[u8]) -> Option<u16> {
+    frame.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes)
+}
+
 /// Reads back what [`encode`] wrote; anything else is refused.
 pub(crate) fn decode<R: Record>(frame: &[u8]) -> Result<R, CodecError> {
     let short = CodecError::Length { expected: HEADER, actual: frame.len() };

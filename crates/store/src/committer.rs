@@ -2,7 +2,11 @@
 //! then lets the replies go.
 //!
 //! - **Order**: submissions are committed and released in the order they were submitted. A
-//!   question is an empty submission: it is answered after all that came before it is durable.
+//!   question is an empty submission: it is answered after all that came before it, and never
+//!   waits for a sync itself.
+//! - **Durability**: a submission says which crash it must survive. A batch is synced only if one
+//!   submission in it needs that, so claims and heartbeats cost the disk nothing. What was not
+//!   synced is so with the next batch that is; a question may show it until then.
 //! - **Group commit**: what arrives while a batch is flushed goes into the next, so that a
 //!   hundred waiters share one fsync.
 //! - **Failure**: the first error is the last commit. Nothing is acknowledged after it, every
@@ -10,7 +14,7 @@
 //! - **A crash** loses what was submitted and not released; nobody was told it was done.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -52,7 +56,8 @@ impl CommitError {
 pub enum Work {
     /// Starts something that will need more space: refused on a nearly full disk.
     New,
-    /// Completes, removes or asks: always let through.
+    /// Completes, removes or asks: let through on a nearly full disk, and into the part of the lane
+    /// that new work must leave free.
     Completion,
 }
 
@@ -92,7 +97,11 @@ struct Shared {
     lane: Lane,
     disk: Option<DiskGuard>,
     progress: Progress,
+    observer: OnceLock<Observer>,
 }
+
+/// Is told how long each sync took.
+type Observer = Box<dyn Fn(Duration) + Send + Sync>;
 
 impl std::fmt::Debug for Committer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -109,8 +118,9 @@ impl Committer {
         disk: Option<DiskGuard>,
         fatal: impl FnOnce(RecordsError) + Send + 'static,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let shared =
-            Arc::new(Shared { lane: Lane::new(options.lane), disk, progress: Progress::default() });
+        let (progress, observer) = (Progress::default(), OnceLock::new());
+        let lane = Lane::new(options.lane);
+        let shared = Arc::new(Shared { lane, disk, progress, observer });
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -130,18 +140,19 @@ impl Committer {
     }
 
     /// Sets a place in the lane aside, so that a machine can apply what it is told knowing that
-    /// its writes will be taken. Refuses at once if the lane is full, the disk nearly so (for
-    /// [`Work::New`]), or the node stopping.
+    /// its writes will be taken. Refuses at once if the lane has no room left for `work`, the disk
+    /// is nearly full (for [`Work::New`]), or the node is stopping.
     pub fn reserve(&self, work: Work) -> Result<Slot, CommitError> {
         if work == Work::New && self.0.disk.as_ref().is_some_and(DiskGuard::is_low) {
             return Err(CommitError::DiskFull);
         }
-        self.0.lane.reserve()?;
+        self.0.lane.reserve(work)?;
         Ok(Slot { shared: Arc::clone(&self.0), used: false })
     }
 
-    /// Commits `writes` as one, and calls `release` exactly once with how it ended: on the
-    /// committer's thread in order of submission, or on this one if the submission is refused.
+    /// Commits `writes` as one to survive the loss of power, and calls `release` exactly once with
+    /// how it ended: on the committer's thread in order of submission, or on this one if the
+    /// submission is refused.
     ///
     /// `release` must be quick and must not wait for another commit.
     pub fn submit(
@@ -150,14 +161,26 @@ impl Committer {
         writes: Vec<Write>,
         release: impl FnOnce(Result<(), CommitError>) + Send + 'static,
     ) {
+        self.submit_with(work, Durability::Disk, writes, release);
+    }
+
+    /// Commits `writes` as [`submit`](Self::submit) does, to survive the crash that `durability`
+    /// names, or a lesser one if the whole store promises less.
+    pub fn submit_with(
+        &self,
+        work: Work,
+        durability: Durability,
+        writes: Vec<Write>,
+        release: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) {
         match self.reserve(work) {
-            Ok(slot) => slot.submit(writes, release),
+            Ok(slot) => slot.submit_with(durability, writes, release),
             Err(why) => release(Err(why)),
         }
     }
 
-    /// Calls `release` when all that was submitted before is durable: how a question is answered
-    /// without showing what a crash could still take back.
+    /// Calls `release` when all that was submitted before survives what was asked for it: how a
+    /// question is answered without showing what `kill -9` could still take back.
     pub fn ask(&self, release: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
         self.submit(Work::Completion, Vec::new(), release);
     }
@@ -171,6 +194,12 @@ impl Committer {
             failed,
             disk_full: self.0.disk.as_ref().is_some_and(DiskGuard::is_low),
         }
+    }
+
+    /// Has `observer` told how long each sync takes from now on, on the committer's thread. It must
+    /// be quick. There is one: a second call changes nothing.
+    pub fn observe_syncs(&self, observer: impl Fn(Duration) + Send + Sync + 'static) {
+        let _there_is_one_already = self.0.observer.set(Box::new(observer));
     }
 
     /// Takes no more, not even through a slot; what waits is still committed.
@@ -195,7 +224,17 @@ impl std::fmt::Debug for Slot {
 impl Slot {
     /// Commits `writes` as [`Committer::submit`] does; never answers `Busy` or `DiskFull`.
     pub fn submit(
+        self,
+        writes: Vec<Write>,
+        release: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) {
+        self.submit_with(Durability::Disk, writes, release);
+    }
+
+    /// Commits `writes` as [`Committer::submit_with`] does; never answers `Busy` or `DiskFull`.
+    pub fn submit_with(
         mut self,
+        durability: Durability,
         writes: Vec<Write>,
         release: impl FnOnce(Result<(), CommitError>) + Send + 'static,
     ) {
@@ -203,7 +242,7 @@ impl Slot {
             return release(Err(CommitError::TooLarge));
         }
         self.used = true;
-        let job = Job { writes, release: Box::new(release) };
+        let job = Job { writes, durability, release: Box::new(release) };
         if let Err((job, why)) = self.shared.lane.push(job) {
             (job.release)(Err(why));
         }
@@ -222,12 +261,13 @@ impl Drop for Slot {
 fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result<(), RecordsError> {
     while let Some((jobs, batch_bytes)) = shared.lane.take() {
         shared.progress.begin();
+        let sync = durability == Durability::Disk && jobs.iter().any(Job::needs_sync);
         let (mut writes, mut releases) = (Vec::new(), Vec::new());
         for job in jobs {
             writes.extend(job.writes);
             releases.push(job.release);
         }
-        let outcome = commit(records, &writes, durability);
+        let outcome = commit(shared, records, &writes, sync);
         if let Err(error) = &outcome {
             tracing::error!(%error, "commit failed: the node stops acknowledging");
             let waiting = shared.lane.shut(CommitError::Failed);
@@ -245,14 +285,26 @@ fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result
 
 /// Commits one batch; a panic inside the backend is an error like any other.
 fn commit(
+    shared: &Shared,
     records: &dyn Records,
     writes: &[Write],
-    durability: Durability,
+    sync: bool,
 ) -> Result<(), RecordsError> {
     if writes.is_empty() {
         return Ok(());
     }
-    catch_unwind(AssertUnwindSafe(|| records.commit(writes, durability)))
+    let commit = || {
+        records.apply(writes)?;
+        if sync {
+            let began = clock::now();
+            records.sync()?;
+            if let Some(observer) = shared.observer.get() {
+                observer(began.elapsed());
+            }
+        }
+        Ok(())
+    };
+    catch_unwind(AssertUnwindSafe(commit))
         .unwrap_or_else(|_| Err(RecordsError::Damaged("the storage panicked".to_owned())))
 }
 

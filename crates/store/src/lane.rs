@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::committer::CommitError;
-use crate::limits::{BATCH_BYTES, BATCH_JOBS};
-use crate::record::Write;
+use crate::committer::{CommitError, Work};
+use crate::limits::{BATCH_BYTES, BATCH_JOBS, LANE_KEPT_SHARE};
+use crate::record::{Durability, Write};
 
 /// Told once how a submission ended, on the committer's thread, in order of submission.
 pub(crate) type Release = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
@@ -13,12 +13,19 @@ pub(crate) type Release = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 /// One submission.
 pub(crate) struct Job {
     pub(crate) writes: Vec<Write>,
+    pub(crate) durability: Durability,
     pub(crate) release: Release,
 }
 
 impl Job {
     fn bytes(&self) -> usize {
         self.writes.iter().map(Write::bytes).sum()
+    }
+
+    /// Tells whether it must be synced before it is released. A question needs nothing of its own:
+    /// it shows what was released before it, and that survives what was promised of it.
+    pub(crate) fn needs_sync(&self) -> bool {
+        self.durability == Durability::Disk && !self.writes.is_empty()
     }
 }
 
@@ -27,6 +34,19 @@ impl Job {
 pub(crate) struct LaneLimits {
     pub(crate) jobs: usize,
     pub(crate) bytes: usize,
+}
+
+impl LaneLimits {
+    /// Returns what `work` may fill: the last part of the lane is kept for what completes.
+    fn of(self, work: Work) -> Self {
+        match work {
+            Work::Completion => self,
+            Work::New => Self {
+                jobs: self.jobs - self.jobs / LANE_KEPT_SHARE,
+                bytes: self.bytes - self.bytes / LANE_KEPT_SHARE,
+            },
+        }
+    }
 }
 
 #[derive(Default)]
@@ -53,13 +73,13 @@ impl Lane {
     }
 
     /// Sets a place aside, for [`push`](Self::push) or [`give_back`](Self::give_back).
-    pub(crate) fn reserve(&self) -> Result<(), CommitError> {
+    pub(crate) fn reserve(&self, work: Work) -> Result<(), CommitError> {
+        let limits = self.limits.of(work);
         let mut state = self.state();
         if let Some(why) = state.shut {
             return Err(why);
         }
-        if state.jobs.len() + state.reserved >= self.limits.jobs || state.bytes >= self.limits.bytes
-        {
+        if state.jobs.len() + state.reserved >= limits.jobs || state.bytes >= limits.bytes {
             return Err(CommitError::Busy);
         }
         state.reserved += 1;

@@ -8,9 +8,9 @@
 //! ```no_run
 //! # use toolmesh_store::{records, Options, State, Store, Work};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let opened = Store::open(Options::new("data/store"), |error| eprintln!("stopping: {error}"))?;
-//! let state = State::load(opened.store.records())?;
-//! println!("the node was called {:?}", state.node_name);
+//! let fatal = |error| eprintln!("stopping: {error}");
+//! let opened = Store::load::<State>(Options::new("data/store"), fatal)?;
+//! println!("the node was called {:?}", opened.state.node_name);
 //! let rename = records::put_node_name("ada")?;
 //! opened.store.committer().submit(Work::New, vec![rename], |outcome| match outcome {
 //!     Ok(()) => println!("the new name is on disk"),
@@ -20,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+mod ahead;
 mod chunk;
 mod clock;
 mod codec;
@@ -28,7 +29,9 @@ mod disk;
 mod keys;
 mod lane;
 pub mod limits;
+mod load;
 mod memory;
+pub mod offline;
 mod open;
 mod record;
 pub mod records;
@@ -38,8 +41,9 @@ mod store;
 pub use codec::CodecError;
 pub use committer::{CommitError, Committer, Health, Slot, Work};
 pub use disk::FreeSpace;
+pub use load::{Load, LoadError};
 pub use memory::MemoryRecords;
 pub use open::{OpenError, Recovery};
-pub use record::{Durability, Records, RecordsError, Visit, Write};
-pub use records::{Lifecycle, LoadError, Protocol, State, Token};
+pub use record::{Durability, Order, Records, RecordsError, Visit, Write};
+pub use records::{Lifecycle, Protocol, State, Token};
 pub use store::{Opened, Options, Store};

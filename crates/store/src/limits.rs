@@ -24,6 +24,12 @@ pub const LANE_JOBS: usize = 1_024;
 /// ([`CommitError::Busy`](crate::CommitError::Busy)).
 pub const LANE_BYTES: usize = 64 * 1024 * 1024;
 
+/// The part of the lane, in submissions and in bytes, that [`Work::New`](crate::Work::New) leaves
+/// free, as its divisor: a quarter. What completes must pass when new work fills the lane, or
+/// workers lose their leases to those who submit. New work is told
+/// [`CommitError::Busy`](crate::CommitError::Busy) at three quarters.
+pub const LANE_KEPT_SHARE: usize = 4;
+
 /// Submissions in one batch; what waits beyond it goes into the next.
 pub const BATCH_JOBS: usize = 256;
 
@@ -32,6 +38,20 @@ pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// Page cache of sled in bytes. Its default of 1 GiB is not for a node that idles in 64 MiB.
 pub const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Size of the log in bytes from which it is read ahead while it opens; a smaller one is quick.
+pub(crate) const READ_AHEAD_FROM_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of the log that are read ahead at most: what a queue of a million tasks takes twice. More
+/// would push other programs' files out of the system's cache.
+pub(crate) const READ_AHEAD_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+
+/// Longest line of an exported file in bytes: the largest value in base64 and what is beside it.
+/// A longer one is refused as damaged.
+pub(crate) const EXPORT_LINE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Damaged records that a check names; it counts the others.
+pub const NAMED_DAMAGE: usize = 100;
 
 /// Free bytes of the file system under which new work is refused
 /// ([`CommitError::DiskFull`](crate::CommitError::DiskFull)): sled cannot go on after a full disk.
@@ -48,5 +68,6 @@ pub const STALL: Duration = Duration::from_secs(10);
 
 const _: () = assert!(17 * (PIECE_BYTES + KEY_BYTES + 32) < 128 * 1024);
 const _: () = assert!(256 * (KEY_BYTES + 32) < 128 * 1024);
-const _: () = assert!(VALUE_BYTES <= LANE_BYTES);
+const _: () = assert!(VALUE_BYTES <= LANE_BYTES - LANE_BYTES / LANE_KEPT_SHARE);
+const _: () = assert!(EXPORT_LINE_BYTES as usize > VALUE_BYTES / 3 * 4 + 4 * KEY_BYTES + 1_024);
 const _: () = assert!(BATCH_JOBS <= LANE_JOBS);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::record::{Durability, Records, RecordsError, Visit, Write};
+use crate::record::{self, Order, Records, RecordsError, Visit, Write};
 
 /// Records in memory.
 #[derive(Debug, Default)]
@@ -15,11 +15,12 @@ struct State {
     live: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What to put back, newest last, to undo all that was not synced yet.
     unsynced: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    syncs: u64,
     fail_commits: bool,
 }
 
 impl MemoryRecords {
-    /// Forgets what was committed since the last [`Durability::Disk`] commit, as losing power does.
+    /// Forgets what was applied since the last sync, as losing power does.
     pub fn lose_power(&self) {
         let mut state = self.state();
         while let Some((key, before)) = state.unsynced.pop() {
@@ -30,6 +31,11 @@ impl MemoryRecords {
     /// Makes every later commit fail and leave nothing behind, as a broken disk does.
     pub fn fail_commits(&self) {
         self.state().fail_commits = true;
+    }
+
+    /// Returns how often these records were synced: what a disk would have been asked for.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -51,11 +57,21 @@ impl Records for MemoryRecords {
         Ok(self.state().live.get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), RecordsError> {
+    fn scan_from(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        each: &mut Visit<'_>,
+    ) -> Result<(), RecordsError> {
+        let Some(keys) = record::keys(prefix, after, order) else { return Ok(()) };
         let state = self.state();
-        let found =
-            state.live.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
-        for (key, value) in found {
+        let mut found = state.live.range(keys);
+        let mut next = || match order {
+            Order::Ascending => found.next(),
+            Order::Descending => found.next_back(),
+        };
+        while let Some((key, value)) = next() {
             if let ControlFlow::Break(()) = each(key, value) {
                 break;
             }
@@ -63,7 +79,7 @@ impl Records for MemoryRecords {
         Ok(())
     }
 
-    fn commit(&self, writes: &[Write], durability: Durability) -> Result<(), RecordsError> {
+    fn apply(&self, writes: &[Write]) -> Result<(), RecordsError> {
         let mut state = self.state();
         if state.fail_commits {
             return Err(std::io::Error::other("told to fail").into());
@@ -73,9 +89,16 @@ impl Records for MemoryRecords {
             let before = state.set(key.clone(), write.value().map(<[u8]>::to_vec));
             state.unsynced.push((key, before));
         }
-        if durability == Durability::Disk {
-            state.unsynced.clear();
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), RecordsError> {
+        let mut state = self.state();
+        if state.fail_commits {
+            return Err(std::io::Error::other("told to fail").into());
         }
+        state.unsynced.clear();
+        state.syncs += 1;
         Ok(())
     }
 

@@ -3,13 +3,14 @@
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
-use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::ahead::ReadAhead;
 use crate::clock;
-use crate::record::{Records, RecordsError};
+use crate::load::{Load, LoadError};
+use crate::record::RecordsError;
 use crate::sled::SledRecords;
 
 /// Time to wait for a lock: a node that is just ending has it still, and so for a moment has any
@@ -52,6 +53,10 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// A record is whole and cannot be loaded: a newer program wrote it, or ours has a defect.
+    /// Nothing was moved or deleted.
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 /// What was found at start.
@@ -77,11 +82,11 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// Opens the records in `directory`, making it if needed.
-pub(crate) fn open(
+/// Opens the records in `directory`, making it if needed, and loads what they say.
+pub(crate) fn open<L: Load>(
     directory: &Path,
     cache_bytes: u64,
-) -> Result<(Lock, SledRecords, Recovery), OpenError> {
+) -> Result<(Lock, SledRecords, Recovery, L), OpenError> {
     let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
     prepare(directory).map_err(fail)?;
     check_owner(directory)?;
@@ -91,11 +96,12 @@ pub(crate) fn open(
     let lock = lock(directory)?;
     remove_torn_files(directory).map_err(fail)?;
     let reason = match open_guarded(directory, cache_bytes) {
-        Ok(records) => return Ok((lock, records, Recovery::Clean)),
-        Err(RecordsError::Io(error)) => {
+        Ok((records, state)) => return Ok((lock, records, Recovery::Clean, state)),
+        Err(LoadError::Records(RecordsError::Io(error))) => {
             return Err(fail(io::Error::new(error.kind(), error)));
         }
-        Err(RecordsError::Damaged(reason)) => reason,
+        Err(LoadError::Records(RecordsError::Damaged(reason))) => reason,
+        Err(error) => return Err(error.into()),
     };
     let to = move_aside(directory).map_err(fail)?;
     tracing::error!(
@@ -103,13 +109,13 @@ pub(crate) fn open(
         "stored data is damaged: it was moved aside and the node starts with nothing"
     );
     prepare(directory).map_err(fail)?;
-    let records =
+    let (records, state) =
         open_guarded(directory, cache_bytes).map_err(|error| fail(io::Error::other(error)))?;
-    Ok((lock, records, Recovery::MovedAside { to, reason }))
+    Ok((lock, records, Recovery::MovedAside { to, reason }, state))
 }
 
 /// Makes the directory, for this user only, and syncs the names that were made.
-fn prepare(directory: &Path) -> io::Result<()> {
+pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
     let missing = directory.ancestors().take_while(|path| !path.exists()).count();
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // At least one: a start that was killed may have made it and not synced.
@@ -120,7 +126,7 @@ fn prepare(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn check_owner(directory: &Path) -> Result<(), OpenError> {
+pub(crate) fn check_owner(directory: &Path) -> Result<(), OpenError> {
     let user = rustix::process::geteuid().as_raw();
     let owner = std::fs::metadata(directory)
         .map_err(|source| OpenError::Io { directory: directory.to_owned(), source })?
@@ -131,7 +137,7 @@ fn check_owner(directory: &Path) -> Result<(), OpenError> {
     Err(OpenError::OtherOwner { directory: directory.to_owned(), owner, user })
 }
 
-fn lock(directory: &Path) -> Result<Lock, OpenError> {
+pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let file = take_lock(directory, &beside(directory, "lock"))?;
     let log = directory.join("db");
     if log.exists() {
@@ -163,7 +169,7 @@ fn take_lock(directory: &Path, path: &Path) -> Result<File, OpenError> {
 
 /// Removes what a crash during start-up leaves and sled then cannot open. Nothing that was ever
 /// acknowledged is in it.
-fn remove_torn_files(directory: &Path) -> io::Result<()> {
+pub(crate) fn remove_torn_files(directory: &Path) -> io::Result<()> {
     // sled reads the greatest `snap.*` name, and a half-written one is greater than the whole.
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
@@ -189,18 +195,33 @@ fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Opens and reads every record on a thread of its own: sled panics on some damaged files.
-fn open_guarded(directory: &Path, cache_bytes: u64) -> Result<SledRecords, RecordsError> {
-    let directory = directory.to_owned();
-    let opening = std::thread::Builder::new().name("store-open".to_owned()).spawn(move || {
-        let records = SledRecords::open(&directory, cache_bytes)?;
-        records.scan(&[], &mut |_, _| ControlFlow::Continue(()))?;
-        Ok(records)
-    })?;
-    opening.join().unwrap_or_else(|panic| {
+/// Opens and loads every record. To load is to read all there is, so that damage is found now and
+/// not when it is in the way.
+fn open_guarded<L: Load>(
+    directory: &Path,
+    cache_bytes: u64,
+) -> Result<(SledRecords, L), LoadError> {
+    guarded(|| {
+        let _reading = ReadAhead::start(&directory.join("db"));
+        let records = SledRecords::open(directory, cache_bytes)?;
+        let state = L::from_records(&records)?;
+        Ok((records, state))
+    })
+}
+
+/// Does `work` on a thread of its own and waits for it: sled panics on some damaged files.
+pub(crate) fn guarded<T: Send, E: From<RecordsError> + Send>(
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    let thread = std::thread::Builder::new().name("store-open".to_owned());
+    let ended = std::thread::scope(|scope| {
+        Ok(thread.spawn_scoped(scope, work).map_err(RecordsError::from)?.join())
+    });
+    let ended: Result<_, RecordsError> = ended;
+    ended?.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(from_panic(said))
+        Err(from_panic(said).into())
     })
 }
 
@@ -216,19 +237,25 @@ fn from_panic(said: &str) -> RecordsError {
 
 /// Renames the directory to one that names the second, never over another.
 fn move_aside(directory: &Path) -> io::Result<PathBuf> {
-    let now = clock::unix_seconds();
-    let mut to = beside(directory, &format!("corrupt-{now}"));
-    let mut copy = 1;
-    while to.try_exists()? {
-        copy += 1;
-        to = beside(directory, &format!("corrupt-{now}-{copy}"));
-    }
+    let to = free_name(directory, "corrupt")?;
     std::fs::rename(directory, &to)?;
     Ok(to)
 }
 
+/// Returns `<directory>.<why>-<unix seconds>`, or one like it that is not taken.
+pub(crate) fn free_name(directory: &Path, why: &str) -> io::Result<PathBuf> {
+    let now = clock::unix_seconds();
+    let mut to = beside(directory, &format!("{why}-{now}"));
+    let mut copy = 1;
+    while to.try_exists()? {
+        copy += 1;
+        to = beside(directory, &format!("{why}-{now}-{copy}"));
+    }
+    Ok(to)
+}
+
 /// Returns `<directory>.<suffix>`. A directory without a name of its own was refused before.
-fn beside(directory: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(directory: &Path, suffix: &str) -> PathBuf {
     let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(suffix);

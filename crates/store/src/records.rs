@@ -4,18 +4,20 @@
 //! Each record has a public type, and a private body that is its shape on disk.
 
 mod mesh;
+mod queue;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use toolmesh_core::principal::Role;
 use toolmesh_core::registry::{self, Invite};
 
 use crate::codec::{self, CodecError, Decode, Encode, Record};
-use crate::keys::{Kind, key};
-use crate::record::{Records, RecordsError, Write};
+use crate::keys::{self, Kind, key};
+use crate::load::{Load, LoadError};
+use crate::record::{Records, Write};
 
 pub use mesh::{delete_invite, keep_registry, put_invite};
+pub use queue::{KeptTask, QueueState, keep_queue, next_epoch, read_result, read_task};
 
 /// A bearer token as it is kept: who may do what, and nothing to log in with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,41 +67,42 @@ pub struct State {
     pub invites: BTreeMap<String, Invite>,
 }
 
-/// Why what is remembered could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The records could not be read.
-    #[error(transparent)]
-    Records(#[from] RecordsError),
-    /// A record is not what it should be; the others may be fine.
-    #[error("the record of {what} cannot be read: {source}")]
-    Record {
-        /// Which record.
-        what: String,
-        /// What is wrong with it.
-        source: CodecError,
-    },
-}
-
 impl State {
-    /// Loads everything. A record that cannot be read is an error, never skipped: a token that
-    /// silently vanished would be a riddle.
+    /// Loads everything from records that are open. A record that cannot be read is an error,
+    /// never skipped: a token that silently vanished would be a riddle.
     ///
     /// # Errors
     ///
     /// The records cannot be read, or one of them was written by a newer program.
     pub fn load(records: &dyn Records) -> Result<Self, LoadError> {
-        let mut state = Self::default();
-        each(records, Kind::Node, |_, node: NodeBody| state.node_name = Some(node.name))?;
-        each(records, Kind::Token, |id, body: TokenBody| {
-            state.tokens.insert(id.clone(), body.token(id));
-        })?;
-        each(records, Kind::Protocol, |upstream, body: ProtocolBody| {
-            state.protocols.insert(upstream, body.protocol());
-        })?;
-        state.registry = mesh::load_registry(records)?;
-        state.invites = mesh::load_invites(records)?;
-        Ok(state)
+        Self::from_records(records)
+    }
+}
+
+impl Load for State {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
+        let Some((kind, id)) = Kind::of(key) else { return Ok(()) };
+        let name = || String::from_utf8_lossy(id).into_owned();
+        match kind {
+            Kind::Node => self.node_name = Some(decode::<NodeBody>(key, value)?.name),
+            Kind::Token => {
+                let token = decode::<TokenBody>(key, value)?.token(name());
+                self.tokens.insert(token.id.clone(), token);
+            }
+            Kind::Protocol => {
+                let protocol = decode::<ProtocolBody>(key, value)?.protocol();
+                self.protocols.insert(name(), protocol);
+            }
+            Kind::Known | Kind::Ban | Kind::Trusted | Kind::Redeemed => {
+                mesh::take_registry(&mut self.registry, kind, key, value)?;
+            }
+            Kind::Invite => {
+                self.invites.insert(name(), mesh::invite(key, value)?);
+            }
+            // The queue's, which has a state of its own.
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -144,28 +147,37 @@ fn put<R: Record>(kind: Kind, id: &str, body: &R) -> Result<Write, CodecError> {
     Ok(Write::Put { key: key(kind, id), value: codec::encode(body)? })
 }
 
-/// Calls `found` with the id and body of every record of `kind`.
-fn each<R: Record>(
-    records: &dyn Records,
-    kind: Kind,
-    mut found: impl FnMut(String, R),
-) -> Result<(), LoadError> {
-    let prefix = key(kind, "");
-    let mut outcome = Ok(());
-    records.scan(&prefix, &mut |key, value| {
-        let id = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
-        match codec::decode(value) {
-            Ok(body) => {
-                found(id, body);
-                ControlFlow::Continue(())
-            }
-            Err(source) => {
-                outcome = Err(LoadError::Record { what: format!("{kind:?} {id:?}"), source });
-                ControlFlow::Break(())
-            }
+/// Checks that the record under `key` can be read by this program, and returns what kind it is.
+pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<Kind, LoadError> {
+    let unknown = || {
+        let source = CodecError::Body("a newer program wrote it, or none of ours".to_owned());
+        LoadError::Record { what: keys::describe(key), source }
+    };
+    let (kind, _) = Kind::of(key).ok_or_else(unknown)?;
+    match kind {
+        Kind::Node => drop(decode::<NodeBody>(key, value)?),
+        Kind::Token => drop(decode::<TokenBody>(key, value)?),
+        Kind::Protocol => drop(decode::<ProtocolBody>(key, value)?),
+        Kind::Known | Kind::Ban | Kind::Trusted | Kind::Redeemed => {
+            mesh::take_registry(&mut registry::Records::default(), kind, key, value)?;
         }
-    })?;
-    outcome
+        Kind::Invite => drop(mesh::invite(key, value)?),
+        Kind::Task
+        | Kind::TaskState
+        | Kind::TaskProgress
+        | Kind::TaskResult
+        | Kind::TaskTags
+        | Kind::TaskMetadata
+        | Kind::TaskAnswers
+        | Kind::Queue
+        | Kind::Epoch => queue::check(kind, key, value)?,
+    }
+    Ok(kind)
+}
+
+/// Reads the body of the record under `key`, naming the record if that cannot be done.
+fn decode<R: Record>(key: &[u8], value: &[u8]) -> Result<R, LoadError> {
+    codec::decode(value).map_err(|source| LoadError::Record { what: keys::describe(key), source })
 }
 
 #[derive(Debug, PartialEq, Encode, Decode)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::chunk::{self, Stored};
-use crate::record::{Durability, Records, RecordsError, Visit, Write};
+use crate::record::{self, Order, Records, RecordsError, Visit, Write};
 
 /// Records in a directory.
 #[derive(Debug)]
@@ -118,6 +118,27 @@ impl SledRecords {
     }
 }
 
+impl SledRecords {
+    /// Calls `each` with every key and its value in key order, or with what is wrong with that one
+    /// value, until it breaks: how all damage is found, where [`scan`](Records::scan) ends at the
+    /// first.
+    pub(crate) fn inspect(
+        &self,
+        each: &mut dyn FnMut(&[u8], Result<&[u8], RecordsError>) -> ControlFlow<()>,
+    ) -> Result<(), RecordsError> {
+        let mut buffer = Vec::new();
+        for entry in self.db.scan_prefix(chunk::record_key(&[])) {
+            let (physical_key, head) = entry.map_err(from_sled)?;
+            let key = chunk::logical_key(&physical_key);
+            let value = self.join(key, &head, &mut buffer);
+            if each(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Records for SledRecords {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordsError> {
         let _view = self.view.read().unwrap_or_else(PoisonError::into_inner);
@@ -127,10 +148,25 @@ impl Records for SledRecords {
         self.join(key, &head, &mut Vec::new()).map(|value| Some(value.to_vec()))
     }
 
-    fn scan(&self, prefix: &[u8], each: &mut Visit<'_>) -> Result<(), RecordsError> {
+    fn scan_from(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        each: &mut Visit<'_>,
+    ) -> Result<(), RecordsError> {
+        let after = after.map(chunk::record_key);
+        let Some(keys) = record::keys(&chunk::record_key(prefix), after.as_deref(), order) else {
+            return Ok(());
+        };
         let _view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.db.range(keys);
+        let mut next = || match order {
+            Order::Ascending => found.next(),
+            Order::Descending => found.next_back(),
+        };
         let mut buffer = Vec::new();
-        for entry in self.db.scan_prefix(chunk::record_key(prefix)) {
+        while let Some(entry) = next() {
             let (physical_key, head) = entry.map_err(from_sled)?;
             let key = chunk::logical_key(&physical_key);
             if let ControlFlow::Break(()) = each(key, self.join(key, &head, &mut buffer)?) {
@@ -140,17 +176,18 @@ impl Records for SledRecords {
         Ok(())
     }
 
-    fn commit(&self, writes: &[Write], durability: Durability) -> Result<(), RecordsError> {
+    fn apply(&self, writes: &[Write]) -> Result<(), RecordsError> {
         let batch = self.batch(writes)?;
         {
             let _view = self.view.write().unwrap_or_else(PoisonError::into_inner);
             self.db.apply_batch(batch).map_err(from_sled)?;
         }
         self.db.flush().map_err(from_sled)?;
-        if durability == Durability::Disk {
-            self.file.sync_data()?;
-        }
         Ok(())
+    }
+
+    fn sync(&self) -> Result<(), RecordsError> {
+        Ok(self.file.sync_data()?)
     }
 
     fn size_bytes(&self) -> Result<u64, RecordsError> {

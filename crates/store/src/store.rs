@@ -8,6 +8,7 @@ use crate::committer::{Committer, CommitterOptions};
 use crate::disk::{DiskGuard, FreeSpace};
 use crate::lane::LaneLimits;
 use crate::limits::{CACHE_BYTES, LANE_BYTES, LANE_JOBS};
+use crate::load::Load;
 use crate::memory::MemoryRecords;
 use crate::open::{self, Lock, OpenError, Recovery};
 use crate::record::{Durability, Records, RecordsError};
@@ -40,11 +41,13 @@ impl Options {
 
 /// A store that was opened, and what was found.
 #[derive(Debug)]
-pub struct Opened {
+pub struct Opened<L = ()> {
     /// The store.
     pub store: Store,
     /// Whether it is what was left, or starts anew because that was damaged.
     pub recovery: Recovery,
+    /// What the records say; nothing if the store starts anew.
+    pub state: L,
 }
 
 /// Records and their committer.
@@ -63,20 +66,33 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store of `options` and starts its committer. Blocks for as long as sled takes to
-    /// read what is there. `fatal` is called once if the storage fails later; the node must then
-    /// stop, because sled cannot go on.
+    /// Opens the store of `options` as [`load`](Self::load) does, and loads nothing.
     ///
     /// # Errors
     ///
-    /// Another node or user has the directory, or the system refuses. Damaged data is not an
-    /// error but a [`Recovery`].
+    /// Those of [`load`](Self::load).
     pub fn open(
         options: Options,
         fatal: impl FnOnce(RecordsError) + Send + 'static,
     ) -> Result<Opened, OpenError> {
+        Self::load(options, fatal)
+    }
+
+    /// Opens the store of `options`, loads what its records say, and starts its committer. Blocks
+    /// for as long as sled takes to read all that is there: about two seconds for a million
+    /// records. `fatal` is called once if the storage fails later; the node must then stop,
+    /// because sled cannot go on.
+    ///
+    /// # Errors
+    ///
+    /// Another node or user has the directory, the system refuses, or a record is whole and cannot
+    /// be loaded. Damaged data is not an error but a [`Recovery`].
+    pub fn load<L: Load>(
+        options: Options,
+        fatal: impl FnOnce(RecordsError) + Send + 'static,
+    ) -> Result<Opened<L>, OpenError> {
         let Options { directory, durability, free_space, lane_jobs } = options;
-        let (lock, records, recovery) = open::open(&directory, CACHE_BYTES)?;
+        let (lock, records, recovery, state) = open::open(&directory, CACHE_BYTES)?;
         let disk = DiskGuard::new(directory.clone(), free_space);
         let how = CommitterOptions {
             durability,
@@ -84,7 +100,7 @@ impl Store {
         };
         let store = Self::start(Arc::new(records), how, Some(disk), Some(lock), fatal)
             .map_err(|source| OpenError::Io { directory, source })?;
-        Ok(Opened { store, recovery })
+        Ok(Opened { store, recovery, state })
     }
 
     /// Makes a store over `records` in memory, for tests.
@@ -115,6 +131,11 @@ impl Store {
     /// Returns the handle through which everything is written.
     pub fn committer(&self) -> Committer {
         self.committer.clone()
+    }
+
+    /// Returns the records as a handle of its own, for who reads while the node runs.
+    pub fn shared_records(&self) -> Arc<dyn Records> {
+        Arc::clone(&self.records)
     }
 
     /// Returns the records, to load from at start.

@@ -15,7 +15,8 @@ fn outcome(command: Command, sources: &Sources, json: bool) -> (String, String, 
 #[test]
 fn check_says_what_a_node_would_do() {
     let home = Home::with(
-        "[upstream.a]\ncommand = \"npx\"\n[upstream.b]\nurl = \"http://y/mcp\"\nenabled = false",
+        "[upstream.a]\ncommand = \"npx\"\n[upstream.b]\nurl = \"http://y/mcp\"\nenabled = false\n\
+         [command.c]\nprogram = \"render\"",
     );
     let (out, err, ok) = outcome(Command::Check, &home.sources(), false);
     assert!(ok && err.is_empty());
@@ -25,6 +26,7 @@ fn check_says_what_a_node_would_do() {
     assert!(out.contains("would listen on http://127.0.0.1:7332/mcp, for this machine"));
     assert!(out.contains("would start upstream a: npx\n"));
     assert!(out.contains("would connect to upstream b: http://y/mcp (not enabled)\n"));
+    assert!(out.contains("would run tasks of type command.c: render\n"));
 }
 
 #[test]

@@ -6,10 +6,11 @@ mod documents;
 mod environment;
 mod files;
 mod mesh;
+mod queue;
 mod secrets;
 
 use tempfile::TempDir;
-use toolmesh_actors::link::{EnvReference, FileReference, Secret, SecretError};
+use toolmesh_actors::secret::{EnvReference, FileReference, Secret, SecretError};
 
 use super::*;
 

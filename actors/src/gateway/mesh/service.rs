@@ -39,7 +39,7 @@ impl Service for Tools {
         Box::pin(async move {
             let _place = self.0.admit()?;
             let principal = self.0.principal();
-            let request = Request { principal, params, cancel, progress: None };
+            let request = Request { principal, params, cancel, progress: None, time: None };
             self.0.router().call(request).await
         })
     }

@@ -17,10 +17,12 @@ use toolmesh_core::{
     link::{Policy, State},
 };
 
-use super::super::{
-    Call, Config, Endpoint, Guard, LinkHandle, Memory, Protocol, Secret, Status, Surroundings,
+use super::super::{Call, Config, Endpoint, LinkHandle, Memory, Protocol, Status, Surroundings};
+use crate::{
+    child::{Guard, Program},
+    kit::{Clock, Fault, Supervisor},
+    secret::Secret,
 };
-use crate::kit::{Clock, Fault, Supervisor};
 
 /// How long anything here may take before it counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
@@ -120,7 +122,7 @@ pub(crate) fn config(endpoint: Endpoint) -> Config {
 
 /// A child that runs `program` with `args`; what it does is noted in `log`.
 pub(crate) fn stdio(program: &Path, args: &[&str], log: &Path) -> Config {
-    config(Endpoint::Stdio {
+    config(Endpoint::Stdio(Program {
         command: program.to_str().unwrap().to_owned(),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: BTreeMap::from([(
@@ -129,7 +131,7 @@ pub(crate) fn stdio(program: &Path, args: &[&str], log: &Path) -> Config {
         )]),
         inherit_env: vec!["PATH".to_owned()],
         cwd: None,
-    })
+    }))
 }
 
 /// A child that runs a shell script, in which `$0` is `program`.

@@ -188,6 +188,7 @@ async fn a_node_sees_nothing_of_other_nodes() {
             params: json!({"name": name}).as_object().cloned().unwrap(),
             cancel: CancellationToken::new(),
             progress: None,
+            time: None,
         };
         let Err(CallError::Answered(error)) = among.rig.router.call(request).await else {
             unreachable!("{name} was called")

@@ -124,6 +124,7 @@ fn catalogue() -> Catalogue {
         definition: serde_json::Map::from_iter([("name".to_owned(), name.into())]),
         audience,
         category: "c",
+        timeout_s: None,
     });
     Catalogue::build(
         &local,

@@ -137,11 +137,14 @@ impl Machine {
     }
 
     pub(super) fn hold_kind(&mut self, kind: &Arc<str>) -> Number {
-        let limit = || {
-            let bound = self.config.running.iter().find(|(of, _)| of == kind);
-            Kind { limit: bound.map(|(_, limit)| *limit), ..Kind::default() }
-        };
-        self.kinds.hold(kind.clone(), limit)
+        let limit = self.limit_of(kind);
+        self.kinds.hold(kind.clone(), || Kind { limit, ..Kind::default() })
+    }
+
+    /// Tasks of a type that may run at once, where that is bounded.
+    pub(super) fn limit_of(&self, kind: &str) -> Option<u32> {
+        let bound = self.config.running.iter().find(|(of, _)| **of == *kind);
+        bound.map(|(_, limit)| *limit)
     }
 
     pub(super) fn release_kind(&mut self, kind: Number) {

@@ -6,7 +6,7 @@ use super::{
     id::{Fence, OwnerPrefix, TaskId},
     record::{Failure, LogLine, State, Write},
     refusal::Refusal,
-    spec::{Spec, Submitter},
+    spec::{Spec, Submitter, content_digest},
     view::{Position, TaskView},
 };
 use crate::limits;
@@ -57,13 +57,17 @@ impl Default for Config {
             epoch: 1,
             tasks: limits::QUEUE_TASKS,
             finished: limits::QUEUE_FINISHED,
-            retention_ms: limits::QUEUE_RETENTION_S * 1_000,
-            dead_retention_ms: limits::QUEUE_DEAD_RETENTION_S * 1_000,
+            retention_ms: ms(limits::QUEUE_RETENTION),
+            dead_retention_ms: ms(limits::QUEUE_DEAD_RETENTION),
             running: Vec::new(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
     }
+}
+
+fn ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Who asks for something about a task. A task that is not its own does not exist for it.
@@ -144,6 +148,22 @@ pub enum Outcome {
     },
     /// It was given up, as was asked.
     Cancelled,
+}
+
+impl Outcome {
+    /// The digest by which telling the same again is known; never 0.
+    pub fn digest(&self) -> u64 {
+        let digest = match self {
+            Self::Completed(result) => content_digest("completed", "", result),
+            Self::Failed { failure, result, ran, again } => content_digest(
+                &format!("failed {ran:?} {again} {}", failure.kind),
+                &failure.message,
+                result.as_deref().unwrap_or_default(),
+            ),
+            Self::Cancelled => content_digest("cancelled", "", ""),
+        };
+        digest.max(1)
+    }
 }
 
 /// What is changed of a task by its submitter; `None` leaves it.

@@ -2,7 +2,7 @@
 
 use super::{
     id::TaskId,
-    input::{Now, Step},
+    input::{Config, Now, Step},
     machine::{Machine, slot_of},
     planted::planted,
     record::{ProgressRecord, State, StateRecord, TaskRecord},
@@ -79,6 +79,18 @@ impl Machine {
     /// Takes whether the queue was paused.
     pub fn restore_paused(&mut self, paused: bool) {
         self.paused = paused;
+    }
+
+    /// Works by `config` from now on: what was kept is taken before it is all known.
+    pub fn configure(&mut self, config: Config) {
+        self.config = config;
+        let numbers: Vec<_> = self.kinds.iter().map(|(number, _, _)| number).collect();
+        for number in numbers {
+            let limit = self.kinds.key(number).and_then(|name| self.limit_of(name));
+            if let Some(kind) = self.kinds.get_mut(number) {
+                kind.limit = limit;
+            }
+        }
     }
 
     /// Begins, once everything that was kept was taken. `node` is the name of the node's own worker,

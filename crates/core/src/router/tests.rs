@@ -45,6 +45,7 @@ fn local() -> Vec<LocalTool> {
             definition: object(tool(name, "built in")),
             audience,
             category,
+            timeout_s: None,
         })
         .collect()
 }

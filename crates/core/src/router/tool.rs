@@ -112,6 +112,8 @@ pub struct LocalTool {
     pub audience: Role,
     /// The group it is shown in.
     pub category: &'static str,
+    /// Seconds that a call may take, where it waits for longer than others.
+    pub timeout_s: Option<u64>,
 }
 
 /// What the operator says of one tool of an upstream; wins over the tool's annotations.
@@ -173,7 +175,7 @@ pub(super) fn local_tool(tool: &LocalTool) -> Tool {
         category: tool.category.to_owned(),
         read_only: hint(&tool.definition, "readOnlyHint"),
         idempotent: hint(&tool.definition, "idempotentHint"),
-        timeout_s: None,
+        timeout_s: tool.timeout_s,
         has_header_parameters: false,
         definition: tool.definition.clone(),
     }

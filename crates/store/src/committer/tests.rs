@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::{CommitError, Committer, CommitterOptions, Work};
 use crate::lane::LaneLimits;
-use crate::limits::BATCH_JOBS;
-use crate::record::{Durability, Records, RecordsError, Visit, Write};
+use crate::limits::{BATCH_JOBS, LANE_BYTES, LANE_JOBS};
+use crate::memory::MemoryRecords;
+use crate::record::{Durability, Order, Records, RecordsError, Visit, Write};
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -32,12 +33,22 @@ impl Records for Gated {
         Ok(None)
     }
 
-    fn scan(&self, _: &[u8], _: &mut Visit<'_>) -> Result<(), RecordsError> {
+    fn scan_from(
+        &self,
+        _: &[u8],
+        _: Option<&[u8]>,
+        _: Order,
+        _: &mut Visit<'_>,
+    ) -> Result<(), RecordsError> {
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), RecordsError> {
         Ok(())
     }
 
     #[expect(clippy::panic, reason = "a backend that panics is what is tested")]
-    fn commit(&self, writes: &[Write], _: Durability) -> Result<(), RecordsError> {
+    fn apply(&self, writes: &[Write]) -> Result<(), RecordsError> {
         let keys = writes.iter().map(|write| write.key()[0]).collect();
         let gone = |()| RecordsError::Damaged("the test is over".to_owned());
         self.started
@@ -178,6 +189,144 @@ fn a_full_lane_is_busy_at_once() -> TestResult {
     for number in [0, 1, 3] {
         assert_eq!(bench.next()?, (number, Ok(())));
     }
+    Ok(())
+}
+
+#[test]
+fn new_work_leaves_a_quarter_of_the_lane_to_what_completes() -> TestResult {
+    let bench = Bench::new(8, 1_000)?;
+    bench.occupy(0)?;
+    (1..=6).for_each(|number| bench.submit(number));
+    bench.submit(7);
+    assert_eq!(bench.next()?, (7, Err(CommitError::Busy)), "new work has three quarters");
+    bench.committer.submit(Work::Completion, vec![put(8)], bench.release(8));
+    let slot = bench.committer.reserve(Work::Completion)?;
+    bench.committer.ask(bench.release(9));
+    assert_eq!(bench.next()?, (9, Err(CommitError::Busy)), "the whole lane is full");
+    slot.submit(vec![put(10)], bench.release(10));
+    bench.gate.send(Then::Store)?;
+    bench.gate.send(Then::Store)?;
+    for number in [0, 1, 2, 3, 4, 5, 6, 8, 10] {
+        assert_eq!(bench.next()?, (number, Ok(())));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_shipped_lane_keeps_a_quarter_for_what_completes() -> TestResult {
+    let bench = Bench::new(LANE_JOBS, LANE_BYTES)?;
+    let committer = &bench.committer;
+    let reserve = |work| std::iter::from_fn(move || committer.reserve(work).ok());
+    let new: Vec<_> = reserve(Work::New).collect();
+    let completions: Vec<_> = reserve(Work::Completion).collect();
+    assert_eq!((new.len(), completions.len()), (768, 256));
+    Ok(())
+}
+
+#[test]
+fn a_quarter_of_the_bytes_is_kept_too() -> TestResult {
+    let bench = Bench::new(100, 44)?;
+    bench.occupy(0)?;
+    bench.submit(1);
+    bench.submit(2);
+    bench.submit(3);
+    assert_eq!(bench.next()?, (3, Err(CommitError::Busy)), "three of 11 bytes are 33 of 44");
+    bench.committer.submit(Work::Completion, vec![put(4)], bench.release(4));
+    bench.committer.submit(Work::Completion, vec![put(5)], bench.release(5));
+    assert_eq!(bench.next()?, (5, Err(CommitError::Busy)), "four of 11 bytes are all");
+    bench.gate.send(Then::Store)?;
+    bench.gate.send(Then::Store)?;
+    Ok(())
+}
+
+/// Commits to records in memory, told apart by what a loss of power leaves.
+struct Memory {
+    records: Arc<MemoryRecords>,
+    committer: Committer,
+}
+
+impl Memory {
+    fn new(durability: Durability) -> Result<Self, std::io::Error> {
+        let records = Arc::new(MemoryRecords::default());
+        let how = CommitterOptions { durability, lane: LaneLimits { jobs: 100, bytes: 1_000 } };
+        let (committer, _) = Committer::start(records.clone(), how, None, |_| {})?;
+        Ok(Self { records, committer })
+    }
+
+    /// Commits `number` and waits until it is released.
+    fn commit(&self, durability: Durability, number: u8) -> TestResult {
+        let (sender, receiver) = sync_channel(1);
+        self.committer.submit_with(Work::New, durability, vec![put(number)], move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        Ok(receiver.recv_timeout(PATIENCE)??)
+    }
+
+    fn ask(&self) -> TestResult {
+        let (sender, receiver) = sync_channel(1);
+        self.committer.ask(move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        Ok(receiver.recv_timeout(PATIENCE)??)
+    }
+
+    fn has(&self, number: u8) -> Result<bool, RecordsError> {
+        Ok(self.records.get(&[number])?.is_some())
+    }
+}
+
+#[test]
+fn only_what_must_survive_the_loss_of_power_is_synced() -> TestResult {
+    let memory = Memory::new(Durability::Disk)?;
+    let (observed, times) = sync_channel(10);
+    memory.committer.observe_syncs(move |time| {
+        let _ = observed.try_send(time);
+    });
+    memory.committer.observe_syncs(|_| unreachable!("there is one already"));
+    memory.commit(Durability::Process, 1)?;
+    memory.ask()?;
+    assert_eq!(memory.records.syncs(), 0, "neither a claim nor a question costs a sync");
+    assert!(memory.has(1)?);
+    memory.commit(Durability::Disk, 2)?;
+    assert_eq!(memory.records.syncs(), 1);
+    memory.commit(Durability::Process, 3)?;
+    assert_eq!(times.try_iter().count(), 1, "each sync is measured");
+    memory.records.lose_power();
+    assert!(memory.has(1)? && memory.has(2)?, "a sync is for all that came before it");
+    assert!(!memory.has(3)?);
+    Ok(())
+}
+
+#[test]
+fn a_store_that_promises_less_never_syncs() -> TestResult {
+    let memory = Memory::new(Durability::Process)?;
+    memory.commit(Durability::Disk, 1)?;
+    assert_eq!(memory.records.syncs(), 0);
+    Ok(())
+}
+
+#[test]
+fn one_submission_that_needs_it_syncs_its_whole_batch_once() -> TestResult {
+    let memory = Memory::new(Durability::Disk)?;
+    let (blocked, blocker) = sync_channel::<()>(0);
+    let (sender, receiver) = sync_channel(100);
+    // Holds the committer's thread, so that all the rest is one batch.
+    memory.committer.ask(move |_| {
+        let _ = blocker.recv_timeout(PATIENCE);
+    });
+    for number in 0..10_u8 {
+        let durability = if number == 7 { Durability::Disk } else { Durability::Process };
+        let (sender, records) = (sender.clone(), memory.records.clone());
+        memory.committer.submit_with(Work::New, durability, vec![put(number)], move |outcome| {
+            let _ = sender.send((number, outcome, records.syncs()));
+        });
+    }
+    blocked.send(())?;
+    for number in 0..10 {
+        assert_eq!(receiver.recv_timeout(PATIENCE)?, (number, Ok(()), 1), "in order, after it");
+    }
+    memory.records.lose_power();
+    assert!((0..10).all(|number| memory.has(number).is_ok_and(|found| found)));
     Ok(())
 }
 

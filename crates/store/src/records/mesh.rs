@@ -1,40 +1,46 @@
 //! What a node remembers of its mesh: the other nodes, who must not come, who is trusted, the
 //! invitations it redeemed and those it made.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use toolmesh_core::registry::{self, Ban, Invite, NodeRecord};
 
-use super::{LoadError, each, put};
+use super::{decode, put};
 use crate::codec::{CodecError, Decode, Encode, Record};
 use crate::keys::{Kind, key};
-use crate::record::{Records, Write};
+use crate::load::LoadError;
+use crate::record::Write;
 
-/// Loads what is remembered of other nodes.
-pub(super) fn load_registry(records: &dyn Records) -> Result<registry::Records, LoadError> {
-    let mut state = registry::Records::default();
-    each(records, Kind::Known, |id, body: KnownBody| {
-        state.nodes.insert(id.into(), body.record());
-    })?;
-    each(records, Kind::Ban, |id, BanBody { name, reason, since }| {
-        state.bans.insert(id.into(), Ban { name: name.into(), reason, since });
-    })?;
-    each(records, Kind::Trusted, |id, TrustedBody { since }| {
-        state.trusted.insert(id.into(), since);
-    })?;
-    each(records, Kind::Redeemed, |id, RedeemedBody { at }| {
-        state.redeemed.insert(id.into(), at);
-    })?;
-    Ok(state)
+/// Takes in a record of what is known of other nodes; one of another `kind` changes nothing.
+pub(super) fn take_registry(
+    state: &mut registry::Records,
+    kind: Kind,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), LoadError> {
+    let id = || Arc::from(String::from_utf8_lossy(key.get(1..).unwrap_or_default()));
+    match kind {
+        Kind::Known => {
+            state.nodes.insert(id(), decode::<KnownBody>(key, value)?.record());
+        }
+        Kind::Ban => {
+            let BanBody { name, reason, since } = decode(key, value)?;
+            state.bans.insert(id(), Ban { name: name.into(), reason, since });
+        }
+        Kind::Trusted => {
+            state.trusted.insert(id(), decode::<TrustedBody>(key, value)?.since);
+        }
+        Kind::Redeemed => {
+            state.redeemed.insert(id(), decode::<RedeemedBody>(key, value)?.at);
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
-/// Loads the invitations that this node made, by id.
-pub(super) fn load_invites(records: &dyn Records) -> Result<BTreeMap<String, Invite>, LoadError> {
-    let mut invites = BTreeMap::new();
-    each(records, Kind::Invite, |id, body: InviteBody| {
-        invites.insert(id, body.invite());
-    })?;
-    Ok(invites)
+/// Reads an invitation that this node made.
+pub(super) fn invite(key: &[u8], value: &[u8]) -> Result<Invite, LoadError> {
+    Ok(decode::<InviteBody>(key, value)?.invite())
 }
 
 /// Returns the write that keeps a change of what is known of other nodes.

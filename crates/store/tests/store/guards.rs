@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{TestResult, commit, put};
-use toolmesh_store::{CommitError, FreeSpace, OpenError, Options, Recovery, Store, Work};
+use toolmesh_store::{
+    CommitError, FreeSpace, Load, LoadError, OpenError, Options, Recovery, State, Store, Work,
+    Write, records,
+};
 
 type Damage = fn(&Path) -> std::io::Result<()>;
 
@@ -146,5 +149,62 @@ fn damaged_data_is_moved_aside_and_never_deleted() -> TestResult {
         opened.store.close();
         assert_eq!(Store::open(options, |_| {})?.recovery, Recovery::Clean, "{name}");
     }
+    Ok(())
+}
+
+/// Counts records, and panics over one of them.
+#[derive(Debug, Default)]
+struct Counted(usize);
+
+impl Load for Counted {
+    #[expect(clippy::panic, reason = "a state with a defect is what is tested")]
+    fn take(&mut self, key: &[u8], _: &[u8]) -> Result<(), LoadError> {
+        self.0 += 1;
+        match key {
+            b"panics" => panic!("told to"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn opening_loads_what_is_there_in_the_same_pass() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let options = Options::new(directory.path().join("store"));
+    written(&options)?;
+    let opened = Store::load::<(Counted, ())>(options.clone(), |_| {})?;
+    assert_eq!((opened.state.0.0, opened.recovery), (200, Recovery::Clean));
+    opened.store.close();
+    fs::write(options.directory.join("conf"), [255; 40])?;
+    let opened = Store::load::<Counted>(options, |_| {})?;
+    assert_eq!(opened.state.0, 0, "damaged data leaves nothing behind in the state");
+    assert!(matches!(opened.recovery, Recovery::MovedAside { .. }));
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_loaded_and_is_not_damaged_stays_where_it_is() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let options = Options::new(directory.path().join("store"));
+    let store = Store::open(options.clone(), |_| {})?.store;
+    let Write::Put { key, mut value } = records::put_node_name("ada")? else {
+        return Err("a name is put".into());
+    };
+    value.reverse();
+    let written = vec![put(b"panics", b""), Write::Put { key, value }];
+    assert_eq!(commit(&store, Work::New, written), Ok(()));
+    store.close();
+
+    let Err(OpenError::Load(error @ LoadError::Record { .. })) =
+        Store::load::<State>(options.clone(), |_| {})
+    else {
+        return Err("a record of another version was loaded".into());
+    };
+    assert!(error.to_string().contains("node"), "{error}");
+    let panicked = Store::load::<Counted>(options.clone(), |_| {});
+    assert!(matches!(panicked, Err(OpenError::Load(LoadError::Panicked { .. }))));
+    let opened = Store::load::<()>(options, |_| {})?;
+    assert_eq!(opened.recovery, Recovery::Clean, "nothing was moved");
+    assert!(opened.store.records().get(b"panics")?.is_some());
     Ok(())
 }

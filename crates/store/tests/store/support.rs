@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc::sync_channel;
 
-use toolmesh_store::{CommitError, Records, RecordsError, Store, Work, Write};
+use toolmesh_store::{CommitError, Order, Records, RecordsError, Store, Work, Write};
 
 pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -25,6 +25,22 @@ pub(crate) fn scan(records: &dyn Records, prefix: &[u8]) -> Result<Entries, Reco
     records.scan(prefix, &mut |key, value| {
         found.push((key.to_vec(), value.to_vec()));
         ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Returns the first `limit` of what is stored under `prefix` after `after` in `order`.
+pub(crate) fn page(
+    records: &dyn Records,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    order: Order,
+    limit: usize,
+) -> Result<Entries, RecordsError> {
+    let mut found = Vec::new();
+    records.scan_from(prefix, after, order, &mut |key, value| {
+        found.push((key.to_vec(), value.to_vec()));
+        if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok(found)
 }

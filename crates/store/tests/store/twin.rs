@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::support::{TestResult, commit, put, scan};
+use crate::support::{Entries, TestResult, commit, page, put, scan};
 use proptest::prelude::*;
 use toolmesh_store::limits::{KEY_BYTES, PIECE_BYTES, VALUE_BYTES};
 use toolmesh_store::{
-    CommitError, Durability, MemoryRecords, Options, Records, Store, Work, Write,
+    CommitError, Durability, MemoryRecords, Options, Order, Records, RecordsError, Store, Work,
+    Write,
 };
 
 /// Few keys, some of them a prefix of others, so that writes meet.
@@ -44,6 +45,8 @@ proptest! {
     fn sled_and_memory_agree(
         batches in proptest::collection::vec(proptest::collection::vec(any_write(), 0..12), 1..12),
         prefix in any_key(),
+        cursor in any_key(),
+        limit in 1..4_usize,
     ) {
         let directory = tempfile::tempdir()?;
         let options = Options::new(directory.path().join("store"));
@@ -58,10 +61,76 @@ proptest! {
             prop_assert!(scan(records, &[])? == scan(&twin, &[])?);
             prop_assert!(scan(records, &prefix)? == scan(&twin, &prefix)?);
             prop_assert!(records.get(&prefix)? == twin.get(&prefix)?);
+            for order in [Order::Ascending, Order::Descending] {
+                for after in [None, Some(&cursor[..])] {
+                    let expected = filtered(scan(&twin, &prefix)?, after, order);
+                    for records in [records, &twin] {
+                        prop_assert!(page(records, &prefix, after, order, usize::MAX)? == expected);
+                        prop_assert!(paged(records, &prefix, after, order, limit)? == expected);
+                    }
+                }
+            }
         }
         let opened = Store::open(options, |_| {})?;
         prop_assert!(scan(opened.store.records(), &[])? == scan(&twin, &[])?);
     }
+}
+
+/// Returns those of `entries` that come after `after` in `order`, in that order.
+fn filtered(mut entries: Entries, after: Option<&[u8]>, order: Order) -> Entries {
+    entries.retain(|(key, _)| match order {
+        Order::Ascending => after.is_none_or(|after| &key[..] > after),
+        Order::Descending => after.is_none_or(|after| &key[..] < after),
+    });
+    if order == Order::Descending {
+        entries.reverse();
+    }
+    entries
+}
+
+/// Reads as a listing does: pages of `limit`, each from the last key of the one before.
+fn paged(
+    records: &dyn Records,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    order: Order,
+    limit: usize,
+) -> Result<Entries, RecordsError> {
+    let (mut all, mut after) = (Vec::new(), after.map(<[u8]>::to_vec));
+    loop {
+        let found = page(records, prefix, after.as_deref(), order, limit)?;
+        let Some((last, _)) = found.last() else { return Ok(all) };
+        after = Some(last.clone());
+        all.extend(found);
+    }
+}
+
+#[test]
+fn a_scan_ends_where_its_prefix_does() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let sled = Store::open(Options::new(directory.path().join("store")), |_| {})?.store;
+    let memory = Store::in_memory(Arc::default(), |_| {})?;
+    for store in [&sled, &memory] {
+        let keys = [&[1, 254][..], &[1, 255], &[1, 255, 255], &[2], &[255], &[255, 255, 7]];
+        let writes = keys.iter().map(|key| put(key, b"")).collect();
+        assert_eq!(commit(store, Work::New, writes), Ok(()));
+        for order in [Order::Ascending, Order::Descending] {
+            let count = |prefix: &[u8], after: Option<&[u8]>| {
+                page(store.records(), prefix, after, order, 100).map(|found| found.len())
+            };
+            assert_eq!(count(&[1, 255], None)?, 2);
+            assert_eq!(count(&[255], None)?, 2, "the greatest prefix has no successor");
+            assert_eq!(count(&[255, 255], None)?, 1);
+            let beyond: [&[u8]; 2] = match order {
+                Order::Ascending => [&[3], &[2]],
+                Order::Descending => [&[1], &[1, 255]],
+            };
+            for after in beyond {
+                assert_eq!(count(&[1, 255], Some(after))?, 0, "nothing comes after {after:?}");
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]

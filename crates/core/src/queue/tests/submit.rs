@@ -57,7 +57,7 @@ fn a_key_makes_one_task_of_many_submissions() {
     rig.cancel("alice", id, false);
     rig.restart();
     assert_eq!(rig.submit(keyed("k", "1")), id);
-    rig.pass(limits::QUEUE_RETENTION_S * 1_000);
+    rig.pass(limits::QUEUE_RETENTION.as_secs() * 1_000);
     let again = rig.submit(keyed("k", "2"));
     assert_ne!(again, id);
     assert_eq!(rig.submit(keyed("k", "2")), again);
@@ -159,7 +159,7 @@ fn nothing_is_left_when_everything_is_forgotten() {
     for id in ids {
         rig.cancel("operator", id, true);
     }
-    rig.pass(limits::QUEUE_DEAD_RETENTION_S * 1_000);
+    rig.pass(limits::QUEUE_DEAD_RETENTION.as_secs() * 1_000);
     assert_eq!(rig.kept, Kept::default());
     let machine = &rig.machine;
     assert!(machine.tasks.is_empty() && machine.ids.is_empty() && machine.keys.is_empty());

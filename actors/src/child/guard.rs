@@ -33,7 +33,8 @@ impl Guard {
         Self { program: Some(program), inner: Mutex::default() }
     }
 
-    /// The program through which a child waits until it is under guard, with its first argument.
+    /// The program through which a child waits until it is under guard, with its first argument;
+    /// the next is the mark by which it says that it could not become the child.
     pub(super) fn gate(&self) -> Option<(&PathBuf, &'static str)> {
         self.program.as_ref().map(|program| (program, "__exec"))
     }

@@ -93,7 +93,7 @@ impl Secret {
 }
 
 /// Looks a secret up in this process's environment; the error is for the operator.
-pub(super) fn resolved(secret: &Secret) -> Result<String, String> {
+pub(crate) fn resolved(secret: &Secret) -> Result<String, String> {
     secret.resolve(|name| std::env::var(name).ok()).map_err(
         |error| match std::error::Error::source(&error) {
             Some(source) => format!("{error}: {source}"),

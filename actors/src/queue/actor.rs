@@ -1,0 +1,300 @@
+//! The shell of the queue's machine: reads the clock, applies, commits, then lets go.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, SpawnHandle};
+use tokio::sync::{broadcast, oneshot};
+use toolmesh_core::queue::{
+    Claim, Event, Granted, Input, Machine, Now, Proof, Reply, Step, Ticket,
+};
+use toolmesh_store::{CommitError, Durability, Work, Write, records};
+
+use super::{error::QueueError, handle::Shared, waiters::Waiters};
+use crate::kit::{self, Door, Obituary, Permit};
+
+/// An input of the machine that is answered at once.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Apply {
+    pub(super) input: Input,
+    pub(super) work: Work,
+    pub(super) reply: oneshot::Sender<Result<Reply, QueueError>>,
+    pub(super) permit: Permit,
+}
+
+/// Where the tasks of a claim go.
+pub(super) type Grants = oneshot::Sender<Result<Granted, QueueError>>;
+
+/// A claim, which is answered at once or when there is a task.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct ClaimTasks {
+    pub(super) claim: Claim,
+    pub(super) grants: Grants,
+    pub(super) permit: Permit,
+}
+
+/// Says what a question found, or why it may not be said.
+pub(super) type Answer = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
+
+/// Looks at the machine and says later what it saw.
+pub(super) type Question = Box<dyn FnOnce(&Machine, Now) -> Answer + Send>;
+
+/// A question: looked at in its turn, answered after all that came before is committed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Look {
+    pub(super) question: Question,
+    pub(super) permit: Permit,
+}
+
+/// The tasks of a claim could not be handed over: nobody runs them.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct GiveBack {
+    to: Claimer,
+    granted: Granted,
+    permit: Permit,
+}
+
+/// A worker and the principal that it is.
+type Claimer = (Arc<str>, Arc<str>);
+
+/// Who is told what came of an input.
+enum Asker {
+    /// Who waits for a reply.
+    Reply(oneshot::Sender<Result<Reply, QueueError>>, Permit),
+    /// Who wants tasks.
+    Claim(Claimer, Option<Ticket>, Grants, Permit),
+    /// Nobody.
+    Nobody,
+}
+
+/// The actor behind the queue's door.
+pub(super) struct Queue {
+    machine: Machine,
+    shared: Arc<Shared>,
+    door: Door<Queue>,
+    /// Who made each claim that waits, and where its tasks go.
+    waiting: HashMap<Ticket, (Claimer, Grants)>,
+    /// When the machine wants to be woken, in milliseconds, and what will do it.
+    wake: Option<(u64, SpawnHandle)>,
+    obituary: Obituary,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    pub(super) fn new(
+        machine: Machine,
+        shared: Arc<Shared>,
+        door: Door<Self>,
+        obituary: Obituary,
+    ) -> Self {
+        Self { machine, shared, door, waiting: HashMap::new(), wake: None, obituary }
+    }
+
+    fn now(&self) -> Now {
+        Now { ms: self.shared.clock.unix_ms(), chance: rand::random() }
+    }
+
+    /// Takes an input, commits what it leads to, and then tells whoever is to be told.
+    fn apply(&mut self, input: Input, work: Work, asker: Asker, ctx: &mut Context<Self>) {
+        let slot = match self.shared.committer.reserve(work) {
+            Ok(slot) => slot,
+            Err(why) => return refuse(asker, why.into()),
+        };
+        let step = self.machine.apply(self.now(), input);
+        let Step { writes, sync, reply, grants, events, wake_at } = step;
+        self.schedule(wake_at, ctx);
+        let kept: Result<Vec<Vec<Write>>, _> =
+            writes.into_iter().map(records::keep_queue).collect();
+        let writes = match kept {
+            Ok(writes) => writes.concat(),
+            Err(error) => {
+                // What is too large is refused before: the machine is ahead of what is kept.
+                tracing::error!(%error, "the queue cannot keep what it decided: the node stops");
+                self.obituary.fault();
+                return refuse(asker, error.into());
+            }
+        };
+        let served = grants.into_iter().filter_map(|(ticket, granted)| {
+            let (claimer, grants) = self.waiting.remove(&ticket)?;
+            Some((claimer, grants, granted))
+        });
+        let served: Vec<_> = served.collect();
+        let asker = self.park(asker, &reply);
+        let (door, waiters, news) =
+            (self.door.clone(), self.shared.waiters.clone(), self.shared.news.clone());
+        let durability = if sync { Durability::Disk } else { Durability::Process };
+        slot.submit_with(durability, writes, move |outcome| {
+            if let Err(why) = outcome {
+                refuse(asker, why.into());
+                for (_, grants, _) in served {
+                    let _nobody_waits = grants.send(Err(why.into()));
+                }
+                return;
+            }
+            release(&door, asker, reply);
+            for (claimer, grants, granted) in served {
+                hand_over(&door, claimer, grants, granted);
+            }
+            tell(&waiters, &news, events);
+        });
+    }
+
+    /// Keeps who has to wait for a task; everybody else is returned.
+    fn park(
+        &mut self,
+        asker: Asker,
+        reply: &Result<Reply, toolmesh_core::queue::Refusal>,
+    ) -> Asker {
+        match asker {
+            Asker::Claim(claimer, Some(ticket), grants, _) if *reply == Ok(Reply::Waiting) => {
+                self.waiting.insert(ticket, (claimer, grants));
+                Asker::Nobody
+            }
+            other => other,
+        }
+    }
+
+    fn schedule(&mut self, wake_at: Option<u64>, ctx: &mut Context<Self>) {
+        let Some(at) = wake_at else { return };
+        if self.wake.is_some_and(|(present, _)| present <= at) {
+            return;
+        }
+        let wait = Duration::from_millis(at.saturating_sub(self.shared.clock.unix_ms()));
+        let timer = ctx.run_later(wait, |queue, ctx| {
+            queue.wake = None;
+            queue.apply(Input::Tick, Work::Completion, Asker::Nobody, ctx);
+        });
+        if let Some((_, before)) = self.wake.replace((at, timer)) {
+            ctx.cancel_future(before);
+        }
+    }
+}
+
+/// Tells who asked that it was not done.
+fn refuse(asker: Asker, why: QueueError) {
+    // Who is gone by now needs no answer.
+    let _gone = match asker {
+        Asker::Reply(reply, _) => reply.send(Err(why)).is_err(),
+        Asker::Claim(_, _, grants, _) => grants.send(Err(why)).is_err(),
+        Asker::Nobody => {
+            tracing::debug!(error = %why, "a tick of the queue was not kept; the next one is");
+            false
+        }
+    };
+}
+
+/// Tells who asked what came of it, which is committed by now.
+fn release(door: &Door<Queue>, asker: Asker, reply: Result<Reply, toolmesh_core::queue::Refusal>) {
+    match asker {
+        Asker::Reply(to, _permit) => {
+            let _nobody_waits = to.send(reply.map_err(QueueError::from));
+        }
+        Asker::Claim(claimer, _, grants, permit) => {
+            drop(permit); // What cannot be handed over needs a place.
+            match reply {
+                Ok(Reply::Claimed(granted)) => hand_over(door, claimer, grants, granted),
+                Ok(_) => hand_over(door, claimer, grants, Granted::default()),
+                Err(refusal) => {
+                    let _nobody_waits = grants.send(Err(refusal.into()));
+                }
+            }
+        }
+        Asker::Nobody => {}
+    }
+}
+
+/// Hands tasks over; they come back from who is gone.
+fn hand_over(door: &Door<Queue>, to: Claimer, grants: Grants, granted: Granted) {
+    let Err(Ok(granted)) = grants.send(Ok(granted)) else { return };
+    if granted.tasks.is_empty() {
+        return;
+    }
+    if let Err(error) = door.tell(|permit| GiveBack { to, granted, permit }) {
+        tracing::debug!(%error, "tasks whose worker went away wait for their leases to end");
+    }
+}
+
+fn tell(waiters: &Waiters, news: &broadcast::Sender<Event>, events: Vec<Event>) {
+    for event in events {
+        if let Event::Ended(id) = &event {
+            waiters.ended(*id);
+        }
+        // Nobody may listen, and who lags reads again.
+        let _nobody_listens = news.send(event);
+    }
+}
+
+impl Actor for Queue {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // What is due was not told to this one.
+        self.apply(Input::Tick, Work::Completion, Asker::Nobody, ctx);
+    }
+}
+
+impl Handler<Apply> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, message: Apply, ctx: &mut Self::Context) {
+        kit::breathe(self, ctx);
+        let Apply { input, work, reply, permit } = message;
+        self.apply(input, work, Asker::Reply(reply, permit), ctx);
+    }
+}
+
+impl Handler<ClaimTasks> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, message: ClaimTasks, ctx: &mut Self::Context) {
+        kit::breathe(self, ctx);
+        let ClaimTasks { claim, grants, permit } = message;
+        if grants.is_closed() {
+            return; // Nobody would run what it gets.
+        }
+        let claimer = (claim.worker.clone(), claim.principal.clone());
+        let ticket = claim.wait.map(|(ticket, _)| ticket);
+        let asker = Asker::Claim(claimer, ticket, grants, permit);
+        self.apply(Input::Claim(claim), Work::Completion, asker, ctx);
+    }
+}
+
+impl Handler<Look> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, Look { question, permit }: Look, ctx: &mut Self::Context) {
+        kit::breathe(self, ctx);
+        let answer = question(&self.machine, self.now());
+        self.shared.committer.ask(move |outcome| {
+            drop(permit);
+            answer(outcome);
+        });
+    }
+}
+
+impl Handler<GiveBack> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, message: GiveBack, ctx: &mut Self::Context) {
+        let GiveBack { to: (worker, principal), granted, permit } = message;
+        for grant in granted.tasks {
+            let proof = Proof {
+                worker: worker.clone(),
+                principal: principal.clone(),
+                id: grant.id,
+                fence: grant.fence,
+            };
+            let release = Input::Release { proof, reason: String::new() };
+            self.apply(release, Work::Completion, Asker::Nobody, ctx);
+        }
+        drop(permit);
+    }
+}

@@ -1,0 +1,109 @@
+//! Questions to the queue: seen in their turn, answered after what they saw is committed.
+
+use std::time::Duration;
+
+use tokio::{sync::oneshot, time::Instant};
+use toolmesh_core::queue::{
+    Asker, Filter, Machine, Now, Page, QueueView, TaskId, TaskView, WorkerView,
+};
+use toolmesh_store::CommitError;
+
+use super::{
+    actor::{Answer, Look},
+    error::QueueError,
+    handle::QueueHandle,
+};
+use crate::kit::DoorError;
+
+impl QueueHandle {
+    async fn look<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Machine, Now) -> T + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (reply, replied) = oneshot::channel::<Result<T, CommitError>>();
+        let question = Box::new(move |machine: &Machine, now: Now| -> Answer {
+            let seen = question(machine, now);
+            Box::new(move |outcome| {
+                let _nobody_waits = reply.send(outcome.map(|()| seen));
+            })
+        });
+        self.door.tell(|permit| Look { question, permit })?;
+        Ok(replied.await.map_err(|_gone| QueueError::Door(DoorError::Gone))??)
+    }
+
+    /// Shows a task.
+    ///
+    /// # Errors
+    /// There is none, or it is another's; see [`QueueError`].
+    pub async fn view(&self, asker: Asker, id: TaskId) -> Result<TaskView, QueueError> {
+        Ok(self.look(move |machine, now| machine.view(&asker, id, now)).await??)
+    }
+
+    /// Waits until a task has ended, at most `wait`, and shows it.
+    ///
+    /// # Errors
+    /// There is none, or it is another's; see [`QueueError`].
+    pub async fn wait(
+        &self,
+        asker: Asker,
+        id: TaskId,
+        wait: Duration,
+    ) -> Result<TaskView, QueueError> {
+        let until = Instant::now() + wait;
+        let waiter = self.shared.waiters.wait(id);
+        loop {
+            // Asked for before the look, so that an end in between is not missed.
+            let mut ended = std::pin::pin!(waiter.ended.notified());
+            ended.as_mut().enable();
+            let task = self.view(asker.clone(), id).await?;
+            if task.state.is_final() || task.asks.is_some() {
+                return Ok(task);
+            }
+            if tokio::time::timeout_at(until, ended).await.is_err() {
+                return Ok(task);
+            }
+        }
+    }
+
+    /// Lists tasks, the newest first.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn list(
+        &self,
+        asker: Asker,
+        filter: Filter,
+        limit: usize,
+    ) -> Result<Page, QueueError> {
+        self.look(move |machine, now| machine.list(&asker, &filter, limit, now)).await
+    }
+
+    /// Lists dead letters, the last first: those before the one that ended the page before, by when
+    /// it ended and its id. Also returns whether there are more.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn dead_letters(
+        &self,
+        before: Option<(u64, TaskId)>,
+        limit: usize,
+    ) -> Result<(Vec<TaskView>, bool), QueueError> {
+        self.look(move |machine, now| machine.dead_letters(before, limit, now)).await
+    }
+
+    /// Shows the queue as a whole.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn status(&self) -> Result<QueueView, QueueError> {
+        self.look(|machine, now| machine.status(now)).await
+    }
+
+    /// Shows the workers that are known.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn workers(&self) -> Result<Vec<WorkerView>, QueueError> {
+        self.look(|machine, now| machine.workers(now)).await
+    }
+}

@@ -1,0 +1,485 @@
+//! The only door to the queue.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{broadcast, oneshot};
+use toolmesh_core::{
+    limits,
+    queue::{
+        Asker, Change, Claim, Config, Event, Grant, Granted, Input, LogLine, Machine, Now, Outcome,
+        Proof, Refusal, Reply, Spec, State, Submitter, TaskId, TaskView,
+    },
+};
+use toolmesh_store::{
+    CommitError, Committer, Records, Work,
+    records::{self, KeptTask, QueueState},
+};
+
+use super::{
+    NODE_WORKER,
+    actor::{Apply, ClaimTasks, Queue},
+    error::QueueError,
+    waiters::Waiters,
+};
+use crate::{
+    kit::{Clock, Door, DoorError, Supervised, Supervisor, row},
+    store::StoreHandle,
+};
+
+/// What the queue works by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// What the machine works by; its epoch is found at the start.
+    pub machine: Config,
+    /// Largest payload in bytes.
+    pub payload_bytes: usize,
+    /// Largest result in bytes.
+    pub result_bytes: usize,
+    /// How long a lease holds whose worker does not say, in milliseconds.
+    pub lease_ms: u64,
+    /// Attempts of a task that does not say.
+    pub max_attempts: u16,
+    /// Task types `command.<name>` that there are, and whether one that was lost may run again.
+    pub commands: Vec<(String, bool)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            machine: Config::default(),
+            payload_bytes: limits::QUEUE_PAYLOAD_BYTES,
+            result_bytes: limits::QUEUE_RESULT_BYTES,
+            lease_ms: limits::QUEUE_LEASE.as_secs() * 1_000,
+            max_attempts: u16::try_from(limits::QUEUE_ATTEMPTS).unwrap_or(u16::MAX),
+            commands: Vec::new(),
+        }
+    }
+}
+
+/// What the actor and its handles share.
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) committer: Committer,
+    pub(super) records: Arc<dyn Records>,
+    pub(super) waiters: Waiters,
+    pub(super) news: broadcast::Sender<Event>,
+    pub(super) settings: Settings,
+    tickets: AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A task that was handed over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submitted {
+    /// Its id.
+    pub id: TaskId,
+    /// Whether it is new: not so where its key or id was there before.
+    pub created: bool,
+    /// Where it is.
+    pub state: State,
+    /// About where in line.
+    pub position: Option<toolmesh_core::queue::Position>,
+}
+
+/// A task that a worker has a lease on, with what it is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leased {
+    /// The lease.
+    pub grant: Grant,
+    /// The task.
+    pub kept: KeptTask,
+}
+
+/// What a claim came to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Claimed {
+    /// The tasks.
+    pub tasks: Vec<Leased>,
+    /// Whether the queue is paused.
+    pub paused: bool,
+    /// Whether this worker is given no more.
+    pub draining: bool,
+}
+
+/// How a worker's lease stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alive {
+    /// How long it holds from now, in milliseconds; `None` where no task was named.
+    pub lease_ms: Option<u64>,
+    /// Whether the task is to be given up.
+    pub cancel_requested: bool,
+    /// Whether the worker is given no more tasks.
+    pub draining: bool,
+}
+
+/// The queue's door. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct QueueHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) door: Door<Queue>,
+    _supervised: Arc<Supervised>,
+}
+
+impl QueueHandle {
+    /// Starts the queue from what was kept, on the current arbiter.
+    ///
+    /// # Errors
+    /// The number of this start cannot be read or kept.
+    pub async fn start(
+        settings: Settings,
+        kept: QueueState,
+        store: &StoreHandle,
+        clock: Clock,
+        supervisor: &Supervisor,
+    ) -> Result<Self, QueueError> {
+        let (committer, records) = (store.committer(), store.records());
+        let (epoch, write) = records::next_epoch(&*records)?;
+        let (release, released) = oneshot::channel();
+        committer.submit(Work::Completion, vec![write], move |outcome| {
+            let _nobody_waits = release.send(outcome);
+        });
+        released.await.unwrap_or(Err(CommitError::Failed))?;
+
+        let config = Config { epoch, ..settings.machine.clone() };
+        let mut machine = kept.into_machine(config);
+        let now = Now { ms: clock.unix_ms(), chance: rand::random() };
+        let begun = machine.start(now, NODE_WORKER);
+        let writes: Result<Vec<_>, _> = begun.writes.into_iter().map(records::keep_queue).collect();
+        let (release, released) = oneshot::channel();
+        committer.submit(Work::Completion, writes?.concat(), move |outcome| {
+            let _nobody_waits = release.send(outcome);
+        });
+        released.await.unwrap_or(Err(CommitError::Failed))?;
+
+        let (news, _) = broadcast::channel(limits::QUEUE_NEWS);
+        let shared = Arc::new(Shared {
+            clock,
+            committer,
+            records,
+            waiters: Waiters::default(),
+            news,
+            settings,
+            tickets: AtomicU64::new(1),
+        });
+        let door = Door::new(limits::QUEUE_DOOR);
+        let (for_actor, door_for_actor) = (shared.clone(), door.clone());
+        let machine = std::sync::Mutex::new(Some(machine));
+        let supervised = supervisor
+            .supervise(row("queue"), "queue".into(), door.clone(), move |obituary| {
+                // A panic stops the node, so there is only ever one.
+                let machine = machine.lock().ok().and_then(|mut machine| machine.take());
+                let machine = machine.unwrap_or_else(|| Machine::new(Config::default()));
+                Queue::new(machine, for_actor.clone(), door_for_actor.clone(), obituary)
+            })
+            .await;
+        Ok(Self { shared, door, _supervised: Arc::new(supervised) })
+    }
+
+    /// What the queue works by.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// The time by which the queue decides, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.clock.unix_ms()
+    }
+
+    /// News of tasks from now on. Who lags misses some and asks again.
+    pub fn news(&self) -> broadcast::Receiver<Event> {
+        self.shared.news.subscribe()
+    }
+
+    async fn apply(&self, work: Work, input: Input) -> Result<Reply, QueueError> {
+        let (reply, replied) = oneshot::channel();
+        self.door.tell(|permit| Apply { input, work, reply, permit })?;
+        replied.await.unwrap_or(Err(QueueError::Door(DoorError::Gone)))
+    }
+
+    /// Keeps a task. Once this returns it survives the crash that the store is configured for.
+    ///
+    /// # Errors
+    /// It is not kept; see [`QueueError`]. With [`DoorError::Gone`] it may be: repeat it with the
+    /// same key.
+    pub async fn submit(
+        &self,
+        by: Submitter,
+        spec: Spec,
+        id: Option<TaskId>,
+    ) -> Result<Submitted, QueueError> {
+        let input = Input::Submit { by, spec: Box::new(spec), id };
+        match self.apply(Work::New, input).await? {
+            Reply::Submitted { id, created, state, position } => {
+                Ok(Submitted { id, created, state, position })
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Gets tasks for a worker, waiting `wait` for the first.
+    ///
+    /// # Errors
+    /// Nothing is claimed; see [`QueueError`].
+    pub async fn claim(
+        &self,
+        mut claim: Claim,
+        wait: Option<Duration>,
+    ) -> Result<Claimed, QueueError> {
+        let wait = wait.filter(|wait| !wait.is_zero());
+        claim.wait = wait.map(|wait| {
+            let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
+            let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            (ticket, self.now_ms().saturating_add(ms))
+        });
+        let withdraw = claim.wait.map(|(ticket, _)| Withdraw { queue: self, ticket, done: false });
+        let (grants, granted) = oneshot::channel();
+        self.door.tell(|permit| ClaimTasks { claim, grants, permit })?;
+        let granted = granted.await.unwrap_or(Err(QueueError::Door(DoorError::Gone)));
+        if let Some(mut withdraw) = withdraw {
+            withdraw.done = true;
+        }
+        let Granted { tasks, paused, draining } = granted?;
+        let tasks = self.with_tasks(tasks).await?;
+        Ok(Claimed { tasks, paused, draining })
+    }
+
+    /// Reads what granted tasks are to do.
+    async fn with_tasks(&self, grants: Vec<Grant>) -> Result<Vec<Leased>, QueueError> {
+        if grants.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.read(move |records| {
+            let mut leased = Vec::with_capacity(grants.len());
+            for grant in grants {
+                let kept = records::read_task(records, grant.id)?;
+                let kept = kept.ok_or_else(|| {
+                    QueueError::Record(format!("the record of task {} is gone", grant.id))
+                })?;
+                leased.push(Leased { grant, kept });
+            }
+            Ok(leased)
+        })
+        .await
+    }
+
+    /// Reads from the store on a thread that may wait.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Records) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let records = self.shared.records.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&*records));
+        reading
+            .await
+            .map_err(|_panicked| QueueError::Record("reading it failed; see the log".into()))?
+    }
+
+    /// A worker says that it is there.
+    ///
+    /// # Errors
+    /// There are too many workers; see [`QueueError`].
+    pub async fn alive(&self, worker: Arc<str>, principal: Arc<str>) -> Result<Alive, QueueError> {
+        alive(&self.apply(Work::Completion, Input::Alive { worker, principal }).await?)
+    }
+
+    /// A worker says that it still runs a task.
+    ///
+    /// # Errors
+    /// It has no lease on it any more; see [`QueueError`].
+    pub async fn heartbeat(
+        &self,
+        proof: Proof,
+        progress: Option<Arc<str>>,
+        logs: Vec<LogLine>,
+    ) -> Result<Alive, QueueError> {
+        alive(&self.apply(Work::Completion, Input::Heartbeat { proof, progress, logs }).await?)
+    }
+
+    /// An attempt has ended. Telling the same once more is answered the same.
+    ///
+    /// # Errors
+    /// The worker has no lease any more, so it does not count; see [`QueueError`].
+    pub async fn finish(&self, proof: Proof, outcome: Outcome) -> Result<State, QueueError> {
+        let digest = outcome.digest();
+        state(&self.apply(Work::Completion, Input::Finish { proof, outcome, digest }).await?)
+    }
+
+    /// A worker gives a task back that it did not run.
+    ///
+    /// # Errors
+    /// It has no lease on it any more; see [`QueueError`].
+    pub async fn release(&self, proof: Proof, reason: String) -> Result<State, QueueError> {
+        state(&self.apply(Work::Completion, Input::Release { proof, reason }).await?)
+    }
+
+    /// A task needs input of its submitter to go on.
+    ///
+    /// # Errors
+    /// The worker has no lease on it any more; see [`QueueError`].
+    pub async fn ask(&self, proof: Proof, asks: Arc<str>) -> Result<State, QueueError> {
+        state(&self.apply(Work::Completion, Input::Ask { proof, asks }).await?)
+    }
+
+    /// The submitter of a task gives the input that it waits for.
+    ///
+    /// # Errors
+    /// It waits for none, or is another's; see [`QueueError`].
+    pub async fn answer(
+        &self,
+        asker: Asker,
+        id: TaskId,
+        answers: String,
+    ) -> Result<State, QueueError> {
+        state(&self.apply(Work::Completion, Input::Answer { asker, id, answers }).await?)
+    }
+
+    /// Has a task given up. Returns its state, and whether its worker was asked to.
+    ///
+    /// # Errors
+    /// It has ended, or is another's; see [`QueueError`].
+    pub async fn cancel(
+        &self,
+        asker: Asker,
+        id: TaskId,
+        reason: String,
+        force: bool,
+    ) -> Result<(State, bool), QueueError> {
+        match self.apply(Work::Completion, Input::Cancel { asker, id, reason, force }).await? {
+            Reply::State { state, cancel_requested, .. } => Ok((state, cancel_requested)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Changes a task.
+    ///
+    /// # Errors
+    /// It has ended, or is another's; see [`QueueError`].
+    pub async fn update(
+        &self,
+        asker: Asker,
+        id: TaskId,
+        change: Change,
+    ) -> Result<TaskView, QueueError> {
+        task(self.apply(Work::New, Input::Update { asker, id, change }).await?)
+    }
+
+    /// Has a waiting task go sooner or later.
+    ///
+    /// # Errors
+    /// It does not wait any more, or is another's; see [`QueueError`].
+    pub async fn prioritise(
+        &self,
+        asker: Asker,
+        id: TaskId,
+        priority: u8,
+    ) -> Result<TaskView, QueueError> {
+        task(self.apply(Work::Completion, Input::Prioritise { asker, id, priority }).await?)
+    }
+
+    /// Gives no more tasks to workers, or again.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn pause(&self, paused: bool) -> Result<(), QueueError> {
+        self.apply(Work::Completion, Input::Pause(paused)).await.map(drop)
+    }
+
+    /// Gives no more tasks to a worker, or again.
+    ///
+    /// # Errors
+    /// No worker of that name is known; see [`QueueError`].
+    pub async fn drain(&self, worker: Arc<str>, on: bool) -> Result<(), QueueError> {
+        self.apply(Work::Completion, Input::Drain { worker, on }).await.map(drop)
+    }
+
+    /// Forgets ended tasks, those that ended before `before` (milliseconds since 1970). Returns how
+    /// many.
+    ///
+    /// # Errors
+    /// Some may be forgotten by then; see [`QueueError`].
+    pub async fn purge(&self, which: Option<State>, before: u64) -> Result<usize, QueueError> {
+        let mut total = 0;
+        loop {
+            match self.apply(Work::Completion, Input::Purge { state: which, before }).await? {
+                Reply::Purged { removed, more } => {
+                    total += removed;
+                    if !more {
+                        return Ok(total);
+                    }
+                }
+                _ => return Err(unexpected()),
+            }
+        }
+    }
+
+    /// Takes nothing more. What it took is committed with the store's stop.
+    pub fn stop(&self) {
+        self.door.close();
+    }
+}
+
+/// Tells the queue that nobody waits for a claim any more, when whoever made it is gone.
+struct Withdraw<'a> {
+    queue: &'a QueueHandle,
+    ticket: u64,
+    done: bool,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let (reply, _nobody_waits) = oneshot::channel();
+        let input = Input::Withdraw(self.ticket);
+        let told =
+            self.queue.door.tell(|permit| Apply { input, work: Work::Completion, reply, permit });
+        if let Err(error) = told {
+            // What it is given comes back, because nobody takes it.
+            tracing::debug!(%error, "a claim that nobody waits for stays in line");
+        }
+    }
+}
+
+fn unexpected() -> QueueError {
+    QueueError::Record("the queue answered another question".to_owned())
+}
+
+fn alive(reply: &Reply) -> Result<Alive, QueueError> {
+    match *reply {
+        Reply::Alive { lease_ms, cancel_requested, draining } => {
+            Ok(Alive { lease_ms, cancel_requested, draining })
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+fn state(reply: &Reply) -> Result<State, QueueError> {
+    match *reply {
+        Reply::State { state, .. } => Ok(state),
+        _ => Err(unexpected()),
+    }
+}
+
+fn task(reply: Reply) -> Result<TaskView, QueueError> {
+    match reply {
+        Reply::Task(task) => Ok(*task),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The refusal of a task that does not exist for who asks.
+pub(super) fn not_found(id: TaskId) -> QueueError {
+    Refusal::NotFound(id).into()
+}

@@ -1,0 +1,155 @@
+//! The task queue's tools: what a client or a worker asks becomes a question to the queue's door,
+//! and the answer a result.
+//!
+//! Every refusal is a result with a code, and says whether to try again.
+
+mod arguments;
+mod error;
+mod manage;
+mod offer;
+mod show;
+mod spec;
+mod submit;
+mod views;
+mod work;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use toolmesh_core::{
+    call::{CallError, RpcError},
+    limits,
+    principal::{Principal, Role},
+    queue::Asker,
+    router::LocalTool,
+};
+
+use self::error::Refused;
+use super::{
+    definition::{Effect, answer, define},
+    group::{Call, Group},
+};
+use crate::{queue::QueueHandle, router::View, worker::WorkerHandle};
+
+const CATEGORY: &str = "taskqueue";
+
+/// The group of the task queue's tools.
+#[derive(Debug)]
+pub struct TaskQueueTools {
+    queue: QueueHandle,
+    worker: WorkerHandle,
+    view: View,
+    /// This node's PeerId.
+    owner: Arc<str>,
+}
+
+impl TaskQueueTools {
+    /// Tools of `queue`, which is that of the node `owner` (its PeerId). `view` knows the tools that
+    /// tasks may call.
+    pub fn new(queue: QueueHandle, worker: WorkerHandle, view: View, owner: &str) -> Self {
+        Self { queue, worker, view, owner: owner.into() }
+    }
+}
+
+/// Defines a tool whose result may be a refusal instead.
+fn tool<A: JsonSchema, R: JsonSchema>(
+    name: &str,
+    audience: Role,
+    effect: Effect,
+    description: &str,
+) -> LocalTool {
+    let mut tool = define::<A, R>(name, audience, CATEGORY, effect, description);
+    if let Some(Value::Object(schema)) = tool.definition.get_mut("outputSchema") {
+        error::or_refused(schema);
+    }
+    tool
+}
+
+/// Defines a tool that may wait for longer than other calls.
+fn waiting(mut tool: LocalTool, longest_s: u64) -> LocalTool {
+    tool.timeout_s = Some(longest_s + limits::TOOL_TIME.as_secs());
+    tool
+}
+
+impl Group for TaskQueueTools {
+    fn name(&self) -> &'static str {
+        CATEGORY
+    }
+
+    fn asks_others(&self) -> bool {
+        true
+    }
+
+    fn capacity(&self) -> usize {
+        limits::QUEUE_CALLS
+    }
+
+    fn tools(&self) -> Vec<LocalTool> {
+        [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()].concat()
+    }
+
+    fn call(self: Arc<Self>, call: Call) -> BoxFuture<'static, Result<Value, CallError>> {
+        Box::pin(async move {
+            let Call { tool, arguments, principal, .. } = call;
+            let Some(short) = tool.strip_prefix("p2p_taskqueue_") else {
+                return Err(RpcError::invalid_params(format!("unknown tool: {tool}")).into());
+            };
+            let asked = Asked { who: principal, arguments };
+            let told = match short {
+                "submit" => self.submit(asked).await,
+                "resubmit" => self.resubmit(asked).await,
+                "status" => self.status(asked).await,
+                "task_status" => self.task_status(asked).await,
+                "get_result" => self.get_result(asked).await,
+                "wait" => self.wait(asked).await,
+                "list_tasks" => self.list_tasks(asked).await,
+                "dead_letters" => self.dead_letters(asked).await,
+                "worker_stats" => self.worker_stats(asked).await,
+                "cancel" => self.cancel(asked).await,
+                "update_task" => self.update_task(asked).await,
+                "priority" => self.priority(asked).await,
+                "pause" => self.pause(asked).await,
+                "resume" => self.resume(asked).await,
+                "purge" => self.purge(asked).await,
+                "shutdown" => self.shutdown(asked).await,
+                "claim" => self.claim(asked).await,
+                "heartbeat" => self.heartbeat(asked).await,
+                "complete" => self.complete(asked).await,
+                "release" => self.release(asked).await,
+                "announce" => self.announce(asked),
+                "discover_peers" => self.discover_peers(asked).await,
+                _ => return Err(RpcError::invalid_params(format!("unknown tool: {tool}")).into()),
+            };
+            Ok(told.unwrap_or_else(|refused| refused.into_result()))
+        })
+    }
+}
+
+/// What came of a call: the result, or why it was not done.
+type Told = Result<Value, Refused>;
+
+/// A call's arguments and who makes it.
+struct Asked {
+    who: Principal,
+    arguments: Map<String, Value>,
+}
+
+impl Asked {
+    /// Reads the arguments; an error names the field.
+    fn read<A: DeserializeOwned>(self) -> Result<A, Refused> {
+        serde_json::from_value(Value::Object(self.arguments))
+            .map_err(|error| Refused::invalid(error.to_string()))
+    }
+
+    fn asker(&self) -> Asker {
+        Asker { id: self.who.id.clone(), is_operator: self.who.role == Role::Operator }
+    }
+}
+
+/// Makes the result of a call.
+fn told<R: Serialize>(result: &R) -> Told {
+    answer(result).map_err(|error| Refused::invalid(error.to_string()))
+}

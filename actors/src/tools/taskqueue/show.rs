@@ -1,0 +1,374 @@
+//! Looking at tasks, at the queue and at its workers.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use toolmesh_core::{
+    limits,
+    principal::Role,
+    queue::{Filter, Refusal, ResultRecord, State, TaskId},
+    router::LocalTool,
+};
+
+use super::{
+    Asked, Effect, TaskQueueTools, Told, arguments,
+    error::Refused,
+    told, tool,
+    views::{self, ErrorView, LogView, Status, Task, Worker, seconds},
+    waiting,
+};
+use crate::queue::Shown;
+
+/// Tasks in a page that does not say.
+const PAGE: usize = 50;
+
+/// Seconds that a wait lasts that does not say.
+const WAIT_S: f64 = 30.0;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct StatusOf {
+    /// Shows each worker too. Default false.
+    #[serde(default)]
+    detail: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OneTask {
+    /// The task.
+    task_id: String,
+    /// Returns the last lines of its log too. Default false.
+    #[serde(default)]
+    include_logs: bool,
+    /// Returns how long it waited and ran too. Default false.
+    #[serde(default)]
+    include_metrics: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ResultOf {
+    /// The task.
+    task_id: String,
+    /// Seconds to wait for its end, up to 300. Default 0.
+    wait_s: Option<f64>,
+    /// Returns the last lines of its log too. Default false.
+    #[serde(default)]
+    include_logs: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WaitFor {
+    /// The task.
+    task_id: String,
+    /// Seconds to wait, up to 300. Default 30.
+    timeout_s: Option<f64>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// Only in this state: queued, running, completed, failed or cancelled.
+    status: Option<String>,
+    /// Only of this type.
+    task_type: Option<String>,
+    /// Only what this worker runs.
+    worker: Option<String>,
+    /// Only those with all of these tags.
+    #[serde(default)]
+    tags: Vec<String>,
+    /// Only of this priority or a higher one.
+    #[schemars(range(min = 1, max = 10))]
+    priority_min: Option<i64>,
+    /// Tasks at most, up to 1000. Default 50. With rare filters a page may have fewer and go on.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u64>,
+    /// Where the page before ended.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PageOf {
+    /// Tasks at most, up to 1000. Default 50.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u64>,
+    /// Where the page before ended.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WorkersOf {
+    /// Only this worker.
+    worker_id: Option<String>,
+}
+
+/// How long a task took.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Timings {
+    /// Seconds from its submission to its last attempt, or to its end where there was none.
+    waited_s: f64,
+    /// Seconds of its last attempt.
+    ran_s: f64,
+}
+
+impl Timings {
+    fn of(shown: &Shown, now_ms: u64) -> Self {
+        let Shown { view, result, .. } = shown;
+        let started = view.lease.as_ref().map(|lease| lease.started);
+        let started = started.or(result.as_ref().and_then(|result| result.started));
+        let ended = if view.state.is_final() { view.since } else { now_ms };
+        let began = started.unwrap_or(ended);
+        Self {
+            waited_s: seconds(began.saturating_sub(view.submitted)),
+            ran_s: seconds(started.map_or(0, |started| ended.saturating_sub(started))),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct TaskStatus {
+    /// The task.
+    task: Task,
+    /// The last lines of its log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logs: Option<Vec<LogView>>,
+    /// How long it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<Timings>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct TaskResult {
+    /// The task.
+    task_id: String,
+    /// queued, running, completed, failed or cancelled.
+    state: &'static str,
+    /// Whether it has ended.
+    finished: bool,
+    /// Its result; of a tool.call the tool's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
+    /// What went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorView>,
+    /// Attempts that began.
+    attempts: u16,
+    /// How long it took.
+    timings: Timings,
+    /// The last lines of its log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logs: Option<Vec<LogView>>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Tasks {
+    /// The tasks, the newest first.
+    tasks: Vec<Task>,
+    /// Where the next page begins, if there may be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Workers {
+    /// The workers, by name.
+    workers: Vec<Worker>,
+}
+
+/// The tools of this file.
+pub(super) fn tools() -> Vec<LocalTool> {
+    use Effect::ReadOnly;
+    let (peer, operator) = (Role::Peer, Role::Operator);
+    vec![
+        tool::<StatusOf, Status>(
+            "p2p_taskqueue_status",
+            peer,
+            ReadOnly,
+            "Shows the task queue: counts by state and type, the oldest waiting task, limits, workers.",
+        ),
+        tool::<OneTask, TaskStatus>(
+            "p2p_taskqueue_task_status",
+            peer,
+            ReadOnly,
+            "Shows a task: its state and why it is there, progress, attempts, lease.",
+        ),
+        waiting(
+            tool::<ResultOf, TaskResult>(
+                "p2p_taskqueue_get_result",
+                peer,
+                ReadOnly,
+                "Returns the result or error of a task, waiting for its end if wait_s is given.",
+            ),
+            limits::QUEUE_WAIT_S,
+        ),
+        waiting(
+            tool::<WaitFor, TaskStatus>(
+                "p2p_taskqueue_wait",
+                peer,
+                ReadOnly,
+                "Waits until a task has ended, or needs input, and shows it; after timeout_s as it is then.",
+            ),
+            limits::QUEUE_WAIT_S,
+        ),
+        tool::<Which, Tasks>(
+            "p2p_taskqueue_list_tasks",
+            peer,
+            ReadOnly,
+            "Lists your tasks, the newest first; an operator's lists everybody's.",
+        ),
+        tool::<PageOf, Tasks>(
+            "p2p_taskqueue_dead_letters",
+            operator,
+            ReadOnly,
+            "Lists failed tasks that are kept, the last first, with why none is tried again.",
+        ),
+        tool::<WorkersOf, Workers>(
+            "p2p_taskqueue_worker_stats",
+            peer,
+            ReadOnly,
+            "Shows the workers: what each runs, how it did, when it was last heard of.",
+        ),
+    ]
+}
+
+impl TaskQueueTools {
+    pub(super) async fn status(&self, asked: Asked) -> Told {
+        let StatusOf { detail } = asked.read()?;
+        let view = self.queue.status().await?;
+        let workers = self.queue.workers().await?;
+        let (now, settings) = (self.queue.now_ms(), self.queue.settings());
+        told(&Status::of(view, &self.owner, now, &workers, settings, detail))
+    }
+
+    pub(super) async fn task_status(&self, asked: Asked) -> Told {
+        let asker = asked.asker();
+        let OneTask { task_id, include_logs, include_metrics } = asked.read()?;
+        let shown = self.queue.show(asker, task_id.parse()?).await?;
+        told(&self.status_of(&shown, include_logs, include_metrics))
+    }
+
+    fn status_of(&self, shown: &Shown, logs: bool, metrics: bool) -> TaskStatus {
+        TaskStatus {
+            task: Task::of(shown),
+            logs: logs.then(|| logs_of(shown)),
+            metrics: metrics.then(|| Timings::of(shown, self.queue.now_ms())),
+        }
+    }
+
+    pub(super) async fn get_result(&self, asked: Asked) -> Told {
+        let asker = asked.asker();
+        let ResultOf { task_id, wait_s, include_logs } = asked.read()?;
+        let id: TaskId = task_id.parse()?;
+        let wait = arguments::ms("wait_s", wait_s.unwrap_or(0.0), 0.0, limits::QUEUE_WAIT_S)?;
+        let view = match wait {
+            0 => self.queue.view(asker, id).await?,
+            wait => self.queue.wait(asker, id, Duration::from_millis(wait)).await?,
+        };
+        let shown = self.queue.with_records(view).await?;
+        let ended = shown.result.as_ref();
+        told(&TaskResult {
+            task_id: id.to_string(),
+            state: shown.view.state.name(),
+            finished: shown.view.state.is_final(),
+            result: ended.and_then(|ended| ended.result.as_deref()).map(views::json),
+            error: ended.and_then(|ended| ended.failure.as_ref()).map(ErrorView::from),
+            attempts: shown.view.attempts,
+            timings: Timings::of(&shown, self.queue.now_ms()),
+            logs: include_logs.then(|| logs_of(&shown)),
+        })
+    }
+
+    pub(super) async fn wait(&self, asked: Asked) -> Told {
+        let asker = asked.asker();
+        let WaitFor { task_id, timeout_s } = asked.read()?;
+        let wait = timeout_s.unwrap_or(WAIT_S);
+        let wait = arguments::ms("timeout_s", wait, 0.0, limits::QUEUE_WAIT_S)?;
+        let wait = Duration::from_millis(wait);
+        let view = self.queue.wait(asker, task_id.parse()?, wait).await?;
+        let shown = self.queue.with_records(view).await?;
+        told(&self.status_of(&shown, false, false))
+    }
+
+    pub(super) async fn list_tasks(&self, asked: Asked) -> Told {
+        let asker = asked.asker();
+        let Which { status, task_type, worker, tags, priority_min, limit, cursor } =
+            asked.read()?;
+        let limit = arguments::count("limit", limit, PAGE, limits::QUEUE_PAGE)?;
+        let filter = Filter {
+            state: status.as_deref().map(state).transpose()?,
+            kind: task_type,
+            worker,
+            priority_min: priority_min.map_or(Ok(0), arguments::priority)?,
+            before: cursor
+                .map(|cursor| cursor.parse())
+                .transpose()
+                .map_err(|_| Refusal::BadCursor)?,
+        };
+        let listed = self.queue.list_with_records(asker, filter, tags, limit).await?;
+        told(&Tasks {
+            tasks: listed.tasks.iter().map(Task::of).collect(),
+            next_cursor: listed.next.map(|id| id.to_string()),
+        })
+    }
+
+    pub(super) async fn dead_letters(&self, asked: Asked) -> Told {
+        let PageOf { limit, cursor } = asked.read()?;
+        let limit = arguments::count("limit", limit, PAGE, limits::QUEUE_PAGE)?;
+        let before = cursor.as_deref().map(moment_and_id).transpose()?;
+        let (views, more) = self.queue.dead_letters(before, limit).await?;
+        let last = views.last().map(|view| format!("{}-{}", view.since, view.id));
+        let mut tasks = Vec::with_capacity(views.len());
+        for view in views {
+            match self.queue.with_records(view).await {
+                Ok(shown) => tasks.push(Task::of(&shown)),
+                // It was forgotten between the two looks.
+                Err(error) if error.code() == "not_found" => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        told(&Tasks { tasks, next_cursor: last.filter(|_| more) })
+    }
+
+    pub(super) async fn worker_stats(&self, asked: Asked) -> Told {
+        let WorkersOf { worker_id } = asked.read()?;
+        let mut workers: Vec<Worker> = self.queue.workers().await?.iter().map(Worker::of).collect();
+        if let Some(id) = worker_id {
+            workers.retain(|worker| worker.worker_id == id);
+            if workers.is_empty() {
+                return Err(Refusal::UnknownWorker(id).into());
+            }
+        }
+        told(&Workers { workers })
+    }
+}
+
+/// The last lines of a task's log, whether it runs or has ended.
+fn logs_of(shown: &Shown) -> Vec<LogView> {
+    match &shown.result {
+        Some(ResultRecord { logs, .. }) => views::logs(logs),
+        None => views::logs(&shown.view.logs),
+    }
+}
+
+/// Reads the name of a state.
+pub(super) fn state(name: &str) -> Result<State, Refused> {
+    use State::{Cancelled, Completed, Failed, Queued, Running};
+    let all = [Queued, Running, Completed, Failed, Cancelled];
+    all.into_iter().find(|state| state.name() == name).ok_or_else(|| {
+        let names = all.map(State::name).join(", ");
+        Refused::out_of_range(format!("status: {name:?} is none of {names}"))
+    })
+}
+
+/// Reads the cursor of a page of dead letters.
+fn moment_and_id(cursor: &str) -> Result<(u64, TaskId), Refused> {
+    let parts = cursor.split_once('-');
+    let read = parts.and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
+    read.ok_or_else(|| Refusal::BadCursor.into())
+}

@@ -1,0 +1,315 @@
+//! What a submission asks for, checked.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use toolmesh_core::{
+    limits,
+    principal::Principal,
+    queue::{COMMAND, OnLost, RetryPolicy, Spec, TOOL_CALL, TaskId, content_digest, key_digest},
+};
+
+use super::{
+    TaskQueueTools,
+    arguments::{self, Retry, ms},
+    error::Refused,
+};
+
+/// What the queue's own tools begin with; a task must not wait for another's end in a slot that
+/// the other needs.
+const OWN_TOOLS: &str = "p2p_taskqueue_";
+
+/// The arguments of a submission.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Submission {
+    /// `tool.call` calls a tool of this node, `command.NAME` runs a configured program; any other
+    /// type is for workers that claim it.
+    pub(crate) task_type: String,
+    /// JSON for whoever runs it. Of a `tool.call`: `{"tool": NAME, "arguments": {...}}`.
+    pub(crate) payload: Value,
+    /// Which model is meant, for types that have several.
+    pub(crate) model_name: Option<String>,
+    /// 1 to 10; 10 goes first. Default 5.
+    #[schemars(range(min = 1, max = 10))]
+    pub(crate) priority: Option<i64>,
+    /// A key of yours: submitting again with the same key and content returns the first task.
+    pub(crate) idempotency_key: Option<String>,
+    /// An id of yours instead of a fresh one: 32 hexadecimal digits that begin as this node's do.
+    pub(crate) task_id: Option<String>,
+    /// What it can be found by, at most 32.
+    pub(crate) tags: Option<Vec<String>>,
+    /// Longest time of one attempt in seconds.
+    pub(crate) timeout_s: Option<f64>,
+    /// Attempts before it is a dead letter, 1 to 1000. Default 3. Of a task that must not be
+    /// repeated, more than one has to be asked for here or with `retry`.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) max_attempts: Option<i64>,
+    /// Seconds before it may run.
+    pub(crate) delay_s: Option<f64>,
+    /// When it may run, in seconds since 1970.
+    pub(crate) not_before: Option<f64>,
+    /// How long it waits between attempts.
+    pub(crate) retry: Option<Retry>,
+    /// Seconds until it must have ended, whatever happens.
+    pub(crate) deadline_s: Option<f64>,
+    /// What becomes of it when its worker is lost after it began: `retry` runs it again, `fail` ends
+    /// it with an unknown outcome. Default: `retry`, but `fail` for tools and programs that are not
+    /// marked read-only or idempotent.
+    pub(crate) on_lost: Option<OnLostName>,
+    /// The session that its worker must have.
+    pub(crate) session_id: Option<String>,
+    /// The worker that gets it as long as it is there.
+    pub(crate) sticky_worker_id: Option<String>,
+    /// Labels that its worker must have, at most 16.
+    pub(crate) requires: Option<Vec<String>>,
+    /// An object of yours that is kept with it, at most 16 KiB.
+    pub(crate) metadata: Option<Map<String, Value>>,
+}
+
+/// What becomes of a task whose worker is lost.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnLostName {
+    /// It runs again.
+    Retry,
+    /// It ends.
+    Fail,
+}
+
+impl From<OnLostName> for OnLost {
+    fn from(name: OnLostName) -> Self {
+        match name {
+            OnLostName::Retry => Self::Retry,
+            OnLostName::Fail => Self::Fail,
+        }
+    }
+}
+
+impl TaskQueueTools {
+    /// Makes what the queue takes of a submission by `who`, and the id that it asks for.
+    pub(super) fn spec(
+        &self,
+        submission: Submission,
+        who: &Principal,
+    ) -> Result<(Spec, Option<TaskId>), Refused> {
+        let settings = self.queue.settings();
+        let now = self.queue.now_ms();
+        let kind = arguments::kind(&submission.task_type)?;
+        let payload = payload(&submission.payload, settings.payload_bytes)?;
+        let may_repeat = self.may_repeat(&kind, &submission.payload, who)?;
+        let model = submission.model_name.unwrap_or_default();
+        if !model.is_empty() {
+            arguments::name("model_name", &model)?;
+        }
+        let not_before = match (submission.delay_s, submission.not_before) {
+            (Some(_), Some(_)) => {
+                return Err(Refused::invalid("give delay_s or not_before, not both"));
+            }
+            (Some(delay), None) => now + ms("delay_s", delay, 0.0, limits::QUEUE_TIME_S)?,
+            (None, Some(at)) => arguments::moment("not_before", at, now)?,
+            (None, None) => 0,
+        };
+        let second = 1.0 / 1_000.0;
+        let time = |name, value: Option<f64>| {
+            value.map(|value| ms(name, value, second, limits::QUEUE_TIME_S)).transpose()
+        };
+        let retries_asked = submission.max_attempts.is_some() || submission.retry.is_some();
+        let max_attempts = submission.max_attempts.map(arguments::attempts).transpose()?;
+        let requires = submission.requires.unwrap_or_default();
+        let requires = arguments::labels("requires", &requires, limits::QUEUE_REQUIRES)?;
+        let name =
+            |what, text: Option<String>| text.map(|text| arguments::name(what, &text)).transpose();
+        let metadata = submission.metadata.map(Value::Object);
+        let metadata =
+            metadata.map(|value| arguments::small_json("metadata", &value)).transpose()?;
+        let content = content_digest(&kind, &model, &canonical(&submission.payload));
+        let spec = Spec {
+            model,
+            payload,
+            priority: arguments::priority(submission.priority.unwrap_or(5))?,
+            key: submission.idempotency_key.map(|key| key_of(who, &key)).transpose()?,
+            content,
+            tags: arguments::tags(submission.tags.unwrap_or_default())?,
+            metadata,
+            requires: requires.into_iter().collect(),
+            session: name("session_id", submission.session_id)?,
+            sticky: name("sticky_worker_id", submission.sticky_worker_id)?,
+            timeout_ms: time("timeout_s", submission.timeout_s)?,
+            max_attempts: max_attempts.unwrap_or(settings.max_attempts),
+            not_before,
+            deadline: time("deadline_s", submission.deadline_s)?.map(|after| now + after),
+            retry: submission.retry.as_ref().map(retry).transpose()?.unwrap_or_default(),
+            on_lost: match (submission.on_lost, may_repeat) {
+                (Some(name), _) => name.into(),
+                (None, true) => OnLost::Retry,
+                (None, false) => OnLost::Fail,
+            },
+            retries_asked,
+            kind,
+        };
+        let id = submission.task_id.map(|id| id.parse()).transpose();
+        let id = id.map_err(|error| Refused::out_of_range(format!("task_id: {error}")))?;
+        Ok((spec, id))
+    }
+
+    /// Whether tasks like this one may be run again when they are lost; refuses those that nobody
+    /// could run, or that `who` may not submit.
+    fn may_repeat(
+        &self,
+        kind: &Arc<str>,
+        payload: &Value,
+        who: &Principal,
+    ) -> Result<bool, Refused> {
+        if who.grant.as_ref().is_some_and(|grant| !grant.allows_task(kind)) {
+            return Err(Refused::new(
+                "not_permitted",
+                format!("this node's policy does not let you submit tasks of type {kind}"),
+            ));
+        }
+        if let Some(name) = kind.strip_prefix(COMMAND) {
+            let commands = &self.queue.settings().commands;
+            let known = commands.iter().find(|(known, _)| known == name);
+            return known.map(|(_, repeatable)| *repeatable).ok_or_else(|| {
+                Refused::new(
+                    "unknown_type",
+                    format!("{kind} is not configured on this node: add [command.{name}] to it"),
+                )
+            });
+        }
+        if **kind != *TOOL_CALL {
+            return Ok(true);
+        }
+        let name = tool_name(payload)?;
+        if name.starts_with(OWN_TOOLS) {
+            return Err(Refused::new(
+                "unknown_tool",
+                format!("{name} is the queue's own: call it, a task is of no use for it"),
+            ));
+        }
+        let catalogue = self.view.catalogue();
+        match catalogue.get(who, name) {
+            Some(tool) => Ok(tool.is_repeatable()),
+            None => {
+                let near = catalogue.near(who, name, 3).join(", ");
+                let near = if near.is_empty() { near } else { format!("; near it: {near}") };
+                let message = format!("there is no tool {name:?} here{near}; nothing was stored");
+                Err(Refused::new("unknown_tool", message))
+            }
+        }
+    }
+}
+
+/// Reads the name of the tool that a `tool.call` is for, and checks the rest of its payload.
+fn tool_name(payload: &Value) -> Result<&str, Refused> {
+    let expected = "payload of a tool.call: {\"tool\": NAME, \"arguments\": {...}} is expected";
+    let object = payload.as_object().ok_or_else(|| Refused::invalid(expected))?;
+    if let Some(other) = object.keys().find(|key| *key != "tool" && *key != "arguments") {
+        return Err(Refused::invalid(format!("{expected}, without {other:?}")));
+    }
+    if object.get("arguments").is_some_and(|arguments| !arguments.is_object()) {
+        return Err(Refused::invalid(format!("{expected}; arguments is no object")));
+    }
+    object.get("tool").and_then(Value::as_str).ok_or_else(|| Refused::invalid(expected))
+}
+
+/// Writes a payload as text, within its bound.
+pub(super) fn payload(value: &Value, most: usize) -> Result<String, Refused> {
+    let text = value.to_string();
+    if text.len() > most {
+        return Err(Refused::new(
+            "too_large",
+            format!(
+                "the payload has {} bytes of JSON, more than {most}; nothing was stored: store the \
+                 data elsewhere and pass where it is",
+                text.len()
+            ),
+        ));
+    }
+    Ok(text)
+}
+
+fn key_of(who: &Principal, key: &str) -> Result<[u8; 16], Refused> {
+    let length = key.chars().count();
+    if length == 0 || length > limits::QUEUE_KEY_CHARS {
+        return Err(Refused::out_of_range(format!(
+            "idempotency_key: {length} characters are not from 1 to {}",
+            limits::QUEUE_KEY_CHARS
+        )));
+    }
+    Ok(key_digest(&who.id, key))
+}
+
+fn retry(given: &Retry) -> Result<RetryPolicy, Refused> {
+    let default = RetryPolicy::default();
+    let time = |name, value: Option<f64>, default| match value {
+        Some(value) => ms(name, value, 0.0, limits::QUEUE_TIME_S),
+        None => Ok(default),
+    };
+    let within = |name, value: Option<f32>, default, least: f32, most: f32| match value {
+        Some(value) if !(least..=most).contains(&value) => Err(Refused::out_of_range(format!(
+            "retry.{name}: {value} is not from {least} to {most}"
+        ))),
+        value => Ok(value.unwrap_or(default)),
+    };
+    Ok(RetryPolicy {
+        backoff_ms: time("retry.backoff_s", given.backoff_s, default.backoff_ms)?,
+        factor: within("factor", given.factor, default.factor, 1.0, 10.0)?,
+        max_ms: time("retry.max_s", given.max_s, default.max_ms)?,
+        jitter: within("jitter", given.jitter, default.jitter, 0.0, 1.0)?,
+    })
+}
+
+/// The same text for the same JSON, whatever the order of its keys.
+pub(super) fn canonical(value: &Value) -> String {
+    fn sorted(value: &Value) -> Value {
+        match value {
+            Value::Object(object) => {
+                let mut keys: Vec<&String> = object.keys().collect();
+                keys.sort();
+                keys.into_iter().map(|key| (key.clone(), sorted(&object[key]))).collect()
+            }
+            Value::Array(items) => items.iter().map(sorted).collect(),
+            other => other.clone(),
+        }
+    }
+    sorted(value).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_order_of_keys_makes_no_other_task() {
+        let one = canonical(&json!({"b": [{"y": 1, "x": 2}], "a": null}));
+        assert_eq!(one, canonical(&json!({"a": null, "b": [{"x": 2, "y": 1}]})));
+        assert_ne!(one, canonical(&json!({"a": null, "b": [{"x": 2, "y": 2}]})));
+    }
+
+    #[test]
+    fn a_payload_at_its_bound_is_taken_and_one_byte_more_refused() {
+        let text = Value::String("x".repeat(98));
+        assert!(payload(&text, 100).is_ok());
+        assert_eq!(payload(&text, 99).map_err(|refused| refused.code()), Err("too_large"));
+    }
+
+    #[test]
+    fn a_call_names_a_tool_and_its_arguments() {
+        assert_eq!(tool_name(&json!({"tool": "a", "arguments": {}})).ok(), Some("a"));
+        assert_eq!(tool_name(&json!({"tool": "a"})).ok(), Some("a"));
+        for wrong in [
+            json!("a"),
+            json!({}),
+            json!({"tool": 1}),
+            json!({"tool": "a", "args": {}}),
+            json!({"tool": "a", "arguments": []}),
+        ] {
+            assert!(tool_name(&wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The only door to the worker.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{Mutex, watch};
+use toolmesh_core::limits;
+
+use super::{
+    actor::{Stop, Worker},
+    command::Command,
+    run::Running,
+};
+use crate::{
+    child::Guard,
+    kit::{Door, DoorError, Supervised, Supervisor, row},
+    queue::{NODE_WORKER, QueueError, QueueHandle},
+    router::RouterHandle,
+};
+
+/// What the worker offers to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Types, of those that a node runs; `None`: all.
+    pub kinds: Option<BTreeSet<Arc<str>>>,
+    /// Tasks at once; 0: it runs none.
+    pub slots: usize,
+    /// What it has for tasks that require it.
+    pub labels: BTreeSet<Arc<str>>,
+}
+
+/// What the worker works by.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// What it offers at first.
+    pub offer: Offer,
+    /// Programs, by the name behind `command.`.
+    pub commands: BTreeMap<String, Command>,
+    /// How long its leases hold, in milliseconds.
+    pub lease_ms: u64,
+}
+
+/// What the actor, its tasks and its handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) queue: QueueHandle,
+    pub(super) router: RouterHandle,
+    pub(super) guard: Arc<Guard>,
+    pub(super) running: Running,
+    pub(super) offer: watch::Sender<Offer>,
+}
+
+/// What became of a worker's tasks when it was drained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Tasks that ended by themselves.
+    pub drained: usize,
+    /// Tasks that were given up.
+    pub given_up: usize,
+}
+
+/// The worker's door. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    shared: Arc<Shared>,
+    door: Door<Worker>,
+    stopping: Arc<Mutex<()>>,
+    _supervised: Arc<Supervised>,
+}
+
+impl WorkerHandle {
+    /// Starts the worker on the current arbiter; it claims from then on.
+    pub async fn start(
+        settings: Settings,
+        queue: QueueHandle,
+        router: RouterHandle,
+        guard: Arc<Guard>,
+        supervisor: &Supervisor,
+    ) -> Self {
+        let offer = watch::Sender::new(settings.offer.clone());
+        let running = Running::default();
+        let shared = Arc::new(Shared { settings, queue, router, guard, running, offer });
+        let door = Door::new(limits::DOOR);
+        let for_actor = shared.clone();
+        let supervised = supervisor
+            .supervise(row("worker"), "worker".into(), door.clone(), move |obituary| {
+                Worker::new(for_actor.clone(), obituary)
+            })
+            .await;
+        Self { shared, door, stopping: Arc::default(), _supervised: Arc::new(supervised) }
+    }
+
+    /// What it offers to run at present.
+    pub fn offer(&self) -> Offer {
+        self.shared.offer.borrow().clone()
+    }
+
+    /// Offers something else from now on, until the node restarts.
+    pub fn set_offer(&self, offer: Offer) {
+        self.shared.offer.send_replace(offer);
+    }
+
+    /// Tasks that it runs at present.
+    pub fn running(&self) -> usize {
+        self.shared.running.count()
+    }
+
+    /// Takes no more tasks and waits, at most `deadline`, until those that run have ended; then
+    /// gives the rest up.
+    ///
+    /// # Errors
+    /// The queue does not take it; see [`QueueError`].
+    pub async fn drain(&self, deadline: Duration) -> Result<Drained, QueueError> {
+        let _one_at_a_time = self.stopping.lock().await;
+        // Without slots it never claimed, and nobody knows it.
+        match self.shared.queue.drain(NODE_WORKER.into(), true).await {
+            Err(QueueError::Refused(_)) | Ok(()) => {}
+            Err(error) => return Err(error),
+        }
+        let running = &self.shared.running;
+        let before = running.count();
+        let in_time = tokio::time::timeout(deadline, running.ended()).await.is_ok();
+        let given_up = if in_time { 0 } else { running.give_up() };
+        running.ended().await;
+        Ok(Drained { drained: before.saturating_sub(given_up), given_up })
+    }
+
+    /// Takes tasks again after [`WorkerHandle::drain`].
+    ///
+    /// # Errors
+    /// The queue does not take it; see [`QueueError`].
+    pub async fn resume(&self) -> Result<(), QueueError> {
+        match self.shared.queue.drain(NODE_WORKER.into(), false).await {
+            Err(QueueError::Refused(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Claims no more, lets what runs end for [`limits::WORKER_DRAIN`], and gives the rest up.
+    pub async fn stop(&self) {
+        match self.door.ask(Stop).await {
+            Ok(()) | Err(DoorError::Closed | DoorError::Gone) => {}
+            Err(DoorError::Busy) => tracing::debug!("the worker is busy and stops by its leases"),
+        }
+        if let Err(error) = self.drain(limits::WORKER_DRAIN).await {
+            tracing::debug!(%error, "the worker's drain was not kept, which a stop needs not");
+            self.shared.running.give_up();
+        }
+        self.door.close();
+    }
+}

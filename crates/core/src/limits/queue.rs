@@ -1,0 +1,220 @@
+//! Limits of the task queue, of the worker that runs tasks and of the commands that it may run.
+
+use std::time::Duration;
+
+/// Tasks that wait at once. A million take below 300 MiB; beyond it a submission is refused with
+/// `queue_full` and may be repeated.
+pub const QUEUE_TASKS: usize = 1_000_000;
+
+/// Most waiting tasks that a configuration may ask for.
+pub const QUEUE_TASKS_MAX: usize = 10_000_000;
+
+/// Payload of a task in bytes; beyond it a submission is refused with `too_large`.
+pub const QUEUE_PAYLOAD_BYTES: usize = 1024 * 1024;
+
+/// Largest payload that a configuration may ask for.
+pub const QUEUE_PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Result of a task in bytes; beyond it a completion is refused with `too_large`.
+pub const QUEUE_RESULT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest result that a configuration may ask for.
+pub const QUEUE_RESULT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Smallest payload or result that a configuration may ask for: a call and its arguments fit.
+pub const QUEUE_BYTES_MIN: usize = 1_024;
+
+/// Lease of a task whose worker asks for none. A worker that is not heard of for so long has lost
+/// the task: what it says afterwards is refused with `stale_fence`.
+pub const QUEUE_LEASE: Duration = Duration::from_secs(30);
+
+/// Shortest lease: heartbeats of a slow network come in time.
+pub const QUEUE_LEASE_MIN: Duration = Duration::from_secs(5);
+
+/// Longest lease: so long does a task wait for a worker that died.
+pub const QUEUE_LEASE_MAX: Duration = Duration::from_secs(300);
+
+/// Attempts at a task that does not say; then it is a dead letter.
+pub const QUEUE_ATTEMPTS: u32 = 3;
+
+/// Most attempts that a task or a configuration may ask for; beyond it `out_of_range`.
+pub const QUEUE_ATTEMPTS_MAX: u32 = 1_000;
+
+/// Time for which a finished task, its result and its idempotency key are kept: a day, so that a
+/// client that was away over night finds them. Then the task is `not_found`.
+pub const QUEUE_RETENTION: Duration = Duration::from_secs(24 * 3_600);
+
+/// Shortest retention: a submission whose answer was lost is repeated within it.
+pub const QUEUE_RETENTION_MIN: Duration = Duration::from_secs(60);
+
+/// Longest retention of finished tasks: 30 days.
+pub const QUEUE_RETENTION_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// Time for which a dead letter is kept: a week, so that somebody sees it.
+pub const QUEUE_DEAD_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Longest retention of dead letters: a year.
+pub const QUEUE_DEAD_RETENTION_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// Longest time after which a call becomes a task: longer than that no call takes.
+pub const QUEUE_TASK_AFTER_MAX: Duration = super::TOOL_TIME_MAX;
+
+/// Tasks of one type that run at once, as far as a configuration says. Beyond it they wait, and
+/// say so.
+pub const QUEUE_RUNNING_MAX: usize = 10_000;
+
+/// Characters of a task's type; longer is refused with `unknown_type`.
+pub const QUEUE_TYPE_CHARS: usize = 128;
+
+/// Ended tasks that are kept, with their results and keys. Beyond it those that ended first go
+/// before their time.
+pub const QUEUE_FINISHED: usize = 1_000_000;
+
+/// Combinations of type, required labels, session and sticky worker among tasks that have not
+/// ended: a claim looks at one task of each that its worker fits. Beyond it a submission is refused
+/// (`too_many_classes`).
+pub const QUEUE_CLASSES: usize = 1_024;
+
+/// Workers that are known. Beyond it the one without tasks that was silent for longest is
+/// forgotten; if all have tasks a new one is refused.
+pub const QUEUE_WORKERS: usize = 1_024;
+
+/// Time without a word after which a worker without tasks counts as away, in milliseconds: longer
+/// than a claim may wait.
+pub const QUEUE_WORKER_AWAY_MS: u64 = 90_000;
+
+/// Attempts of a worker whose times are remembered, for its mean and 95th percentile.
+pub const QUEUE_WORKER_TIMES: usize = 64;
+
+/// Claims that wait for a task at once. Beyond it a claim is refused (`busy`).
+pub const QUEUE_WAITING: usize = 1_024;
+
+/// Time after which claims that wait look again whether a sticky task's worker has gone, in
+/// milliseconds.
+pub const QUEUE_LOOK_AGAIN_MS: u64 = 5_000;
+
+/// Tasks about which something is due that are looked at in one step, so that no input waits long
+/// behind them; the rest follow with the next.
+pub const QUEUE_DUE_AT_ONCE: usize = 256;
+
+/// Tasks that one step of a purge forgets; the rest follow with the next.
+pub const QUEUE_PURGE_AT_ONCE: usize = 1_000;
+
+/// Tasks that a page of a list looks at; with a rare filter it returns fewer than asked for, and a
+/// cursor.
+pub const QUEUE_LIST_LOOK: usize = 20_000;
+
+/// Tasks of its own submitter that are counted before a task, to estimate its position; beyond it
+/// the estimate says `at_least`.
+pub const QUEUE_POSITION_LOOK: usize = 1_000;
+
+/// Last lines of a task's log that are kept; earlier ones are dropped.
+pub const QUEUE_LOG_LINES: usize = 200;
+
+/// Messages inside the queue at once: as many as requests of clients and of members may be under
+/// way. Beyond it one is refused (`busy`). Claims and questions that wait do not count.
+pub const QUEUE_DOOR: usize = 2_048;
+
+/// News of tasks that wait for a slow reader, who then misses some and asks again.
+pub const QUEUE_NEWS: usize = 1_024;
+
+/// Bytes of a reason or error that are kept with a task's state; the whole is with its result.
+pub const QUEUE_REASON_BYTES: usize = 512;
+
+/// Tasks that one claim gets.
+pub const QUEUE_CLAIM_TASKS: usize = 128;
+
+/// Longest time that a claim waits for a task, in seconds; more is refused.
+pub const QUEUE_CLAIM_WAIT_S: u64 = 60;
+
+/// Longest time that a question waits for a task to end, in seconds; more is refused.
+pub const QUEUE_WAIT_S: u64 = 300;
+
+/// Tags of a task; more are refused.
+pub const QUEUE_TAGS: usize = 32;
+
+/// Characters of a tag, a session, a worker's id and the name of a model; longer is refused.
+pub const QUEUE_NAME_CHARS: usize = 128;
+
+/// Characters of an idempotency key; longer is refused.
+pub const QUEUE_KEY_CHARS: usize = 256;
+
+/// Bytes of a task's metadata and of its progress as JSON; more are refused.
+pub const QUEUE_METADATA_BYTES: usize = 16 * 1024;
+
+/// Labels that a task may require; more are refused.
+pub const QUEUE_REQUIRES: usize = 16;
+
+/// Characters of a line of a task's log; the rest is cut.
+pub const QUEUE_LOG_CHARS: usize = 1_024;
+
+/// Lines of a log that one heartbeat brings; more are refused.
+pub const QUEUE_LOG_LINES_AT_ONCE: usize = 200;
+
+/// Tasks in a page of a list.
+pub const QUEUE_PAGE: usize = 1_000;
+
+/// Longest delay, deadline and time of an attempt, in seconds: a year.
+pub const QUEUE_TIME_S: u64 = 365 * 24 * 3_600;
+
+/// Calls of the queue's tools at once. Most of them wait: claims for a task, questions for an end.
+/// Beyond it one is refused (`busy`).
+pub const QUEUE_CALLS: usize = 4_096;
+
+/// Time for what the node's own worker runs to end when the node stops; then it is given up, for
+/// which the rest of [`super::DRAIN_TIME`] is left.
+pub const WORKER_DRAIN: Duration = Duration::from_secs(6);
+
+/// Time between two claims of the node's own worker that found nothing, if nothing wakes it.
+pub const WORKER_CLAIM_WAIT: Duration = Duration::from_secs(30);
+
+/// Least time between two reports of a task's progress by the node's own worker.
+pub const WORKER_REPORT: Duration = Duration::from_millis(250);
+
+/// Tasks that a node runs at once. They wait for tools more than they compute; beyond it they wait
+/// in the queue.
+pub const WORKER_SLOTS: usize = 16;
+
+/// Most slots that a configuration may ask for: a tool takes no more calls at once.
+pub const WORKER_SLOTS_MAX: usize = super::UPSTREAM_IN_FLIGHT_MAX;
+
+/// Labels of a worker. Each task that requires some is matched with them; more are refused.
+pub const WORKER_LABELS: usize = 32;
+
+/// Characters of a label; longer is refused.
+pub const WORKER_LABEL_CHARS: usize = 64;
+
+/// Time that a command may run unless the configuration says otherwise. Beyond it its process
+/// group is ended and the task fails.
+pub const COMMAND_TIME: Duration = Duration::from_secs(600);
+
+/// Longest time that a configuration may give a command: a day.
+pub const COMMAND_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Bytes that a command may write to stdout. Beyond it its process group is killed and the task
+/// fails.
+pub const COMMAND_OUTPUT_BYTES: usize = 1024 * 1024;
+
+/// Most output that a configuration may give a command: what fits a result.
+pub const COMMAND_OUTPUT_BYTES_MAX: usize = QUEUE_RESULT_BYTES_MAX;
+
+/// Smallest output that a configuration may give a command.
+pub const COMMAND_OUTPUT_BYTES_MIN: usize = QUEUE_BYTES_MIN;
+
+/// Bytes that a command may write to stderr: a day of a talkative program. They are read and
+/// mostly dropped, which costs time only; beyond it the process group is killed and the task fails.
+pub const COMMAND_STDERR_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Lines of a command's stderr that become logs of its task: one a second for most of three hours.
+/// Beyond it the log says that the rest is left out; the last ones ([`super::STDERR_LINES`]) are in the error, should it fail.
+pub const COMMAND_LOG_LINES: usize = 10_000;
+
+/// Characters of a command's name in the configuration; longer is refused.
+pub const COMMAND_NAME_CHARS: usize = 32;
+
+const _: () = assert!(QUEUE_PAYLOAD_BYTES <= QUEUE_PAYLOAD_BYTES_MAX);
+const _: () = assert!(QUEUE_RESULT_BYTES <= QUEUE_RESULT_BYTES_MAX);
+const _: () = assert!(QUEUE_LEASE.as_secs() <= QUEUE_LEASE_MAX.as_secs());
+const _: () = assert!(QUEUE_RETENTION.as_secs() <= QUEUE_RETENTION_MAX.as_secs());
+const _: () = assert!(WORKER_SLOTS <= WORKER_SLOTS_MAX);
+const _: () = assert!(COMMAND_OUTPUT_BYTES <= COMMAND_OUTPUT_BYTES_MAX);

@@ -257,9 +257,15 @@ impl Machine {
     fn is_for(&self, now: Now, class: &ClassKey, claim: &Claim) -> bool {
         class.requires.iter().all(|label| claim.labels.contains(label))
             && (claim.is_node || class.session.is_none() || class.session == claim.session)
-            && class.sticky.as_ref().is_none_or(|sticky| {
-                *sticky == claim.worker || !self.workers.is_here(sticky, now.ms)
-            })
+            && (class.sticky.as_ref() == Some(&claim.worker) || !self.is_kept(class, now))
+    }
+
+    /// Whether tasks of a class wait for the worker that goes before others.
+    pub(super) fn is_kept(&self, class: &ClassKey, now: Now) -> bool {
+        let (Some(sticky), Some(kind)) = (&class.sticky, self.kinds.key(class.kind)) else {
+            return false;
+        };
+        self.workers.keeps(sticky, kind, class, now.ms)
     }
 
     fn lease(&mut self, now: Now, claim: &Claim, slot: Slot) -> Option<Grant> {

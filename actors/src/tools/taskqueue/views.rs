@@ -3,9 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use toolmesh_core::queue::{
-    Failure, LogLine, OnLost, Position, QueueView, State, WorkerView,
-};
+use toolmesh_core::queue::{Failure, LogLine, OnLost, Position, QueueView, State, WorkerView};
 
 use crate::queue::Shown;
 

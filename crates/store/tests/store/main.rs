@@ -4,5 +4,6 @@ mod golden;
 mod guards;
 mod kill;
 mod offline;
+mod queue;
 mod support;
 mod twin;

@@ -27,6 +27,7 @@ fmt-check:
 # Runs clippy on everything, with and without the features
 lint:
     cargo clippy {{locked}} --workspace --all-targets -- -D warnings
+    cargo clippy {{locked}} --package toolmesh --test powercut -- -D warnings
     cargo clippy {{locked}} --workspace --all-targets --features bench-tools -- -D warnings
 
 # The binaries first: cargo builds those of another package only when asked to.
@@ -70,6 +71,19 @@ demo:
 conformance: fetch
     cargo build {{locked}} --workspace --bins
     cargo test {{locked}} --package toolmesh --test official conformance -- --nocapture
+
+# CI kills it 100 times. `TOOLMESH_SEED=N` makes the kills and what clients do happen again.
+# Kills a node KILLS times under load and checks that its queue kept every promise
+torture KILLS="1000": fetch
+    cargo build {{locked}} --workspace --bins
+    TOOLMESH_KILLS={{KILLS}} cargo test {{locked}} --package toolmesh --test queue_crash -- --nocapture
+
+# As root, with loop devices; makes file systems in files below target and mounts them.
+# Cuts the power of a node's disk CUTS times and checks that what was acknowledged is there
+powercut CUTS="20":
+    command -v mkfs.xfs >/dev/null || apt-get install -y -q xfsprogs
+    cargo build {{locked}} --workspace --bins
+    TOOLMESH_CUTS={{CUTS}} cargo test {{locked}} --package toolmesh --test powercut -- --nocapture
 
 # Fetches the pinned test packages from npm and PyPI under target/
 fetch:

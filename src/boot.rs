@@ -21,9 +21,14 @@ use toolmesh_actors::{
     gateway::{GatewayHandle, SessionCount, StartError},
     kit::{Clock, DoorError, Fault, Stopper, Supervisor, row},
     link::Surroundings,
+    queue::{QueueError, QueueHandle},
     router::{RouterHandle, View},
     store::StoreHandle,
-    tools::{CatalogueTools, CompatTools, GroupHandle, NodeFacts, OperatorTools, PeerTools},
+    tools::{
+        CatalogueTools, CompatTools, GroupHandle, NodeFacts, OperatorTools, PeerTools,
+        TaskQueueTools,
+    },
+    worker::WorkerHandle,
 };
 use toolmesh_core::{limits, link::State};
 use toolmesh_net::{Identity, IdentityError, Invite, SecretError, write_private};
@@ -68,6 +73,9 @@ pub(crate) enum BootError {
     /// No store.
     #[error(transparent)]
     Open(#[from] toolmesh_store::OpenError),
+    /// The queue's tasks cannot be read, or its start not be kept.
+    #[error("the task queue does not start: {0}")]
+    Queue(#[from] QueueError),
     /// A file in the data directory cannot be used.
     #[error("cannot use {}", path.display())]
     File {
@@ -96,6 +104,8 @@ pub(crate) enum BootError {
 struct Node {
     gateway: GatewayHandle,
     router: RouterHandle,
+    queue: QueueHandle,
+    worker: WorkerHandle,
     store: StoreHandle,
     /// The mesh, and who tells of it; none where the configuration wants none.
     mesh: Option<(Mesh, JoinHandle<()>)>,
@@ -214,7 +224,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     } else {
         None
     };
-    let guard = std::env::current_exe().map(Guard::new).unwrap_or_default();
+    let guard = Arc::new(std::env::current_exe().map(Guard::new).unwrap_or_default());
     let view = View::default();
     let memory = Arc::new(store.clone());
     let router = RouterHandle::start(
@@ -222,12 +232,19 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         clock.clone(),
         supervisor.clone(),
         Surroundings {
-            guard: Arc::new(guard),
+            guard: guard.clone(),
             memory,
             mesh: mesh.as_ref().map(|(mesh, _)| mesh.links.clone()),
         },
     )
     .await;
+
+    let peer_id = identity.peer_id();
+    let queue = wiring::queue(config, &peer_id);
+    let queue = QueueHandle::start(queue, &store, clock.clone(), &supervisor).await?;
+    let worker = wiring::worker(config);
+    let worker =
+        WorkerHandle::start(worker, queue.clone(), router.clone(), guard, &supervisor).await;
 
     let (publish, facts) = watch::channel(NodeFacts::default());
     let sessions = SessionCount::default();
@@ -236,6 +253,11 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     let mut groups = vec![
         GroupHandle::start(CatalogueTools::new(view.clone()), &supervisor).await,
         GroupHandle::start(operator, &supervisor).await,
+        GroupHandle::start(
+            TaskQueueTools::new(queue.clone(), worker.clone(), view.clone(), &peer_id),
+            &supervisor,
+        )
+        .await,
         #[cfg(feature = "bench-tools")]
         GroupHandle::start(toolmesh_actors::tools::EchoTools, &supervisor).await,
     ];
@@ -291,7 +313,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         .map_err(|source| BootError::File { path: node_file.clone(), source })?;
     publish.send_replace(known.clone());
     tracing::info!(name = known.name, peer_id = known.peer_id, http = known.http, "node is up");
-    Ok((Node { gateway, router, store, mesh, faults, node_file }, known))
+    Ok((Node { gateway, router, queue, worker, store, mesh, faults, node_file }, known))
 }
 
 /// The address to use on this machine: one that means every address is no place to go to.
@@ -351,9 +373,11 @@ async fn settled(router: &RouterHandle) {
 }
 
 async fn stop(node: Node) {
-    let Node { gateway, router, store, mesh, node_file, faults: _faults } = node;
+    let Node { gateway, router, queue, worker, store, mesh, node_file, faults: _faults } = node;
     let mut stopper = Stopper::default();
     stopper.add(row("gateway"), "gateway".into(), move || async move { gateway.stop().await });
+    stopper.add(row("worker"), "worker".into(), move || async move { worker.stop().await });
+    stopper.add(row("queue"), "queue".into(), move || async move { queue.stop() });
     stopper.add(row("link"), "links".into(), move || async move { router.stop().await });
     if let Some((Mesh { registry, swarm, .. }, telling)) = mesh {
         telling.abort(); // It would write a node.json that nobody removes.

@@ -1,5 +1,7 @@
 //! From the configuration to what each actor takes: names and units change here, nothing else.
 
+mod queue;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -15,6 +17,8 @@ use toolmesh_actors::{
 };
 use toolmesh_core::{link::Policy, policy, router as core};
 use toolmesh_net::Mode;
+
+pub(crate) use self::queue::{queue, worker};
 
 use crate::config::{
     Admission, Config, Dialect, Exposure, Grant, Mesh, Protocol, Runtime, Stdio, Tool, Transport,

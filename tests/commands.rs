@@ -8,7 +8,7 @@ use support::{Outcome, PATIENCE, is_alive, wait_for};
 use tokio_util::sync::CancellationToken;
 use toolmesh_actors::{
     child::{Guard, Program},
-    worker::{Command, CommandError, Failure, run},
+    worker::{Command, CommandError, Failure, run_command as run},
 };
 
 fn command(program: &str, args: &[&str]) -> Command {

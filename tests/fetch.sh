@@ -5,6 +5,8 @@
 #   python/bin/                 python (with the SDK), mcp-server-time
 #   python-mesh/bin/            python (with py-libp2p)
 #
+# On Linux also strace, from the system's own packages, if it is not installed.
+#
 # What is pinned stands in tests/clients: package.json, package-lock.json, requirements.txt and
 # requirements-mesh.txt. Needs python3 (3.11 or later, with venv), node (20 or later) and npm. Safe to
 # repeat and to run twice at once; takes no time when everything is there. Prints the folder.
@@ -60,6 +62,20 @@ install_pythons() {
     fetch "the pinned list itself" "$packages/python-mesh/bin/python" -c "import libp2p"
 }
 
+# No package index has it, so it comes from the system; as root, or where sudo asks nothing.
+install_strace() {
+    [ "$(uname)" = Linux ] || return 0
+    command -v strace >/dev/null && return 0
+    missing="strace is not installed; install it with the system's package manager"
+    command -v apt-get >/dev/null || fail "$missing"
+    as_root=
+    [ "$(id -u)" = 0 ] || as_root="sudo -n"
+    # The lists may be missing or old.
+    $as_root apt-get install -y -q strace >"$log" 2>&1 ||
+        { $as_root apt-get update -q && $as_root apt-get install -y -q strace; } >"$log" 2>&1 ||
+        fail "$missing (log: $log)"
+}
+
 install_npm() {
     command -v npm >/dev/null || fail "npm is not installed; node 20 or later brings it"
     rm -rf "$packages/npm"
@@ -69,6 +85,7 @@ install_npm() {
     fetch "npm (the node binary)" "$packages/npm/node_modules/.bin/node" --version
 }
 
+install_strace
 if ! there; then
     waited=0
     until mkdir "$lock" 2>/dev/null; do

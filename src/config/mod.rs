@@ -29,8 +29,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub(crate) use checked::{
-    Admission, Config, Grant, Log, MESH_PORT, Mesh, NodeName, Runtime, Stdio, Tool, Transport,
-    Upstream, UpstreamName,
+    Admission, Config, Grant, Log, MESH_PORT, Mesh, NodeName, Runtime, Stdio, TaskCommand, Tool,
+    Transport, Upstream, UpstreamName,
 };
 pub(crate) use command::{Command, run};
 pub(crate) use data::prepare;

@@ -192,6 +192,15 @@ impl Connection {
         Ok(response)
     }
 
+    /// Whether the other side still holds it and has said nothing unasked, so that a request may be
+    /// sent on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let stream = self.reader.get_ref();
+        let looked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+        let waits = looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.reader.buffer().is_empty() && stream.set_nonblocking(false).is_ok() && waits
+    }
+
     /// Whether the other side has closed the connection, without more to say.
     pub(crate) fn is_closed(&mut self) -> bool {
         match self.reader.fill_buf() {

@@ -15,6 +15,8 @@ mod http;
 mod mcp;
 mod node;
 mod packages;
+mod queue;
+mod random;
 mod upstreams;
 
 use std::{
@@ -28,8 +30,10 @@ use std::{
 
 pub(crate) use http::{Connection, Events, Request, Response};
 pub(crate) use mcp::{Answer, Client, LEGACY, STATELESS, stateless_request};
-pub(crate) use node::{Home, Node};
+pub(crate) use node::{Home, Node, run_by};
 pub(crate) use packages::{Packages, root};
+pub(crate) use queue::{Caller, Refusal, Reply};
+pub(crate) use random::Random;
 pub(crate) use upstreams::{HttpUpstream, Recorder, SideFile, http_config, is_alive, kill};
 
 /// What a test returns.

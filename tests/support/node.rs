@@ -34,6 +34,13 @@ impl Home {
         Ok(home)
     }
 
+    /// Makes one below `target`, for what must lie on a disk: elsewhere it may be memory.
+    pub(crate) fn on_disk(config: &str) -> Outcome<Self> {
+        let home = Self(Arc::new(TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?));
+        home.configure(config)?;
+        Ok(home)
+    }
+
     /// Replaces the configuration file, whole at once as editors do.
     pub(crate) fn configure(&self, config: &str) -> Outcome {
         let beside = self.path("config.toml.new");
@@ -111,6 +118,23 @@ impl Home {
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("node.log")).unwrap_or_default()
     }
+}
+
+/// The same command, run by another program: that program's name and arguments come before it.
+pub(crate) fn run_by(wrapper: &[&str], command: &Command) -> Command {
+    let mut words = wrapper.iter();
+    let mut wrapped = Command::new(words.next().unwrap_or(&"env"));
+    wrapped.args(words).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        wrapped.current_dir(directory);
+    }
+    wrapped
 }
 
 /// A running node, killed when dropped; its upstreams end with it.

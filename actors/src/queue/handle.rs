@@ -296,7 +296,7 @@ impl QueueHandle {
     /// # Errors
     /// There are too many workers; see [`QueueError`].
     pub async fn alive(&self, worker: Arc<str>, principal: Arc<str>) -> Result<Alive, QueueError> {
-        alive(self.apply(Work::Completion, Input::Alive { worker, principal }).await?)
+        alive(&self.apply(Work::Completion, Input::Alive { worker, principal }).await?)
     }
 
     /// A worker says that it still runs a task.
@@ -309,7 +309,7 @@ impl QueueHandle {
         progress: Option<Arc<str>>,
         logs: Vec<LogLine>,
     ) -> Result<Alive, QueueError> {
-        alive(self.apply(Work::Completion, Input::Heartbeat { proof, progress, logs }).await?)
+        alive(&self.apply(Work::Completion, Input::Heartbeat { proof, progress, logs }).await?)
     }
 
     /// An attempt has ended. Telling the same once more is answered the same.
@@ -318,7 +318,7 @@ impl QueueHandle {
     /// The worker has no lease any more, so it does not count; see [`QueueError`].
     pub async fn finish(&self, proof: Proof, outcome: Outcome) -> Result<State, QueueError> {
         let digest = outcome.digest();
-        state(self.apply(Work::Completion, Input::Finish { proof, outcome, digest }).await?)
+        state(&self.apply(Work::Completion, Input::Finish { proof, outcome, digest }).await?)
     }
 
     /// A worker gives a task back that it did not run.
@@ -326,7 +326,7 @@ impl QueueHandle {
     /// # Errors
     /// It has no lease on it any more; see [`QueueError`].
     pub async fn release(&self, proof: Proof, reason: String) -> Result<State, QueueError> {
-        state(self.apply(Work::Completion, Input::Release { proof, reason }).await?)
+        state(&self.apply(Work::Completion, Input::Release { proof, reason }).await?)
     }
 
     /// A task needs input of its submitter to go on.
@@ -334,7 +334,7 @@ impl QueueHandle {
     /// # Errors
     /// The worker has no lease on it any more; see [`QueueError`].
     pub async fn ask(&self, proof: Proof, asks: Arc<str>) -> Result<State, QueueError> {
-        state(self.apply(Work::Completion, Input::Ask { proof, asks }).await?)
+        state(&self.apply(Work::Completion, Input::Ask { proof, asks }).await?)
     }
 
     /// The submitter of a task gives the input that it waits for.
@@ -347,7 +347,7 @@ impl QueueHandle {
         id: TaskId,
         answers: String,
     ) -> Result<State, QueueError> {
-        state(self.apply(Work::Completion, Input::Answer { asker, id, answers }).await?)
+        state(&self.apply(Work::Completion, Input::Answer { asker, id, answers }).await?)
     }
 
     /// Has a task given up. Returns its state, and whether its worker was asked to.
@@ -462,8 +462,8 @@ fn unexpected() -> QueueError {
     QueueError::Record("the queue answered another question".to_owned())
 }
 
-fn alive(reply: Reply) -> Result<Alive, QueueError> {
-    match reply {
+fn alive(reply: &Reply) -> Result<Alive, QueueError> {
+    match *reply {
         Reply::Alive { lease_ms, cancel_requested, draining } => {
             Ok(Alive { lease_ms, cancel_requested, draining })
         }
@@ -471,8 +471,8 @@ fn alive(reply: Reply) -> Result<Alive, QueueError> {
     }
 }
 
-fn state(reply: Reply) -> Result<State, QueueError> {
-    match reply {
+fn state(reply: &Reply) -> Result<State, QueueError> {
+    match *reply {
         Reply::State { state, .. } => Ok(state),
         _ => Err(unexpected()),
     }

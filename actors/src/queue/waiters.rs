@@ -11,7 +11,10 @@ use toolmesh_core::queue::TaskId;
 /// Those who wait, by task. Cheap to clone. Each waits in a request of its own, and requests are
 /// bounded.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Waiters(Arc<Mutex<HashMap<TaskId, (Arc<Notify>, usize)>>>);
+pub(super) struct Waiters(Arc<Mutex<ByTask>>);
+
+/// What tells those who wait for a task, and how many they are.
+type ByTask = HashMap<TaskId, (Arc<Notify>, usize)>;
 
 /// One who waits, until it is dropped.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub(super) struct Waiter {
 }
 
 impl Waiters {
-    fn map(&self) -> MutexGuard<'_, HashMap<TaskId, (Arc<Notify>, usize)>> {
+    fn map(&self) -> MutexGuard<'_, ByTask> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,14 +5,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use toolmesh_core::{
-    limits,
-    queue::{Fence, TaskId},
-};
+use toolmesh_core::limits;
 
 use super::error::Refused;
 
-/// A task, and nothing else.
+/// No arguments.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
@@ -29,14 +26,6 @@ pub(super) struct Retry {
     pub(super) max_s: Option<f64>,
     /// Share of the wait that chance may take off, 0 to 1. Default 0.25.
     pub(super) jitter: Option<f32>,
-}
-
-/// The proof of a lease.
-#[derive(Debug)]
-pub(super) struct LeaseOf {
-    pub(super) worker: Arc<str>,
-    pub(super) id: TaskId,
-    pub(super) fence: Fence,
 }
 
 /// Reads a time in seconds as milliseconds.

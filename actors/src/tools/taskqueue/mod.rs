@@ -119,7 +119,7 @@ impl Group for TaskQueueTools {
                 "heartbeat" => self.heartbeat(asked).await,
                 "complete" => self.complete(asked).await,
                 "release" => self.release(asked).await,
-                "announce" => self.announce(asked).await,
+                "announce" => self.announce(asked),
                 "discover_peers" => self.discover_peers(asked).await,
                 _ => return Err(RpcError::invalid_params(format!("unknown tool: {tool}")).into()),
             };

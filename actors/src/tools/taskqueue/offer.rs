@@ -105,7 +105,7 @@ impl TaskQueueTools {
         commands.chain([Arc::from(TOOL_CALL)]).collect()
     }
 
-    pub(super) async fn announce(&self, asked: Asked) -> Told {
+    pub(super) fn announce(&self, asked: Asked) -> Told {
         let OfferOf { task_types, slots, labels } = asked.read()?;
         let mut offer = self.worker.offer();
         if let Some(kinds) = task_types {

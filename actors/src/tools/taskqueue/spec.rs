@@ -141,7 +141,7 @@ impl TaskQueueTools {
             max_attempts: max_attempts.unwrap_or(settings.max_attempts),
             not_before,
             deadline: time("deadline_s", submission.deadline_s)?.map(|after| now + after),
-            retry: submission.retry.map(retry).transpose()?.unwrap_or_default(),
+            retry: submission.retry.as_ref().map(retry).transpose()?.unwrap_or_default(),
             on_lost: match (submission.on_lost, may_repeat) {
                 (Some(name), _) => name.into(),
                 (None, true) => OnLost::Retry,
@@ -242,7 +242,7 @@ fn key_of(who: &Principal, key: &str) -> Result<[u8; 16], Refused> {
     Ok(key_digest(&who.id, key))
 }
 
-fn retry(given: Retry) -> Result<RetryPolicy, Refused> {
+fn retry(given: &Retry) -> Result<RetryPolicy, Refused> {
     let default = RetryPolicy::default();
     let time = |name, value: Option<f64>, default| match value {
         Some(value) => ms(name, value, 0.0, limits::QUEUE_TIME_S),

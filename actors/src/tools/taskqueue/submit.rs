@@ -95,11 +95,11 @@ impl TaskQueueTools {
         let (spec, id) = self.spec(asked.read()?, &who)?;
         let by = Submitter { id: who.id, role: who.role };
         let submitted = self.queue.submit(by, spec, id).await?;
-        told(&self.receipt(submitted, None))
+        told(&self.receipt(&submitted, None))
     }
 
-    fn receipt(&self, submitted: Submitted, from: Option<TaskId>) -> Receipt {
-        let Submitted { id, created, state, position } = submitted;
+    fn receipt(&self, submitted: &Submitted, from: Option<TaskId>) -> Receipt {
+        let &Submitted { id, created, state, position } = submitted;
         Receipt {
             task_id: id.to_string(),
             owner: self.owner.to_string(),
@@ -126,7 +126,7 @@ impl TaskQueueTools {
         let spec = self.resubmitted(before.spec, shown.view.priority, overrides)?;
         // It stays whose it is: an operator who has it run again does not lend its role.
         let submitted = self.queue.submit(before.submitter, spec, None).await?;
-        told(&self.receipt(submitted, Some(id)))
+        told(&self.receipt(&submitted, Some(id)))
     }
 
     /// The task that is made of one that has ended.

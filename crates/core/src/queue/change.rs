@@ -27,10 +27,13 @@ impl Machine {
         if task.state == State::Running && not_before.is_some() {
             return Err(Refusal::Running(id));
         }
-        if let Some(attempts) = max_attempts.filter(|attempts| *attempts < task.attempts) {
+        // One that waits must have an attempt left: it would be run beyond its limit otherwise.
+        let least = task.attempts.saturating_add(u16::from(task.state == State::Queued));
+        if let Some(attempts) = max_attempts.filter(|given| (1..least).contains(given)) {
             let began = task.attempts;
             return Err(Refusal::OutOfRange(format!(
-                "max_attempts: {attempts} is less than the {began} attempts that began already"
+                "max_attempts: {began} attempts began already, and {attempts} leaves no other: use \
+                 {least} or more, or cancel the task"
             )));
         }
         self.dequeue(slot);

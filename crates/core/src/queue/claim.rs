@@ -8,6 +8,7 @@ use super::{
     input::{Claim, Event, Grant, Granted, Now, Proof, Reply},
     intern::Number,
     machine::{Kind, Machine, slot_of},
+    planted::planted,
     record::{LeaseRecord, LogLine, ProgressRecord, State, TaskRecord, Write},
     refusal::Refusal,
     spec::{OnLost, RetryPolicy, Spec, Submitter, is_run_by_nodes},
@@ -174,6 +175,10 @@ impl Machine {
     }
 
     pub(super) fn claim(&mut self, now: Now, claim: Claim) -> Result<Reply, Refusal> {
+        // What came due in this step is for who waited before.
+        if self.ready {
+            self.serve(now);
+        }
         if self.workers.claims(&claim, now.ms).is_none() {
             return Err(Refusal::TooManyWorkers);
         }
@@ -255,13 +260,17 @@ impl Machine {
     }
 
     fn lease(&mut self, now: Now, claim: &Claim, slot: Slot) -> Option<Grant> {
-        self.dequeue(slot);
+        if !planted!(self, DoubleGrant) {
+            self.dequeue(slot);
+        }
         let fence = self.next_fence();
         let task = self.tasks.get_mut(slot as usize)?;
         task.state = State::Running;
         task.since = now.ms;
-        task.attempts = task.attempts.saturating_add(1);
+        task.attempts =
+            task.attempts.saturating_add(u16::from(!planted!(self, AttemptsNotCounted)));
         task.fence = fence.0;
+        task.outcome = 0;
         let record = LeaseRecord {
             worker: claim.worker.clone(),
             principal: claim.principal.clone(),
@@ -269,14 +278,15 @@ impl Machine {
             lease_ms: claim.lease_ms,
         };
         let expires = now.ms.saturating_add(claim.lease_ms);
-        task.more_mut().lease = Some(Lease { record, expires, started: now.ms });
+        let timeout_ms = task.timeout_ms();
+        task.more_mut().lease = Some(Lease { record, expires, started: now.ms, timeout_ms });
         let grant = Grant {
             id: task.id,
             fence,
             lease_ms: claim.lease_ms,
             attempt: task.attempts,
             max_attempts: task.max_attempts,
-            timeout_ms: task.timeout_ms(),
+            timeout_ms,
             on_lost: task.on_lost,
         };
         self.turns.take(task.submitter);
@@ -289,7 +299,7 @@ impl Machine {
             worker.running += 1;
         }
         // A start that must not be repeated is known after a loss of power too.
-        self.out.sync |= grant.on_lost == OnLost::Fail;
+        self.out.sync |= grant.on_lost == OnLost::Fail && !planted!(self, StartNotSynced);
         self.keep_state(slot);
         self.set_timer(slot, now.ms);
         Some(grant)
@@ -303,7 +313,7 @@ impl Machine {
         let LeaseRecord { worker, principal, fence, .. } = &lease.record;
         let is_it = *worker == proof.worker
             && *principal == proof.principal
-            && *fence == proof.fence
+            && (*fence == proof.fence || planted!(self, NoFenceCheck))
             && lease.expires > now.ms;
         if is_it { Ok(slot) } else { Err(stale()) }
     }
@@ -326,7 +336,7 @@ impl Machine {
         let draining = self.workers.seen(&key, now.ms).is_some_and(|worker| worker.draining);
         let task = self.tasks.get_mut(slot as usize).ok_or(Refusal::StaleFence(proof.id))?;
         let tells = progress.is_some() || !logs.is_empty();
-        let cancel_requested = task.cancel_requested();
+        let cancel_requested = task.cancel_requested() && !planted!(self, DeafWorker);
         let more = task.more_mut();
         let lease_ms = more.lease.as_mut().map(|lease| {
             lease.expires = now.ms.saturating_add(lease.record.lease_ms);

@@ -45,12 +45,22 @@ pub(super) struct Class {
 /// The waiting tasks of a class and priority.
 #[derive(Debug, Clone, Default)]
 struct Lane {
-    /// Of each submitter, by the order of submission.
-    queues: HashMap<Number, BTreeMap<u64, Slot>>,
-    /// Submitters by when they had their last turn. A turn taken in another lane makes an entry
-    /// too early, which is noticed when it comes to the head.
-    turns: BTreeSet<(u64, Number)>,
+    /// Of each submitter.
+    queues: HashMap<Number, Queue>,
+    /// Submitters by when they had their last turn and by their oldest task: one entry of each, as
+    /// [`Queue::entry`] has it. A turn taken in another lane makes it too early, which is noticed
+    /// when it comes to the head.
+    turns: BTreeSet<(u64, u64, Number)>,
     len: usize,
+}
+
+/// The waiting tasks of a class, priority and submitter.
+#[derive(Debug, Clone, Default)]
+struct Queue {
+    /// By the order of submission.
+    tasks: BTreeMap<u64, Slot>,
+    /// Where it stands among the turns: the last turn and the oldest task, or what they were.
+    entry: (u64, u64),
 }
 
 /// What is first in a class: what decides between classes, and who.
@@ -88,6 +98,12 @@ impl Turns {
     pub(super) fn forget(&mut self, submitter: Number) {
         self.last.remove(&submitter);
     }
+
+    /// Whose turns are remembered.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> impl Iterator<Item = &Number> {
+        self.last.keys()
+    }
 }
 
 fn lane_of(priority: u8) -> u8 {
@@ -110,25 +126,30 @@ impl Class {
     ) {
         let lane = self.lanes.entry(lane_of(priority)).or_default();
         let queue = lane.queues.entry(submitter).or_default();
-        if queue.is_empty() {
-            lane.turns.insert((turns.of(submitter), submitter));
-        }
-        if queue.insert(sequence, slot).is_none() {
+        let is_first = queue.tasks.first_key_value().is_none_or(|(&first, _)| sequence < first);
+        if queue.tasks.insert(sequence, slot).is_none() {
             lane.len += 1;
             self.len += 1;
+        }
+        if is_first {
+            let (turn, first) =
+                std::mem::replace(&mut queue.entry, (turns.of(submitter), sequence));
+            lane.turns.remove(&(turn, first, submitter));
+            lane.turns.insert((queue.entry.0, sequence, submitter));
         }
     }
 
     pub(super) fn remove(&mut self, priority: u8, submitter: Number, sequence: u64) {
         let Some(lane) = self.lanes.get_mut(&lane_of(priority)) else { return };
         let Some(queue) = lane.queues.get_mut(&submitter) else { return };
-        if queue.remove(&sequence).is_none() {
+        if queue.tasks.remove(&sequence).is_none() {
             return;
         }
         lane.len -= 1;
         self.len -= 1;
-        if queue.is_empty() {
-            // Its entry among the turns goes when it comes to the head.
+        if queue.tasks.is_empty() {
+            let (turn, first) = queue.entry;
+            lane.turns.remove(&(turn, first, submitter));
             lane.queues.remove(&submitter);
         }
         if lane.len == 0 {
@@ -140,21 +161,17 @@ impl Class {
     pub(super) fn head(&mut self, turns: &Turns) -> Option<Head> {
         let (&place, lane) = self.lanes.iter_mut().next()?;
         loop {
-            let &(recorded, submitter) = lane.turns.first()?;
+            let &recorded = lane.turns.first()?;
+            let (_, _, submitter) = recorded;
+            let queue = lane.queues.get_mut(&submitter)?;
+            let (&sequence, &slot) = queue.tasks.first_key_value()?;
             let turn = turns.of(submitter);
-            let first = lane.queues.get(&submitter).and_then(BTreeMap::first_key_value);
-            match first {
-                Some((&sequence, &slot)) if turn == recorded => {
-                    return Some(Head { lane: place, turn, sequence, slot });
-                }
-                Some(_) => {
-                    lane.turns.remove(&(recorded, submitter));
-                    lane.turns.insert((turn, submitter));
-                }
-                None => {
-                    lane.turns.remove(&(recorded, submitter));
-                }
+            queue.entry = (turn, sequence);
+            if recorded == (turn, sequence, submitter) {
+                return Some(Head { lane: place, turn, sequence, slot });
             }
+            lane.turns.remove(&recorded);
+            lane.turns.insert((turn, sequence, submitter));
         }
     }
 
@@ -171,14 +188,15 @@ impl Class {
         let higher: usize = self.lanes.range(..place).map(|(_, lane)| lane.len).sum();
         let Some(lane) = self.lanes.get(&place) else { return (higher, false) };
         let own = lane.queues.get(&submitter).map_or(0, |queue| {
-            if queue.last_key_value().is_some_and(|(&last, _)| last <= sequence) {
-                queue.len() - usize::from(queue.contains_key(&sequence))
+            let tasks = &queue.tasks;
+            if tasks.last_key_value().is_some_and(|(&last, _)| last <= sequence) {
+                tasks.len() - usize::from(tasks.contains_key(&sequence))
             } else {
-                queue.range(..sequence).take(look).count()
+                tasks.range(..sequence).take(look).count()
             }
         });
         let others = lane.queues.iter().filter(|(other, _)| **other != submitter);
-        let others: usize = others.map(|(_, queue)| queue.len().min(own + 1)).sum();
+        let others: usize = others.map(|(_, queue)| queue.tasks.len().min(own + 1)).sum();
         (higher + own + others, own == look)
     }
 
@@ -186,7 +204,7 @@ impl Class {
     /// task that was submitted first.
     pub(super) fn oldest(&self) -> Option<Slot> {
         let queues = self.lanes.values().flat_map(|lane| lane.queues.values());
-        queues.filter_map(BTreeMap::first_key_value).min().map(|(_, slot)| *slot)
+        queues.filter_map(|queue| queue.tasks.first_key_value()).min().map(|(_, slot)| *slot)
     }
 }
 
@@ -230,6 +248,25 @@ mod tests {
         turns.take(1);
         class.insert(5, 1, 3, 0, &turns);
         assert_eq!(drain(&mut class, &mut turns, &[(5, 1, 3), (5, 2, 2)]), [2, 3]);
+    }
+
+    #[test]
+    fn who_had_no_turn_yet_goes_by_age_and_nothing_is_left_behind() {
+        let tasks = [(5, 2, 1), (5, 1, 2), (5, 2, 3), (5, 1, 4)];
+        let (mut class, mut turns) = (Class::default(), Turns::default());
+        for (priority, submitter, sequence) in tasks.into_iter().rev() {
+            class.insert(priority, submitter, sequence, 0, &turns);
+        }
+        assert_eq!(drain(&mut class, &mut turns, &tasks), [1, 2, 3, 4]);
+        // A lane that is never at the head keeps one entry a submitter, however often it comes.
+        class.insert(1, 9, 100, 0, &turns);
+        for sequence in 0..50 {
+            class.insert(1, 1, sequence, 0, &turns);
+            class.remove(1, 1, sequence);
+            turns.take(1);
+        }
+        let left: Vec<_> = class.lanes.values().map(|lane| lane.turns.len()).collect();
+        assert_eq!(left, [1]);
     }
 
     #[test]

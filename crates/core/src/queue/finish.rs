@@ -1,11 +1,12 @@
 //! How attempts and tasks end: with a result, with an error, lost, given up, or too late.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     id::TaskId,
     input::{Asker, Event, Now, Outcome, Proof, Ran, Reply},
     machine::Machine,
+    planted::planted,
     record::{Dead, Failure, ResultRecord, State, Write},
     refusal::Refusal,
     spec::OnLost,
@@ -22,7 +23,7 @@ pub(super) struct End {
     pub(super) dead: Option<Dead>,
 }
 
-fn failure(kind: &str, message: String) -> Failure {
+pub(super) fn failure(kind: &str, message: String) -> Failure {
     Failure { message, kind: kind.into() }
 }
 
@@ -36,7 +37,15 @@ impl Machine {
     ) -> Result<Reply, Refusal> {
         let slot = match self.proved(now, proof) {
             Ok(slot) => slot,
-            Err(stale) => return self.told_before(proof, digest).ok_or(stale),
+            Err(stale) => {
+                if planted!(self, ResultTwice)
+                    && let Outcome::Completed(result) = outcome
+                {
+                    let kept = ResultRecord { result: Some(result), ..ResultRecord::default() };
+                    self.out.writes.push(Write::Result(proof.id, Box::new(kept)));
+                }
+                return self.told_before(proof, digest).ok_or(stale);
+            }
         };
         if let Some(task) = self.task_mut(slot) {
             task.outcome = digest;
@@ -115,6 +124,7 @@ impl Machine {
         let dead = match (may_repeat && again, task.has_attempts_left()) {
             (true, true) => {
                 let wait = task.retry().wait_ms(task.attempts.into(), now.share());
+                self.counts.retried_total += 1;
                 return self.requeue(slot, now.ms.saturating_add(wait), Some(failure), now);
             }
             (true, false) => Dead::Exhausted,
@@ -133,7 +143,6 @@ impl Machine {
         failure: Option<Failure>,
         now: Now,
     ) {
-        self.counts.retried_total += u64::from(failure.is_some());
         let Some(task) = self.tasks.get_mut(slot as usize) else { return };
         let id = task.id;
         task.state = State::Queued;
@@ -193,12 +202,6 @@ impl Machine {
         self.keep_state(slot);
         self.out.sync = true;
         self.out.events.push(Event::Ended(id));
-        if self.ended.len() > self.config.finished {
-            let first = self.ended.done.first().or(self.ended.dead.first()).copied();
-            if let Some((_, slot)) = first {
-                self.forget(slot);
-            }
-        }
     }
 
     fn count_end(&mut self, state: State) {
@@ -298,8 +301,12 @@ impl Machine {
                 return self.give_up(slot, Some(&lease), now);
             }
             let failure = failure(kind, message);
-            let dead = match (task.on_lost, task.has_attempts_left()) {
-                (OnLost::Retry, true) => return self.requeue(slot, 0, Some(failure), now),
+            let on_lost = if planted!(self, RetryUnsafe) { OnLost::Retry } else { task.on_lost };
+            let dead = match (on_lost, task.has_attempts_left()) {
+                (OnLost::Retry, true) => {
+                    self.counts.retried_total += 1;
+                    return self.requeue(slot, 0, Some(failure), now);
+                }
                 (OnLost::Retry, false) => Dead::Exhausted,
                 (OnLost::Fail, _) => Dead::OutcomeUnknown,
             };
@@ -351,126 +358,15 @@ impl Machine {
                     if let Some(lease) = lease {
                         self.tell_to_stop(id, &lease.record);
                     }
-                    self.keep_state(slot);
+                    if !planted!(self, LostCancel) {
+                        self.keep_state(slot);
+                    }
                     self.out.sync = true;
                 }
             }
         }
         Ok(self.state_of(slot, id))
     }
-
-    /// Carries out what is due by this time, a bounded part of it.
-    pub(super) fn pass(&mut self, now: Now) {
-        for _ in 0..limits::QUEUE_DUE_AT_ONCE {
-            let Some(&(at, slot)) = self.timers.first() else { break };
-            if at > now.ms {
-                break;
-            }
-            self.due(slot, now);
-            // What is still due by then has been looked at: it waits for something else.
-            if self.timers.first() == Some(&(at, slot)) {
-                self.timers.remove(&(at, slot));
-                if let Some(task) = self.task_mut(slot) {
-                    task.timer = 0;
-                }
-            }
-        }
-        for _ in 0..limits::QUEUE_DUE_AT_ONCE {
-            let done = first_before(&self.ended.done, now.ms, self.config.retention_ms);
-            let dead = first_before(&self.ended.dead, now.ms, self.config.dead_retention_ms);
-            let Some(slot) = done.or(dead) else { break };
-            self.forget(slot);
-        }
-    }
-
-    fn due(&mut self, slot: Slot, now: Now) {
-        let Some(task) = self.task(slot) else { return };
-        let is_late = task.deadline().is_some_and(|deadline| deadline <= now.ms);
-        match task.state {
-            State::Queued if is_late => {
-                self.dequeue(slot);
-                self.too_late(slot, None, now);
-            }
-            State::Queued => {
-                // Its time has come.
-                self.dequeue(slot);
-                self.enqueue(slot, now.ms);
-            }
-            State::Running => {
-                let Some(lease) = task.lease() else { return };
-                let worker = lease.record.worker.clone();
-                let over =
-                    task.timeout_ms().filter(|time| lease.started.saturating_add(*time) <= now.ms);
-                if is_late {
-                    if let Some(lease) = self.end_lease(slot) {
-                        if let Some(id) = self.task(slot).map(|task| task.id) {
-                            self.tell_to_stop(id, &lease.record);
-                        }
-                        self.too_late(slot, Some(&lease), now);
-                    }
-                } else if let Some(time) = over {
-                    let message = format!("worker {worker} did not finish within {time} ms");
-                    self.lose(slot, "timeout", message, now);
-                } else if lease.expires <= now.ms {
-                    let silent = now.ms.saturating_sub(lease.expires) + lease.record.lease_ms;
-                    let message = format!("worker {worker} was not heard of for {silent} ms");
-                    self.lose(slot, "lease_expired", message, now);
-                } else {
-                    self.set_timer(slot, now.ms);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn too_late(&mut self, slot: Slot, lease: Option<&Lease>, now: Now) {
-        let said = "its deadline passed before it had ended".to_owned();
-        let failure = Some(failure("deadline", said));
-        let dead = Some(Dead::Deadline);
-        let end = End { state: State::Failed, result: None, failure, dead };
-        self.end(slot, lease, end, now);
-    }
-
-    /// Keeps nothing of a task that has ended.
-    pub(super) fn forget(&mut self, slot: Slot) {
-        let Some(task) = self.tasks.try_remove(slot as usize) else { return };
-        self.ended.of(task.state).remove(&(task.since, slot));
-        self.ids.remove(&task.id);
-        if self.keys.get(&task.key) == Some(&slot) {
-            self.keys.remove(&task.key);
-        }
-        let counts = &mut self.counts;
-        match task.state {
-            State::Completed => counts.completed -= 1,
-            State::Failed => counts.failed -= 1,
-            _ => counts.cancelled -= 1,
-        }
-        if self.submitters.release(task.submitter).is_some() {
-            self.turns.forget(task.submitter);
-        }
-        self.kinds.release(task.kind);
-        self.out.writes.push(Write::Forget { id: task.id, annotated: task.annotated });
-    }
-
-    pub(super) fn purge(&mut self, state: Option<State>, before: u64) -> Reply {
-        let sets = [&self.ended.done, &self.ended.dead];
-        let old =
-            sets.into_iter().flat_map(|set| set.iter().take_while(|(since, _)| *since < before));
-        let is_meant = |slot: &Slot| {
-            state.is_none_or(|state| self.task(*slot).is_some_and(|task| task.state == state))
-        };
-        let found = old.map(|(_, slot)| *slot).filter(is_meant);
-        let mut found: Vec<Slot> = found.take(limits::QUEUE_PURGE_AT_ONCE + 1).collect();
-        let more = found.len() > limits::QUEUE_PURGE_AT_ONCE;
-        found.truncate(limits::QUEUE_PURGE_AT_ONCE);
-        found.iter().for_each(|slot| self.forget(*slot));
-        self.out.sync = true;
-        Reply::Purged { removed: found.len(), more }
-    }
-}
-
-fn first_before(set: &BTreeSet<(u64, Slot)>, now: u64, kept: u64) -> Option<Slot> {
-    set.first().filter(|(since, _)| since.saturating_add(kept) <= now).map(|(_, slot)| *slot)
 }
 
 /// Cuts a message to what is kept in memory of it.

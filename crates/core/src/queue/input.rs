@@ -47,7 +47,7 @@ pub struct Config {
     pub running: Vec<(Arc<str>, u32)>,
     /// A mistake made on purpose, for tests that must find it.
     #[cfg(feature = "planted-bugs")]
-    pub planted: Option<super::planted::Bug>,
+    pub planted: Option<super::Bug>,
 }
 
 impl Default for Config {

@@ -95,6 +95,12 @@ impl<K: Eq + Hash + Clone, V> Interned<K, V> {
             .filter_map(|(number, slot)| slot.as_ref().map(|slot| (number, &slot.key, &slot.value)))
     }
 
+    /// How many hold it.
+    #[cfg(test)]
+    pub(super) fn holders(&self, number: Number) -> usize {
+        self.slot(number).map_or(0, |slot| slot.holders)
+    }
+
     fn slot(&self, number: Number) -> Option<&Slot<K, V>> {
         self.slots.get(number as usize)?.as_ref()
     }

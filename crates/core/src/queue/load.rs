@@ -4,6 +4,7 @@ use super::{
     id::TaskId,
     input::{Config, Now, Step},
     machine::{Machine, slot_of},
+    planted::planted,
     record::{ProgressRecord, State, StateRecord, TaskRecord},
     task::{Lease, Slot},
     workers::WorkerKey,
@@ -50,6 +51,7 @@ impl Machine {
         if has_more || task.more.is_some() {
             let more = task.more_mut();
             more.timeout_ms = record.timeout_ms;
+            let timeout_ms = record.timeout_ms;
             more.cancel = record.cancel;
             more.failure = record.failure;
             more.asks = record.asks;
@@ -57,6 +59,7 @@ impl Machine {
                 record: record_of,
                 expires: 0,
                 started: record.since,
+                timeout_ms,
             });
             task.tidy();
         }
@@ -126,6 +129,9 @@ impl Machine {
                     }
                 }
             }
+        }
+        if planted!(self, ForgottenKey) {
+            self.keys.clear();
         }
         for slot in lost {
             self.lose(slot, "lease_expired", NODE_ENDED.to_owned(), now);

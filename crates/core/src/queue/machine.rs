@@ -12,6 +12,7 @@ use super::{
     id::{Fence, TaskId},
     input::{Config, Event, Granted, Input, Now, Reply, Step, Ticket},
     intern::{Interned, Number},
+    planted::planted,
     record::{State, Write},
     refusal::Refusal,
     task::{Slot, Task},
@@ -45,6 +46,8 @@ pub struct Machine {
     pub(super) counts: Counts,
     /// Whether a claim that waits may find something since the last was looked at.
     pub(super) ready: bool,
+    /// When claims that wait look again for sticky tasks whose worker has gone, in milliseconds.
+    pub(super) look_at: u64,
     /// What the input under way leads to.
     pub(super) out: Out,
 }
@@ -147,6 +150,7 @@ impl Machine {
             waiting: VecDeque::new(),
             counts: Counts::default(),
             ready: false,
+            look_at: 0,
             out: Out::default(),
         }
     }
@@ -154,8 +158,15 @@ impl Machine {
     /// Takes an input. Total: whatever comes at whatever time leads to a step.
     pub fn apply(&mut self, now: Now, input: Input) -> Step {
         self.pass(now);
+        // Whom a sticky task waits for may have gone away without a word.
+        if self.look_at <= now.ms {
+            self.look_at = now.ms.saturating_add(limits::QUEUE_LOOK_AGAIN_MS);
+            self.ready |= self.has_sticky();
+        }
         let reply = self.dispatch(now, input);
         self.serve(now);
+        // After the answer was made, which may be about one of them.
+        self.forget_old(now);
         self.step(now, reply)
     }
 
@@ -187,15 +198,13 @@ impl Machine {
             }
             Input::Drain { worker, on } => self.drain(&worker, on),
             Input::Purge { state, before } => Ok(self.purge(state, before)),
-            Input::Tick => {
-                self.ready |= self.has_sticky();
-                Ok(Reply::Done)
-            }
+            Input::Tick => Ok(Reply::Done),
         }
     }
 
     pub(super) fn step(&mut self, now: Now, reply: Result<Reply, Refusal>) -> Step {
         let Out { writes, sync, grants, events } = std::mem::take(&mut self.out);
+        let sync = sync && !planted!(self, AnswerBeforeCommit);
         Step { writes, sync, reply, grants, events, wake_at: self.wake_at(now) }
     }
 
@@ -209,10 +218,9 @@ impl Machine {
         };
         let done = forget(&self.ended.done, self.config.retention_ms);
         let dead = forget(&self.ended.dead, self.config.dead_retention_ms);
-        // Whom a sticky task waits for may go away without a word.
-        let look = (!self.waiting.is_empty() && self.has_sticky())
-            .then_some(now.ms + limits::QUEUE_LOOK_AGAIN_MS);
-        [timer, claims, done, dead, look].into_iter().flatten().min()
+        let beyond = (self.ended.len() > self.config.finished).then_some(now.ms);
+        let look = (!self.waiting.is_empty() && self.has_sticky()).then_some(self.look_at);
+        [timer, claims, done, dead, beyond, look].into_iter().flatten().min()
     }
 
     fn has_sticky(&self) -> bool {
@@ -242,7 +250,8 @@ impl Machine {
 
     pub(super) fn next_fence(&mut self) -> Fence {
         self.leases = self.leases.wrapping_add(1);
-        Fence::new(self.config.epoch, self.leases)
+        let epoch = if planted!(self, FenceRepeats) { 1 } else { self.config.epoch };
+        Fence::new(epoch, self.leases)
     }
 
     /// Puts a queued task where it belongs at this time: in line, or among those that wait for

@@ -9,14 +9,14 @@
 mod change;
 mod claim;
 mod class;
+mod due;
 mod finish;
 mod id;
 mod input;
 mod intern;
 mod load;
 mod machine;
-#[cfg(feature = "planted-bugs")]
-pub mod planted;
+mod planted;
 mod record;
 mod refusal;
 mod spec;
@@ -32,6 +32,8 @@ pub use input::{
     Step, Ticket,
 };
 pub use machine::{Counts, Machine};
+#[cfg(feature = "planted-bugs")]
+pub use planted::Bug;
 pub use record::{
     Dead, Failure, LeaseRecord, LogLine, ProgressRecord, ResultRecord, State, StateRecord,
     TaskRecord, Write,

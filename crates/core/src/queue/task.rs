@@ -73,6 +73,8 @@ pub(super) struct Lease {
     pub(super) expires: u64,
     /// When the attempt began, in milliseconds.
     pub(super) started: u64,
+    /// Its longest time, in milliseconds: that of its task when it began.
+    pub(super) timeout_ms: Option<u64>,
 }
 
 impl More {
@@ -149,7 +151,7 @@ impl Task {
             }
             State::Running => {
                 let lease = self.lease();
-                let timeout = lease.and_then(|lease| lease.started.checked_add(self.timeout_ms()?));
+                let timeout = lease.and_then(|lease| lease.started.checked_add(lease.timeout_ms?));
                 let expires = lease.map(|lease| lease.expires);
                 earlier(earlier(expires, timeout), deadline)
             }

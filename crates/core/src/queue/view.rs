@@ -203,7 +203,15 @@ impl Machine {
         let set = self.ended.dead.range(..=(upper, Slot::MAX)).rev();
         let tasks = set.filter_map(|(_, slot)| self.task(*slot));
         let is_older = |task: &&Task| before.is_none_or(|before| (task.since, task.id) < before);
-        let mut found: Vec<&Task> = tasks.filter(is_older).take(limit + 1).collect();
+        let mut found: Vec<&Task> = Vec::new();
+        for task in tasks.filter(is_older) {
+            // Those that failed in one millisecond stand there in no order that a cursor knows.
+            if found.len() > limit && found.last().is_some_and(|last| last.since > task.since) {
+                break;
+            }
+            found.push(task);
+        }
+        found.sort_by_key(|task| std::cmp::Reverse((task.since, task.id)));
         let more = found.len() > limit;
         found.truncate(limit);
         (found.into_iter().map(|task| self.view_of(task, now)).collect(), more)
@@ -246,8 +254,8 @@ impl Machine {
             |((name, principal), worker): (&super::workers::WorkerKey, &super::workers::Worker)| {
                 let mut times: Vec<u64> = worker.times.iter().copied().collect();
                 times.sort_unstable();
-                let mean =
-                    (!times.is_empty()).then(|| times.iter().sum::<u64>() / times.len() as u64);
+                let sum = times.iter().fold(0_u64, |sum, time| sum.saturating_add(*time));
+                let mean = sum.checked_div(times.len() as u64);
                 WorkerView {
                     worker: name.clone(),
                     principal: principal.clone(),

@@ -1,0 +1,65 @@
+//! What the queue and its worker take of the configuration.
+
+use std::{sync::Arc, time::Duration};
+
+use sha2::{Digest, Sha256};
+use toolmesh_actors::{queue, worker};
+use toolmesh_core::queue::{Config as Machine, OwnerPrefix};
+
+use super::program;
+use crate::config::{Config, TaskCommand};
+
+/// How the ids of a node's tasks begin.
+fn owner(peer_id: &str) -> OwnerPrefix {
+    let hash: [u8; 32] = Sha256::digest(peer_id.as_bytes()).into();
+    let [a, b, c, d, ..] = hash;
+    [a, b, c, d]
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the queue of the node `peer_id` takes.
+pub(crate) fn queue(config: &Config, peer_id: &str) -> queue::Settings {
+    let queue = &config.queue;
+    let running = queue
+        .running
+        .iter()
+        .map(|(kind, limit)| (Arc::from(kind.as_str()), u32::try_from(*limit).unwrap_or(u32::MAX)));
+    let commands = config.commands.iter().map(|(name, command)| {
+        let TaskCommand { read_only, idempotent, .. } = command;
+        (name.clone(), *read_only || *idempotent)
+    });
+    queue::Settings {
+        machine: Machine {
+            owner: owner(peer_id),
+            tasks: queue.tasks,
+            retention_ms: ms(queue.retention),
+            dead_retention_ms: ms(queue.dead_retention),
+            running: running.collect(),
+            ..Machine::default()
+        },
+        payload_bytes: queue.payload_bytes,
+        result_bytes: queue.result_bytes,
+        lease_ms: ms(queue.lease),
+        max_attempts: u16::try_from(queue.max_attempts).unwrap_or(u16::MAX),
+        commands: commands.collect(),
+    }
+}
+
+/// What the worker takes.
+pub(crate) fn worker(config: &Config) -> worker::Settings {
+    let labels = config.worker.labels.iter().map(|label| Arc::from(label.as_str()));
+    let command = |command: &TaskCommand| worker::Command {
+        program: program(&command.process),
+        timeout: command.timeout,
+        output_bytes: command.output_bytes,
+    };
+    let commands = config.commands.iter();
+    worker::Settings {
+        offer: worker::Offer { kinds: None, slots: config.worker.slots, labels: labels.collect() },
+        commands: commands.map(|(name, of)| (name.clone(), command(of))).collect(),
+        lease_ms: ms(config.queue.lease),
+    }
+}

@@ -1,0 +1,177 @@
+//! Who runs the tasks that the node does not run itself: well most of the time.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    history::{Event, State, TaskId, Token, Told, What},
+    load::{Load, Part},
+    submitter::{hex, task_id},
+};
+use crate::support::{Caller, Random, Reply, pause};
+
+/// Seconds of a lease: the least that may be asked for.
+const LEASE_S: u64 = 5;
+
+struct Worker<'a> {
+    load: &'a Load,
+    id: String,
+    random: Random,
+    caller: Caller,
+    events: Vec<Event>,
+}
+
+/// A task in a worker's hands.
+struct Job {
+    task: TaskId,
+    token: Token,
+    fence: u64,
+    attempt: u64,
+    /// How many attempts are to fail.
+    fails: u64,
+    is_plain: bool,
+}
+
+impl Job {
+    fn parse(value: &Value) -> Option<Self> {
+        Some(Self {
+            task: task_id(&value["task_id"])?,
+            token: value["payload"]["token"].as_u64()?,
+            fence: value["fence"].as_u64()?,
+            attempt: value["attempt"].as_u64()?,
+            fails: value["payload"]["fails"].as_u64().unwrap_or_default(),
+            is_plain: value["task_type"] == "job.plain",
+        })
+    }
+}
+
+/// Works until the run is over.
+pub(crate) fn run(load: &Load, number: u64, random: Random) -> Part {
+    let caller = Caller::new(&load.address).map_err(|error| error.to_string())?;
+    let id = format!("worker-{number}");
+    let mut worker = Worker { load, id, random, caller, events: Vec::new() };
+    while !load.is_over() {
+        for job in worker.claim()? {
+            worker.work(&job)?;
+        }
+    }
+    Ok(worker.events)
+}
+
+impl Worker<'_> {
+    fn claim(&mut self) -> Result<Vec<Job>, String> {
+        let arguments = json!({
+            "worker_id": self.id, "task_types": ["job.plain", "job.once", "job.flaky"],
+            "max_tasks": 1 + self.random.below(4), "lease_s": LEASE_S,
+            "wait_s": self.random.below(2),
+        });
+        let (reply, from) = self.call("claim", &arguments)?;
+        let jobs = |value: &Value| value["tasks"].as_array()?.iter().map(Job::parse).collect();
+        let jobs: Vec<Job> = Told::of(&reply, jobs)?.ok().unwrap_or_default();
+        for &Job { task, token, fence, .. } in &jobs {
+            let claim = What::Claim { task, token, fence, lease: LEASE_S * 1_000_000 };
+            self.note(from, claim);
+        }
+        if jobs.is_empty() {
+            // Without a wait the node would be asked all the time.
+            pause(Duration::from_millis(5));
+        }
+        Ok(jobs)
+    }
+
+    fn work(&mut self, job: &Job) -> Result<(), String> {
+        if self.random.percent(2) {
+            return self.release(job);
+        }
+        self.note(self.load.clock.now(), What::Start { task: job.task });
+        // One in 300 is forgotten, so that its lease runs out; none when the rest is finished.
+        if job.is_plain && self.load.is_loaded() && self.random.below(300) == 0 {
+            return Ok(());
+        }
+        if self.random.percent(20) {
+            pause(self.random.time(Duration::from_millis(10)));
+        }
+        if self.random.percent(15) && self.is_unwanted(job)? {
+            return self.complete(job, State::Cancelled, self.load.mark()).map(drop);
+        }
+        let fails = job.attempt <= job.fails;
+        let ending = if fails { State::Failed } else { State::Completed };
+        let mark = self.load.mark();
+        let told = self.complete(job, ending, mark)?;
+        if told == Some(State::Completed) && self.random.percent(3) {
+            // The same again is fine, another result is not.
+            let again = if self.random.percent(50) { mark } else { self.load.mark() };
+            self.complete(job, ending, again)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a heartbeat; whether the node wants the task to stop.
+    fn is_unwanted(&mut self, job: &Job) -> Result<bool, String> {
+        let arguments = json!({
+            "worker_id": self.id, "task_id": hex(job.task), "fence": job.fence,
+            "progress": {"token": job.token},
+        });
+        let (reply, from) = self.call("heartbeat", &arguments)?;
+        let told = Told::of(&reply, |value| value["cancel_requested"].as_bool())?;
+        self.note(from, What::Heartbeat { task: job.task, fence: job.fence, told });
+        Ok(told.ok().unwrap_or_default())
+    }
+
+    /// Says how the task ended, again and again until it is known whether that was accepted.
+    /// Returns the state of the task if it was.
+    fn complete(&mut self, job: &Job, ending: State, mark: u64) -> Result<Option<State>, String> {
+        let status = match ending {
+            State::Completed => "completed",
+            State::Cancelled => "cancelled",
+            _ => "failed",
+        };
+        let mut arguments = json!({
+            "worker_id": self.id, "task_id": hex(job.task), "fence": job.fence, "status": status,
+        });
+        match ending {
+            State::Completed => arguments["result"] = json!({"mark": mark, "token": job.token}),
+            State::Failed => {
+                let message = format!("planned ({mark})");
+                arguments["error"] = json!({"message": message, "retryable": true});
+            }
+            _ => {}
+        }
+        let &Job { task, fence, .. } = job;
+        while !self.load.is_over() {
+            let (reply, from) = self.call("complete", &arguments)?;
+            let told = Told::of(&reply, |value| State::parse(value["state"].as_str()?))?;
+            self.note(from, What::Complete { task, fence, ending, mark, told });
+            match (told, reply) {
+                (Told::Ok(state), _) => return Ok(Some(state)),
+                // Refused, but not for good.
+                (_, Reply::Refused(refusal)) if !refusal.retryable() => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn release(&mut self, job: &Job) -> Result<(), String> {
+        let arguments = json!({
+            "worker_id": self.id, "task_id": hex(job.task), "fence": job.fence,
+            "reason": "not mine",
+        });
+        let (reply, from) = self.call("release", &arguments)?;
+        let told = Told::of(&reply, |_| Some(()))?;
+        self.note(from, What::Release { task: job.task, fence: job.fence, told });
+        Ok(())
+    }
+
+    fn note(&mut self, from: u64, what: What) {
+        self.events.push(self.load.clock.event(from, what));
+    }
+
+    fn call(&mut self, name: &str, arguments: &Value) -> Result<(Reply, u64), String> {
+        let from = self.load.clock.now();
+        let reply = self.caller.call(name, arguments);
+        self.load.look(&reply).map_err(|error| format!("{name} {arguments}: {error}"))?;
+        Ok((reply, from))
+    }
+}

@@ -5,5 +5,6 @@ mod golden_queue;
 mod guards;
 mod kill;
 mod offline;
+mod queue;
 mod support;
 mod twin;

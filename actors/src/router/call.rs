@@ -102,7 +102,7 @@ impl RouterHandle {
         decision.ok_or_else(|| refusal::explain(self.view(), asked))
     }
 
-    fn route(&self, asked: &Asked<'_>) -> Option<Decision> {
+    pub(super) fn route(&self, asked: &Asked<'_>) -> Option<Decision> {
         let Asked { who, name, explicit } = *asked;
         let view = self.view();
         let patterns = &view.settings().patterns;

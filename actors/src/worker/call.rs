@@ -51,9 +51,20 @@ pub(super) async fn call(
             });
         }
     };
+    let submitter = &leased.kept.task.submitter;
+    let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
+    let who = principal(&shared.router, submitter);
+    tokio::select! {
+        () = shared.router.wait_for_tool(&who, name, limits::WORKER_TOOL_WAIT) => {}
+        () = cancel.cancelled() => {
+            let message = "it was given up before its tool was there";
+            return Ending::Outcome(failed("cancelled", message, Ran::No));
+        }
+    }
     let (sender, progress) = mpsc::channel(limits::PROGRESS_WAITING);
     let request = Request {
-        principal: principal(&shared.router, &leased.kept.task.submitter),
+        // Asked again: policy may have changed meanwhile.
+        principal: principal(&shared.router, submitter),
         params,
         cancel: cancel.clone(),
         progress: Some(sender),

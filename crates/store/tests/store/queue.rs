@@ -3,7 +3,7 @@
 use crate::support::{TestResult, commit};
 use toolmesh_core::principal::Role;
 use toolmesh_core::queue::{
-    Claim, Config, Input, Machine, Now, OnLost, RetryPolicy, Spec, Submitter,
+    Asker, Claim, Config, Filter, Input, Machine, Now, OnLost, RetryPolicy, Spec, Submitter,
 };
 use toolmesh_store::records::{QueueState, keep_queue, load_queue};
 use toolmesh_store::{LoadError, OpenError, Options, State, Store, Work, Write};
@@ -72,12 +72,17 @@ fn both_ways_lead_to_the_same_machine() -> TestResult {
     let mut one = opened.state.1.into_machine(config.clone());
     let mut other = Machine::new(config);
     load_queue(opened.store.records(), &mut other)?;
+    let now = Now { ms: 4_000, chance: 4 };
     for machine in [&mut one, &mut other] {
-        machine.start(Now { ms: 4_000, chance: 4 }, "node");
+        machine.start(now, "node");
     }
-    let counts = one.status(Now { ms: 4_000, chance: 4 }).counts;
-    assert_eq!((counts.queued, counts.running), (18, 2));
-    assert_eq!(format!("{one:?}"), format!("{other:?}"));
+    let (view, everyone) = (one.status(now), Asker { id: "ops".into(), is_operator: true });
+    assert_eq!((view.counts.queued, view.counts.running), (18, 2));
+    assert_eq!(view, other.status(now));
+    assert_eq!(one.workers(now), other.workers(now));
+    let list = |machine: &Machine| machine.list(&everyone, &Filter::default(), 100, now);
+    assert_eq!(list(&one).tasks.len(), 20);
+    assert_eq!(list(&one), list(&other));
     Ok(())
 }
 

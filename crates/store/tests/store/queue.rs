@@ -5,8 +5,8 @@ use toolmesh_core::principal::Role;
 use toolmesh_core::queue::{
     Asker, Claim, Config, Filter, Input, Machine, Now, OnLost, RetryPolicy, Spec, Submitter,
 };
-use toolmesh_store::records::{QueueState, keep_queue, load_queue};
-use toolmesh_store::{LoadError, OpenError, Options, State, Store, Work, Write};
+use toolmesh_store::records::{QueueState, keep_queue};
+use toolmesh_store::{Load, LoadError, OpenError, Options, State, Store, Work, Write};
 
 fn spec(kind: &str, payload: String) -> Spec {
     Spec {
@@ -70,8 +70,7 @@ fn both_ways_lead_to_the_same_machine() -> TestResult {
     let config = Config { epoch: 7, ..Config::default() };
     let opened = Store::load::<(State, QueueState)>(options, |_| {})?;
     let mut one = opened.state.1.into_machine(config.clone());
-    let mut other = Machine::new(config);
-    load_queue(opened.store.records(), &mut other)?;
+    let mut other = QueueState::from_records(opened.store.records())?.into_machine(config);
     let now = Now { ms: 4_000, chance: 4 };
     for machine in [&mut one, &mut other] {
         machine.start(now, "node");

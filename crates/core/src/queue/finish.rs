@@ -261,6 +261,7 @@ impl Machine {
             task.attempts = task.attempts.saturating_sub(1);
             task.more_mut().asks = Some(asks);
             self.requeue(slot, 0, None, now);
+            self.out.events.push(Event::Asks(proof.id));
         }
         Ok(self.state_of(slot, proof.id))
     }

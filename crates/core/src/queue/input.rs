@@ -391,6 +391,8 @@ pub enum Reply {
 pub enum Event {
     /// The task has ended.
     Ended(TaskId),
+    /// The task waits for input of its submitter.
+    Asks(TaskId),
     /// The task's worker should give it up, or has lost it.
     Stop {
         /// The worker.

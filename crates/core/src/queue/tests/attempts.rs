@@ -200,7 +200,8 @@ fn a_task_that_asks_waits_for_its_submitter() {
     let mut rig = Rig::new();
     let id = rig.submit(Spec { max_attempts: 1, ..spec("work") });
     let grant = rig.take("w");
-    rig.ok(Input::Ask { proof: proof("w", &grant), asks: name("{\"q\":1}") });
+    let step = rig.apply(Input::Ask { proof: proof("w", &grant), asks: name("{\"q\":1}") });
+    assert_eq!(step.events, [Event::Asks(id)]);
     let view = rig.view(id);
     assert_eq!((view.state, view.attempts), (State::Queued, 0));
     assert_eq!(view.asks.as_deref(), Some("{\"q\":1}"));

@@ -227,8 +227,8 @@ fn hand_over(door: &Door<Queue>, to: Claimer, grants: Grants, granted: Granted) 
 
 fn tell(waiters: &Waiters, news: &broadcast::Sender<Event>, events: Vec<Event>) {
     for event in events {
-        if let Event::Ended(id) = &event {
-            waiters.ended(*id);
+        if let Event::Ended(id) | Event::Asks(id) = &event {
+            waiters.tell(*id);
         }
         // Nobody may listen, and who lags reads again.
         let _nobody_listens = news.send(event);

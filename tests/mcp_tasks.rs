@@ -297,7 +297,7 @@ fn a_task_asks_its_client_and_takes_the_answers_in_parts() -> Outcome {
         (&json!("input_required"), None)
     );
     let id = id(&created)?;
-    let (mut names, mut told) = (Vec::new(), false);
+    let (mut names, mut told) = (Vec::<String>::new(), false);
     for (field, answer) in [("name", "Ada"), ("color", "green")] {
         let asking = wait_for(&format!("it asks for a {field}"), || {
             let task = get(&mut client, &id).ok()?;

@@ -274,6 +274,8 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     let fault = |error: DoorError| Fault { actor: "router".into(), reason: error.to_string() };
     router.provide(groups).await.map_err(fault)?;
     router.configure(wiring::router(config)).await.map_err(fault)?;
+    // Before, no tool is known, and tasks that call some would fail.
+    worker.begin();
     if let Some((mesh, _)) = &mesh {
         mesh.registry.reserve(wiring::reserved(config));
         router.follow(mesh.registry.nodes()).await.map_err(fault)?;
@@ -281,6 +283,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     let gateway = GatewayHandle::start(
         wiring::gateway(config),
         router.clone(),
+        (queue.clone(), wiring::task_rules(config)),
         store.clone(),
         sessions,
         metrics,

@@ -63,8 +63,11 @@ impl Handler<Stop> for Worker {
     }
 }
 
-/// Claims as many tasks as there are free slots, for ever.
+/// Claims as many tasks as there are free slots, for ever, once it may.
 async fn claim(shared: Arc<Shared>) {
+    if shared.begun.subscribe().wait_for(|begun| *begun).await.is_err() {
+        return;
+    }
     let mut failures = 0_u32;
     loop {
         let offer = shared.offer.borrow().clone();

@@ -52,6 +52,8 @@ pub(super) struct Shared {
     pub(super) guard: Arc<Guard>,
     pub(super) running: Running,
     pub(super) offer: watch::Sender<Offer>,
+    /// Whether it claims.
+    pub(super) begun: watch::Sender<bool>,
 }
 
 /// What became of a worker's tasks when it was drained.
@@ -73,7 +75,7 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Starts the worker on the current arbiter; it claims from then on.
+    /// Starts the worker on the current arbiter. It claims once it is told to begin.
     pub async fn start(
         settings: Settings,
         queue: QueueHandle,
@@ -82,8 +84,8 @@ impl WorkerHandle {
         supervisor: &Supervisor,
     ) -> Self {
         let offer = watch::Sender::new(settings.offer.clone());
-        let running = Running::default();
-        let shared = Arc::new(Shared { settings, queue, router, guard, running, offer });
+        let (running, begun) = (Running::default(), watch::Sender::new(false));
+        let shared = Arc::new(Shared { settings, queue, router, guard, running, offer, begun });
         let door = Door::new(limits::DOOR);
         let for_actor = shared.clone();
         let supervised = supervisor
@@ -92,6 +94,11 @@ impl WorkerHandle {
             })
             .await;
         Self { shared, door, stopping: Arc::default(), _supervised: Arc::new(supervised) }
+    }
+
+    /// Claims from now on: the router knows which tools there will be.
+    pub fn begin(&self) {
+        self.shared.begun.send_replace(true);
     }
 
     /// What it offers to run at present.

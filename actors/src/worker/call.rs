@@ -51,11 +51,23 @@ pub(super) async fn call(
             });
         }
     };
+    let submitter = &leased.kept.task.submitter;
+    // After a restart tasks are claimed while servers start.
+    let who = principal(&shared.router, submitter);
+    let offered = tokio::select! {
+        offered = shared.router.offers(&who, &params, limits::WORKER_TOOL_WAIT) => offered,
+        () = cancel.cancelled() => return Ending::NotRun,
+    };
+    if !offered {
+        let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
+        let message = format!("there is no tool {name:?} here at this time");
+        return Ending::Outcome(failed("not_started", message, Ran::No));
+    }
     let limit = shared.queue.settings().result_bytes;
     for _round in 0..limits::WORKER_ROUNDS {
         let (sender, progress) = mpsc::channel(limits::PROGRESS_WAITING);
         let request = Request {
-            principal: principal(&shared.router, &leased.kept.task.submitter),
+            principal: principal(&shared.router, submitter),
             params: params.clone(),
             cancel: cancel.clone(),
             progress: Some(sender),

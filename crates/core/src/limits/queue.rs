@@ -175,6 +175,10 @@ pub const WORKER_CLAIM_WAIT: Duration = Duration::from_secs(30);
 /// Least time between two reports of a task's progress by the node's own worker.
 pub const WORKER_REPORT: Duration = Duration::from_millis(250);
 
+/// Time for which a task waits in its slot for the tool that it calls, if that is not there: a
+/// server starts in it. Beyond it the attempt has failed, and the next one waits again.
+pub const WORKER_TOOL_WAIT: Duration = Duration::from_secs(30);
+
 /// Calls of a tool within one attempt, where it answers each with the wish to be called once more
 /// and needs no input. Beyond it the task fails.
 pub const WORKER_ROUNDS: u32 = 8;

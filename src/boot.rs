@@ -32,7 +32,7 @@ use toolmesh_actors::{
 };
 use toolmesh_core::{limits, link::State};
 use toolmesh_net::{Identity, IdentityError, Invite, SecretError, write_private};
-use toolmesh_store::{Durability, Options, Recovery, Store};
+use toolmesh_store::{Durability, Options, Recovery, Store, records::QueueState};
 
 use crate::{
     config::{self, Loaded, NodeName, Sources},
@@ -184,7 +184,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         config::Durability::Disk => Durability::Disk,
         config::Durability::Process => Durability::Process,
     };
-    let opened = Store::load::<toolmesh_store::State>(options, move |error| {
+    let opened = Store::load::<(toolmesh_store::State, QueueState)>(options, move |error| {
         let fault = Fault { actor: "store".into(), reason: error.to_string() };
         // The committer's thread may wait; a full lane means that a stop is under way.
         let _stopping = store_fatal.try_send(fault);
@@ -201,7 +201,8 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         .map_err(|source| BootError::File { path: token_file, source })?;
 
     let supervisor = Supervisor::start(clock.clone(), fatal);
-    let store = StoreHandle::start(opened.store, opened.state, &operator_token, &supervisor).await;
+    let (state, tasks) = opened.state;
+    let store = StoreHandle::start(opened.store, state, &operator_token, &supervisor).await;
     let name = node_name(config, store.node_name().as_deref());
     if store.node_name().as_deref() != Some(name.as_str())
         && let Err(error) = store.keep_name(name.to_string()).await
@@ -241,7 +242,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
 
     let peer_id = identity.peer_id();
     let queue = wiring::queue(config, &peer_id);
-    let queue = QueueHandle::start(queue, &store, clock.clone(), &supervisor).await?;
+    let queue = QueueHandle::start(queue, tasks, &store, clock.clone(), &supervisor).await?;
     let worker = wiring::worker(config);
     let worker =
         WorkerHandle::start(worker, queue.clone(), router.clone(), guard, &supervisor).await;

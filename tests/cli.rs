@@ -5,6 +5,8 @@
 mod bridge;
 #[path = "cli/harness.rs"]
 mod harness;
+#[path = "cli/store.rs"]
+mod store;
 
 use std::io::Write;
 use std::process::Stdio;
@@ -12,7 +14,7 @@ use std::process::Stdio;
 use harness::{Node, document, err, out, run, toolmesh, until};
 use serde_json::json;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "up",
     "stdio",
     "status",
@@ -23,6 +25,7 @@ const COMMANDS: [&str; 14] = [
     "queue",
     "upstream",
     "token",
+    "store",
     "config",
     "completions",
     "demo",

@@ -74,6 +74,9 @@ fn run(kills: u64, seed: u64) -> Outcome<History> {
         node.up().map(drop)
     });
     println!("refused: {:?}", load.refusals());
+    if load.refusals().contains_key("disk_full") {
+        return Err("the disk with `target` is nearly full, so new tasks were refused".into());
+    }
     let mut events = ran.map_err(|error| format!("{error}; log:\n{}", node.last_words()))?;
     events.extend(deaths);
     let history = load.history(events, &node.operator_token()?, &node.notes)?;
@@ -89,11 +92,11 @@ fn figures(history: &History) -> String {
     let unknown = count(|what| matches!(what, What::Submit { told: Told::Unknown, .. }));
     let started = count(|what| matches!(what, What::Start { .. }));
     let tools: u64 = history.tool_runs.values().sum();
-    let stale = count(|what| matches!(what, What::Complete { told: Told::Refused, .. }));
+    let refused = count(|what| matches!(what, What::Complete { told: Told::Refused, .. }));
     format!(
         "{acknowledged} submissions acknowledged, {unknown} without an answer, {} tasks \
          ({:?}), run {started} times by workers and {tools} times by the node, \
-         {stale} completions refused",
+         {refused} completions refused",
         history.ends.len(),
         history.counts,
     )

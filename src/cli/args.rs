@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// Manage the bearer tokens of MCP clients
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Check, export and import what a node keeps, while it does not run
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Check and explain the configuration
     Config {
         /// Where the configuration is.
@@ -297,6 +300,26 @@ pub(crate) enum Role {
     Client,
     /// Call tools and manage the node.
     Operator,
+}
+
+/// What `toolmesh store` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Read every record and name those that are damaged; changes nothing
+    Verify,
+    /// Write every record to a file, which only you can read
+    Export {
+        /// File to write; must not be there yet
+        file: PathBuf,
+    },
+    /// Fill the store from an exported file, whole or not at all
+    Import {
+        /// File that `store export` wrote
+        file: PathBuf,
+        /// Take the place of a store that has records, which is kept beside it
+        #[arg(long)]
+        replace: bool,
+    },
 }
 
 /// What `toolmesh config` can do.

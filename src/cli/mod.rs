@@ -15,6 +15,7 @@ mod peer;
 mod queue;
 mod status;
 mod stdio;
+mod store;
 mod task;
 mod text;
 mod token;
@@ -59,6 +60,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Upstream(command) => blocking(status::upstream(&common, &command)),
         Command::Peer(command) => blocking(peer::run(&common, &command)),
         Command::Token(command) => blocking(token::run(&common, &command)),
+        Command::Store(command) => store::run(&common, &command),
         Command::Demo => blocking(demo::run(&common)),
         Command::ExampleServer => blocking(example_server()),
         Command::Completions { shell } => Ok(completions(shell)),

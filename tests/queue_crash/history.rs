@@ -32,7 +32,20 @@ impl Clock {
 
     /// An event that began at `from` and has just ended.
     pub(crate) fn event(&self, from: Micros, what: What) -> Event {
-        Event { from, to: self.now(), what }
+        Span { from, to: self.now() }.event(what)
+    }
+}
+
+/// From when a call was sent to when its outcome was known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) from: Micros,
+    pub(crate) to: Micros,
+}
+
+impl Span {
+    pub(crate) fn event(self, what: What) -> Event {
+        Event { from: self.from, to: self.to, what }
     }
 }
 

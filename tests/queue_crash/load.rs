@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     ends,
-    history::{Clock, Event, History},
+    history::{Clock, Event, History, Span},
     submitter, worker,
 };
 use crate::support::{Caller, Outcome, Random, Refusal, Reply, SideFile, pause, wait_within};
@@ -107,17 +107,32 @@ impl Load {
         self.phase.load(Ordering::SeqCst) == OVER
     }
 
-    /// Waits a little if a call did not get through, and counts why.
+    /// Calls until the call reaches the node or the run is over. Returns what became of it, and
+    /// when it was sent and answered.
     ///
     /// # Errors
-    /// The call was wrong.
-    pub(crate) fn look(&self, reply: &Reply) -> Result<(), String> {
-        match reply {
-            Reply::Done(_) => {}
-            Reply::NotSent | Reply::Lost(_) => pause(AWAY),
-            Reply::Refused(refusal) => return self.refused(refusal),
+    /// The call is wrong.
+    pub(crate) fn call(
+        &self,
+        caller: &mut Caller,
+        name: &str,
+        arguments: &Value,
+    ) -> Result<(Reply, Span), String> {
+        loop {
+            let from = self.clock.now();
+            let reply = caller.call(name, arguments);
+            let span = Span { from, to: self.clock.now() };
+            match &reply {
+                Reply::Done(_) => {}
+                Reply::Lost(_) | Reply::NotSent => pause(AWAY),
+                Reply::Refused(refusal) => {
+                    self.refused(refusal).map_err(|error| format!("{name} {arguments}: {error}"))?
+                }
+            }
+            if !matches!(reply, Reply::NotSent) || self.is_over() {
+                return Ok((reply, span));
+            }
         }
-        Ok(())
     }
 
     fn refused(&self, refusal: &Refusal) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    history::{Cancelled, Event, Kind, State, TaskId, Token, Told, What},
+    history::{Cancelled, Event, Kind, Span, State, TaskId, Token, Told, What},
     load::{Load, Part},
 };
 use crate::support::{Caller, Random, Reply, pause};
@@ -141,10 +141,10 @@ impl Submitter<'_> {
     }
 
     fn submit_once(&mut self, order: &Order) -> Result<Told<TaskId>, String> {
-        let (reply, from) = self.call("submit", &order.arguments)?;
+        let (reply, span) = self.call("submit", &order.arguments)?;
         let told = Told::of(&reply, |value| task_id(&value["task_id"]))?;
         let Order { token, kind, keyed, .. } = *order;
-        self.events.push(self.load.clock.event(from, What::Submit { token, kind, keyed, told }));
+        self.events.push(span.event(What::Submit { token, kind, keyed, told }));
         Ok(told)
     }
 
@@ -170,7 +170,7 @@ impl Submitter<'_> {
             return Ok(());
         };
         let arguments = json!({"task_id": hex(task), "reason": "the test changed its mind"});
-        let (reply, from) = self.call("cancel", &arguments)?;
+        let (reply, span) = self.call("cancel", &arguments)?;
         let told = Told::of(&reply, |value| match State::parse(value["state"].as_str()?)? {
             State::Cancelled => Some(Cancelled::Done),
             State::Completed | State::Failed => Some(Cancelled::TooLate),
@@ -178,7 +178,7 @@ impl Submitter<'_> {
                 value["cancel_requested"].as_bool().filter(|asked| *asked).map(|_| Cancelled::Asked)
             }
         })?;
-        self.events.push(self.load.clock.event(from, What::Cancel { task, told }));
+        self.events.push(span.event(What::Cancel { task, told }));
         Ok(())
     }
 
@@ -186,19 +186,16 @@ impl Submitter<'_> {
         let Some(task) = self.random.pick(&self.known).map(|known| known.task) else {
             return Ok(());
         };
-        let (reply, from) = self.call("task_status", &json!({"task_id": hex(task)}))?;
+        let (reply, span) = self.call("task_status", &json!({"task_id": hex(task)}))?;
         let state = |value: &Value| State::parse(value["task"]["state"].as_str()?);
         if let Told::Ok(state) = Told::of(&reply, state)? {
-            self.events.push(self.load.clock.event(from, What::Read { task, state }));
+            self.events.push(span.event(What::Read { task, state }));
         }
         Ok(())
     }
 
-    fn call(&mut self, name: &str, arguments: &Value) -> Result<(Reply, u64), String> {
-        let from = self.load.clock.now();
-        let reply = self.caller.call(name, arguments);
-        self.load.look(&reply).map_err(|error| format!("{name} {arguments}: {error}"))?;
-        Ok((reply, from))
+    fn call(&mut self, name: &str, arguments: &Value) -> Result<(Reply, Span), String> {
+        self.load.call(&mut self.caller, name, arguments)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    history::{Event, State, TaskId, Token, Told, What},
+    history::{Event, Span, State, TaskId, Token, Told, What},
     load::{Load, Part},
     submitter::{hex, task_id},
 };
@@ -66,12 +66,12 @@ impl Worker<'_> {
             "max_tasks": 1 + self.random.below(4), "lease_s": LEASE_S,
             "wait_s": self.random.below(2),
         });
-        let (reply, from) = self.call("claim", &arguments)?;
+        let (reply, span) = self.call("claim", &arguments)?;
         let jobs = |value: &Value| value["tasks"].as_array()?.iter().map(Job::parse).collect();
         let jobs: Vec<Job> = Told::of(&reply, jobs)?.ok().unwrap_or_default();
         for &Job { task, token, fence, .. } in &jobs {
             let claim = What::Claim { task, token, fence, lease: LEASE_S * 1_000_000 };
-            self.note(from, claim);
+            self.note(span, claim);
         }
         if jobs.is_empty() {
             // Without a wait the node would be asked all the time.
@@ -84,7 +84,8 @@ impl Worker<'_> {
         if self.random.percent(2) {
             return self.release(job);
         }
-        self.note(self.load.clock.now(), What::Start { task: job.task });
+        let now = self.load.clock.now();
+        self.note(Span { from: now, to: now }, What::Start { task: job.task });
         // One in 300 is forgotten, so that its lease runs out; none when the rest is finished.
         if job.is_plain && self.load.is_loaded() && self.random.below(300) == 0 {
             return Ok(());
@@ -113,9 +114,9 @@ impl Worker<'_> {
             "worker_id": self.id, "task_id": hex(job.task), "fence": job.fence,
             "progress": {"token": job.token},
         });
-        let (reply, from) = self.call("heartbeat", &arguments)?;
+        let (reply, span) = self.call("heartbeat", &arguments)?;
         let told = Told::of(&reply, |value| value["cancel_requested"].as_bool())?;
-        self.note(from, What::Heartbeat { task: job.task, fence: job.fence, told });
+        self.note(span, What::Heartbeat { task: job.task, fence: job.fence, told });
         Ok(told.ok().unwrap_or_default())
     }
 
@@ -140,9 +141,9 @@ impl Worker<'_> {
         }
         let &Job { task, fence, .. } = job;
         while !self.load.is_over() {
-            let (reply, from) = self.call("complete", &arguments)?;
+            let (reply, span) = self.call("complete", &arguments)?;
             let told = Told::of(&reply, |value| State::parse(value["state"].as_str()?))?;
-            self.note(from, What::Complete { task, fence, ending, mark, told });
+            self.note(span, What::Complete { task, fence, ending, mark, told });
             match (told, reply) {
                 (Told::Ok(state), _) => return Ok(Some(state)),
                 // Refused, but not for good.
@@ -158,20 +159,17 @@ impl Worker<'_> {
             "worker_id": self.id, "task_id": hex(job.task), "fence": job.fence,
             "reason": "not mine",
         });
-        let (reply, from) = self.call("release", &arguments)?;
+        let (reply, span) = self.call("release", &arguments)?;
         let told = Told::of(&reply, |_| Some(()))?;
-        self.note(from, What::Release { task: job.task, fence: job.fence, told });
+        self.note(span, What::Release { task: job.task, fence: job.fence, told });
         Ok(())
     }
 
-    fn note(&mut self, from: u64, what: What) {
-        self.events.push(self.load.clock.event(from, what));
+    fn note(&mut self, span: Span, what: What) {
+        self.events.push(span.event(what));
     }
 
-    fn call(&mut self, name: &str, arguments: &Value) -> Result<(Reply, u64), String> {
-        let from = self.load.clock.now();
-        let reply = self.caller.call(name, arguments);
-        self.load.look(&reply).map_err(|error| format!("{name} {arguments}: {error}"))?;
-        Ok((reply, from))
+    fn call(&mut self, name: &str, arguments: &Value) -> Result<(Reply, Span), String> {
+        self.load.call(&mut self.caller, name, arguments)
     }
 }

@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 
 use super::{Answer, Client, Connection, Outcome, STATELESS};
 
+/// Statuses with which the gateway turns a request away before anything is done: too many at once,
+/// or the node stops.
+const TURNED_AWAY: [u16; 2] = [429, 503];
+
 /// What became of a call.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
@@ -30,7 +34,8 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// Whether the same call may succeed later.
     pub(crate) fn retryable(&self) -> bool {
-        self.body["structuredContent"]["error"]["retryable"] == true
+        let by_gateway = TURNED_AWAY.iter().any(|status| self.code == format!("http {status}"));
+        by_gateway || self.body["structuredContent"]["error"]["retryable"] == true
     }
 }
 
@@ -57,6 +62,9 @@ impl Reply {
     fn of(answer: &Answer) -> Self {
         let status = answer.response.status;
         let refused = |code: String, body: Value| Self::Refused(Refusal { code, body });
+        if TURNED_AWAY.contains(&status) {
+            return refused(format!("http {status}"), answer.response.text().into());
+        }
         if let Some(error) = answer.message.get("error") {
             return if error["data"]["kind"] == "outcome_unknown" {
                 Self::Lost(error.to_string())

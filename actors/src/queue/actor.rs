@@ -9,8 +9,14 @@ use toolmesh_core::queue::{
 };
 use toolmesh_store::{CommitError, Durability, Work, Write, records};
 
-use super::{error::QueueError, handle::Shared, waiters::Waiters};
+use super::{error::QueueError, figures, handle::Shared, waiters::Waiters};
 use crate::kit::{self, Door, Obituary, Permit};
+
+/// When the machine is woken that could not be asked, because nothing can be kept at the moment.
+const AGAIN_MS: u64 = 200;
+
+/// How often the figures of `/metrics` are made anew.
+const FIGURES: Duration = Duration::from_secs(1);
 
 /// An input of the machine that is answered at once.
 #[derive(Message)]
@@ -106,7 +112,11 @@ impl Queue {
     fn apply(&mut self, input: Input, work: Work, asker: Asker, ctx: &mut Context<Self>) {
         let slot = match self.shared.committer.reserve(work) {
             Ok(slot) => slot,
-            Err(why) => return refuse(asker, why.into()),
+            Err(why) => {
+                // Nothing was passed to the machine: what is due by now is looked at soon.
+                self.schedule(Some(self.shared.clock.unix_ms() + AGAIN_MS), ctx);
+                return refuse(asker, why.into());
+            }
         };
         let step = self.machine.apply(self.now(), input);
         let Step { writes, sync, reply, grants, events, wake_at } = step;
@@ -238,6 +248,7 @@ impl Actor for Queue {
     fn started(&mut self, ctx: &mut Self::Context) {
         // What is due was not told to this one.
         self.apply(Input::Tick, Work::Completion, Asker::Nobody, ctx);
+        ctx.run_interval(FIGURES, |queue, _| figures::publish(&queue.machine, queue.now()));
     }
 }
 

@@ -18,7 +18,7 @@ use toolmesh_core::{
 };
 use toolmesh_store::{
     CommitError, Committer, Records, Work,
-    records::{self, KeptTask},
+    records::{self, KeptTask, QueueState},
 };
 
 use super::{
@@ -132,12 +132,13 @@ pub struct QueueHandle {
 }
 
 impl QueueHandle {
-    /// Loads what was kept, on a thread that may wait, and starts the queue on the current arbiter.
+    /// Starts the queue from what was kept, on the current arbiter.
     ///
     /// # Errors
-    /// What is kept cannot be read, or the number of this start cannot be kept.
+    /// The number of this start cannot be read or kept.
     pub async fn start(
         settings: Settings,
+        kept: QueueState,
         store: &StoreHandle,
         clock: Clock,
         supervisor: &Supervisor,
@@ -151,14 +152,7 @@ impl QueueHandle {
         released.await.unwrap_or(Err(CommitError::Failed))?;
 
         let config = Config { epoch, ..settings.machine.clone() };
-        let source = records.clone();
-        let loading = tokio::task::spawn_blocking(move || {
-            let mut machine = Machine::new(config);
-            records::load_queue(&*source, &mut machine).map(|()| machine)
-        });
-        let mut machine = loading
-            .await
-            .map_err(|_panicked| QueueError::Record("loading it failed; see the log".into()))??;
+        let mut machine = kept.into_machine(config);
         let now = Now { ms: clock.unix_ms(), chance: rand::random() };
         let begun = machine.start(now, NODE_WORKER);
         let writes: Result<Vec<_>, _> = begun.writes.into_iter().map(records::keep_queue).collect();

@@ -16,6 +16,7 @@ mod actor;
 mod answers;
 mod ask;
 mod error;
+mod figures;
 mod handle;
 mod read;
 #[cfg(test)]

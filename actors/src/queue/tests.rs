@@ -1,1 +1,200 @@
+//! The shell: answers after its commit, hands over what waits, and gives back what nobody takes.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use toolmesh_core::{
+    principal::Role,
+    queue::{
+        Asker, Claim, OnLost, Outcome, Proof, Refusal, RetryPolicy, Spec, State, Submitter,
+        content_digest, key_digest,
+    },
+};
+use toolmesh_store::{Load, MemoryRecords, State as Stored, Store, records::QueueState};
+
+use super::*;
+use crate::{
+    kit::{Clock, Fault, Supervisor},
+    store::StoreHandle,
+};
+
+struct Rig {
+    queue: QueueHandle,
+    faults: mpsc::Receiver<Fault>,
+    clock: Clock,
+    _store: StoreHandle,
+}
+
+/// A queue over what `records` hold, at the time that `clock` shows.
+async fn rig(records: &Arc<MemoryRecords>, clock: &Clock) -> Rig {
+    let (fatal, faults) = mpsc::channel(4);
+    let supervisor = Supervisor::start(clock.clone(), fatal.clone());
+    let store = Store::in_memory(records.clone(), move |error| {
+        let _gone = fatal.try_send(Fault { actor: "store".into(), reason: error.to_string() });
+    });
+    let store =
+        StoreHandle::start(store.unwrap(), Stored::default(), "the operator's", &supervisor).await;
+    let kept = QueueState::from_records(records.as_ref()).unwrap();
+    let queue = QueueHandle::start(Settings::default(), kept, &store, clock.clone(), &supervisor);
+    Rig { queue: queue.await.unwrap(), faults, clock: clock.clone(), _store: store }
+}
+
+fn spec(payload: &str) -> Spec {
+    Spec {
+        kind: "render".into(),
+        model: String::new(),
+        payload: payload.to_owned(),
+        priority: 5,
+        key: None,
+        content: content_digest("render", "", payload),
+        tags: vec!["t".to_owned()],
+        metadata: None,
+        requires: Vec::new(),
+        session: None,
+        sticky: None,
+        timeout_ms: None,
+        max_attempts: 3,
+        not_before: 0,
+        deadline: None,
+        retry: RetryPolicy::default(),
+        on_lost: OnLost::Retry,
+        retries_asked: false,
+    }
+}
+
+fn ada() -> Submitter {
+    Submitter { id: "ada".into(), role: Role::Client }
+}
+
+fn asker(name: &str) -> Asker {
+    Asker { id: name.into(), is_operator: false }
+}
+
+fn claim(worker: &str) -> Claim {
+    Claim {
+        worker: worker.into(),
+        principal: "w".into(),
+        is_node: false,
+        kinds: None,
+        labels: BTreeSet::new(),
+        session: None,
+        max_tasks: 1,
+        lease_ms: 30_000,
+        wait: None,
+    }
+}
+
+fn proof(worker: &str, leased: &Leased) -> Proof {
+    let (id, fence) = (leased.grant.id, leased.grant.fence);
+    Proof { worker: worker.into(), principal: "w".into(), id, fence }
+}
+
+#[actix::test]
+async fn what_was_answered_survives_the_loss_of_power() {
+    let (records, clock) = (Arc::new(MemoryRecords::default()), Clock::manual());
+    let rig_one = rig(&records, &clock).await;
+    let id = rig_one.queue.submit(ada(), spec("1"), None).await.unwrap().id;
+    let leased = rig_one.queue.claim(claim("one"), None).await.unwrap().tasks.remove(0);
+    assert_eq!((leased.grant.id, leased.kept.task.spec.payload.as_str()), (id, "1"));
+    let done = Outcome::Completed("[1]".to_owned());
+    assert_eq!(rig_one.queue.finish(proof("one", &leased), done).await, Ok(State::Completed));
+    records.lose_power();
+
+    let again = rig(&records, &clock).await;
+    let shown = again.queue.show(asker("ada"), id).await.unwrap();
+    assert_eq!(shown.view.state, State::Completed);
+    assert_eq!(shown.result.unwrap().result.as_deref(), Some("[1]"));
+    assert_eq!(shown.kept.task.spec.tags, ["t"]);
+    let foreign = again.queue.show(asker("bob"), id).await.unwrap_err();
+    assert_eq!(foreign, Refusal::NotFound(id).into());
+}
+
+#[actix::test]
+async fn a_claim_that_need_not_be_synced_is_lost_with_the_power_and_one_that_must_is_kept() {
+    let (records, clock) = (Arc::new(MemoryRecords::default()), Clock::manual());
+    let one = rig(&records, &clock).await;
+    let once = Spec { on_lost: OnLost::Fail, ..spec("once") };
+    let once = one.queue.submit(ada(), once, None).await.unwrap().id;
+    assert_eq!(one.queue.claim(claim("one"), None).await.unwrap().tasks.len(), 1);
+    let often = one.queue.submit(ada(), spec("often"), None).await.unwrap().id;
+    assert_eq!(one.queue.claim(claim("one"), None).await.unwrap().tasks.len(), 1);
+    records.lose_power();
+
+    let again = rig(&records, &clock).await;
+    let state = async |id| again.queue.view(asker("ada"), id).await.unwrap().state;
+    assert_eq!((state(once).await, state(often).await), (State::Running, State::Queued));
+}
+
+#[actix::test]
+async fn a_waiting_claim_is_answered_when_a_task_comes_and_a_wait_when_it_ends() {
+    let rig = rig(&Arc::default(), &Clock::manual()).await;
+    let (queue, waiting) = (rig.queue.clone(), rig.queue.clone());
+    let claimed = actix::spawn(async move {
+        waiting.claim(claim("one"), Some(Duration::from_secs(60))).await.unwrap()
+    });
+    while queue.status().await.unwrap().waiting_claims == 0 {
+        tokio::task::yield_now().await;
+    }
+    let id = queue.submit(ada(), spec("1"), None).await.unwrap().id;
+    let leased = claimed.await.unwrap().tasks.remove(0);
+    assert_eq!(leased.grant.id, id);
+
+    let waiter = rig.queue.clone();
+    let ended = actix::spawn(async move {
+        waiter.wait(asker("ada"), id, Duration::from_secs(60)).await.unwrap()
+    });
+    tokio::task::yield_now().await;
+    queue.finish(proof("one", &leased), Outcome::Completed("1".into())).await.unwrap();
+    assert_eq!(ended.await.unwrap().state, State::Completed);
+}
+
+#[actix::test]
+async fn a_claim_whose_maker_is_gone_keeps_no_task() {
+    let rig = rig(&Arc::default(), &Clock::manual()).await;
+    let mut waiting = Box::pin(rig.queue.claim(claim("gone"), Some(Duration::from_secs(60))));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    while rig.queue.status().await.unwrap().waiting_claims == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(waiting);
+    let id = rig.queue.submit(ada(), spec("1"), None).await.unwrap().id;
+    let leased = rig.queue.claim(claim("here"), None).await.unwrap().tasks.remove(0);
+    assert_eq!((leased.grant.id, leased.grant.attempt), (id, 1), "no attempt was counted");
+}
+
+#[actix::test]
+async fn time_alone_ends_a_lease() {
+    let (records, clock) = (Arc::new(MemoryRecords::default()), Clock::manual());
+    let rig = rig(&records, &clock).await;
+    let id = rig.queue.submit(ada(), spec("1"), None).await.unwrap().id;
+    let leased = rig.queue.claim(claim("frozen"), None).await.unwrap().tasks.remove(0);
+    rig.clock.advance(30_000);
+    let stale = rig.queue.heartbeat(proof("frozen", &leased), None, Vec::new()).await;
+    assert_eq!(stale.unwrap_err(), Refusal::StaleFence(id).into());
+    let next = rig.queue.claim(claim("other"), None).await.unwrap().tasks.remove(0);
+    assert!(next.grant.fence > leased.grant.fence);
+    let late = rig.queue.finish(proof("frozen", &leased), Outcome::Completed("old".into())).await;
+    assert_eq!(late.unwrap_err(), Refusal::StaleFence(id).into());
+}
+
+#[actix::test]
+async fn the_same_key_makes_one_task_over_restarts() {
+    let (records, clock) = (Arc::new(MemoryRecords::default()), Clock::manual());
+    let keyed = || Spec { key: Some(key_digest("ada", "k")), ..spec("1") };
+    let id = rig(&records, &clock).await.queue.submit(ada(), keyed(), None).await.unwrap().id;
+    records.lose_power();
+    let again = rig(&records, &clock).await.queue.submit(ada(), keyed(), None).await.unwrap();
+    assert_eq!((again.id, again.created), (id, false));
+}
+
+#[actix::test]
+async fn a_disk_that_breaks_acknowledges_nothing_more() {
+    let (records, clock) = (Arc::new(MemoryRecords::default()), Clock::manual());
+    let mut rig = rig(&records, &clock).await;
+    records.fail_commits();
+    let lost = rig.queue.submit(ada(), spec("1"), None).await.unwrap_err();
+    assert_eq!((lost.code(), lost.is_retryable()), ("store_failed", false));
+    assert_eq!(rig.faults.recv().await.map(|fault| fault.actor), Some("store".to_owned()));
+}

@@ -18,7 +18,7 @@ pub const PIECE_BYTES: usize = 6 * 1024;
 
 /// Submissions that wait for the committer or hold a slot. Beyond it they are told
 /// [`CommitError::Busy`](crate::CommitError::Busy) at once.
-pub const LANE_JOBS: usize = 1_024;
+pub const LANE_JOBS: usize = 4_096;
 
 /// Bytes of keys and values in the lane. At or above it no slot is given
 /// ([`CommitError::Busy`](crate::CommitError::Busy)).

@@ -118,14 +118,14 @@ impl SledRecords {
     }
 }
 
+/// What is done with a key and its value, or with what is wrong with that.
+pub(crate) type Inspect<'a> = dyn FnMut(&[u8], Result<&[u8], RecordsError>) -> ControlFlow<()> + 'a;
+
 impl SledRecords {
     /// Calls `each` with every key and its value in key order, or with what is wrong with that one
     /// value, until it breaks: how all damage is found, where [`scan`](Records::scan) ends at the
     /// first.
-    pub(crate) fn inspect(
-        &self,
-        each: &mut dyn FnMut(&[u8], Result<&[u8], RecordsError>) -> ControlFlow<()>,
-    ) -> Result<(), RecordsError> {
+    pub(crate) fn inspect(&self, each: &mut Inspect<'_>) -> Result<(), RecordsError> {
         let mut buffer = Vec::new();
         for entry in self.db.scan_prefix(chunk::record_key(&[])) {
             let (physical_key, head) = entry.map_err(from_sled)?;

@@ -137,11 +137,14 @@ impl Machine {
     }
 
     pub(super) fn hold_kind(&mut self, kind: &Arc<str>) -> Number {
-        let limit = || {
-            let bound = self.config.running.iter().find(|(of, _)| of == kind);
-            Kind { limit: bound.map(|(_, limit)| *limit), ..Kind::default() }
-        };
-        self.kinds.hold(kind.clone(), limit)
+        let limit = self.limit_of(kind);
+        self.kinds.hold(kind.clone(), || Kind { limit, ..Kind::default() })
+    }
+
+    /// Tasks of a type that may run at once, where that is bounded.
+    pub(super) fn limit_of(&self, kind: &str) -> Option<u32> {
+        let bound = self.config.running.iter().find(|(of, _)| **of == *kind);
+        bound.map(|(_, limit)| *limit)
     }
 
     pub(super) fn release_kind(&mut self, kind: Number) {
@@ -254,9 +257,15 @@ impl Machine {
     fn is_for(&self, now: Now, class: &ClassKey, claim: &Claim) -> bool {
         class.requires.iter().all(|label| claim.labels.contains(label))
             && (claim.is_node || class.session.is_none() || class.session == claim.session)
-            && class.sticky.as_ref().is_none_or(|sticky| {
-                *sticky == claim.worker || !self.workers.is_here(sticky, now.ms)
-            })
+            && (class.sticky.as_ref() == Some(&claim.worker) || !self.is_kept(class, now))
+    }
+
+    /// Whether tasks of a class wait for the worker that goes before others.
+    pub(super) fn is_kept(&self, class: &ClassKey, now: Now) -> bool {
+        let (Some(sticky), Some(kind)) = (&class.sticky, self.kinds.key(class.kind)) else {
+            return false;
+        };
+        self.workers.keeps(sticky, kind, class, now.ms)
     }
 
     fn lease(&mut self, now: Now, claim: &Claim, slot: Slot) -> Option<Grant> {

@@ -84,6 +84,13 @@ impl Machine {
     /// Works by `config` from now on: what was kept is taken before it is all known.
     pub fn configure(&mut self, config: Config) {
         self.config = config;
+        let numbers: Vec<_> = self.kinds.iter().map(|(number, _, _)| number).collect();
+        for number in numbers {
+            let limit = self.kinds.key(number).and_then(|name| self.limit_of(name));
+            if let Some(kind) = self.kinds.get_mut(number) {
+                kind.limit = limit;
+            }
+        }
     }
 
     /// Begins, once everything that was kept was taken. `node` is the name of the node's own worker,

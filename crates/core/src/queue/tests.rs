@@ -16,6 +16,7 @@ mod load;
 mod model;
 mod order;
 mod random;
+mod sim;
 mod submit;
 mod total;
 mod views;

@@ -9,7 +9,7 @@ use super::{
     machine::{Counts, Machine},
     record::{Dead, Failure, LogLine, State},
     refusal::Refusal,
-    spec::{OnLost, is_run_by_nodes},
+    spec::OnLost,
     task::{Slot, Task},
 };
 use crate::limits;
@@ -397,32 +397,25 @@ impl Machine {
             return format!("as many tasks of its type run as may, {limit}");
         }
         let name = self.kinds.key(class.kind).cloned().unwrap_or_default();
-        let by_nodes = is_run_by_nodes(&name);
         let here: Vec<_> =
             self.workers.by_key.iter().filter(|(_, worker)| worker.is_here(now.ms)).collect();
-        let runs = here.iter().filter(|(_, worker)| {
-            worker.is_node == by_nodes
-                && worker.kinds.as_ref().is_none_or(|kinds| kinds.contains(&name))
-        });
+        let runs = here.iter().filter(|(_, worker)| worker.runs(&name));
+        let sticky = class.sticky.as_ref().filter(|_| self.is_kept(class, now));
         let fitting = runs.clone().filter(|((id, _), worker)| {
-            class.requires.iter().all(|label| worker.labels.contains(label))
-                && (worker.is_node || class.session.is_none() || class.session == worker.session)
-                && class
-                    .sticky
-                    .as_ref()
-                    .is_none_or(|sticky| sticky == id || !self.workers.is_here(sticky, now.ms))
+            worker.has(class) && sticky.is_none_or(|sticky| sticky == id)
         });
         if fitting.clone().all(|(_, worker)| worker.draining) && fitting.clone().count() > 0 {
             return "the workers that could run it take no more tasks".to_owned();
         }
         if fitting.count() > 0 {
             let ahead = self.position(task, now).map_or(0, |position| position.ahead);
-            return format!("waits for its turn, about {ahead} before it");
+            let at = sticky.map(|sticky| format!(" at worker {sticky}")).unwrap_or_default();
+            return format!("waits for its turn{at}, about {ahead} before it");
         }
         if runs.count() == 0 {
             return format!("no worker for tasks of type {name} is here");
         }
-        if let Some(sticky) = class.sticky.as_ref().filter(|of| self.workers.is_here(of, now.ms)) {
+        if let Some(sticky) = sticky {
             return format!("waits for worker {sticky}, which is here");
         }
         match &class.session {

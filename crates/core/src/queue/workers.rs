@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::input::Claim;
+use super::{class::ClassKey, input::Claim, spec::is_run_by_nodes};
 use crate::limits;
 
 /// A worker's name and the principal that it is: two principals may use one name.
@@ -16,6 +16,8 @@ pub(super) type WorkerKey = (Arc<str>, Arc<str>);
 pub(super) struct Worker {
     /// When it last asked for something, in milliseconds.
     pub(super) seen: u64,
+    /// Whether it ever claimed: what it runs is known then.
+    pub(super) claimed: bool,
     pub(super) is_node: bool,
     pub(super) kinds: Option<BTreeSet<Arc<str>>>,
     pub(super) labels: BTreeSet<Arc<str>>,
@@ -32,6 +34,18 @@ impl Worker {
     /// Whether it asked for something lately, or has a lease that says that it is there.
     pub(super) fn is_here(&self, now: u64) -> bool {
         self.running > 0 || now.saturating_sub(self.seen) <= limits::QUEUE_WORKER_AWAY_MS
+    }
+
+    /// Whether it runs tasks of this type.
+    pub(super) fn runs(&self, kind: &Arc<str>) -> bool {
+        self.is_node == is_run_by_nodes(kind)
+            && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
+    }
+
+    /// Whether it has what tasks of a class need.
+    pub(super) fn has(&self, class: &ClassKey) -> bool {
+        class.requires.iter().all(|label| self.labels.contains(label))
+            && (self.is_node || class.session.is_none() || class.session == self.session)
     }
 
     /// An attempt of its ended after `ms` milliseconds.
@@ -74,6 +88,7 @@ impl Workers {
     /// Notes what a worker says of itself when it claims.
     pub(super) fn claims(&mut self, claim: &Claim, now: u64) -> Option<&mut Worker> {
         let worker = self.seen(&(claim.worker.clone(), claim.principal.clone()), now)?;
+        worker.claimed = true;
         worker.is_node = claim.is_node;
         worker.kinds.clone_from(&claim.kinds);
         worker.labels.clone_from(&claim.labels);
@@ -81,11 +96,21 @@ impl Workers {
         Some(worker)
     }
 
-    /// Whether any worker of this name is there.
-    pub(super) fn is_here(&self, name: &Arc<str>, now: u64) -> bool {
+    /// Whether tasks of a class wait for the worker that goes before others: one of that name is
+    /// there and takes such tasks, as far as it is known.
+    pub(super) fn keeps(
+        &self,
+        name: &Arc<str>,
+        kind: &Arc<str>,
+        class: &ClassKey,
+        now: u64,
+    ) -> bool {
         let from = (name.clone(), Arc::from(""));
-        let named = self.by_key.range(from..).take_while(|((other, _), _)| other == name);
-        named.into_iter().any(|(_, worker)| worker.is_here(now))
+        let mut named = self.by_key.range(from..).take_while(|((other, _), _)| other == name);
+        named.any(|(_, worker)| {
+            let fits = !worker.claimed || worker.runs(kind) && worker.has(class);
+            worker.is_here(now) && !worker.draining && fits
+        })
     }
 
     pub(super) fn get_mut(&mut self, key: &WorkerKey) -> Option<&mut Worker> {

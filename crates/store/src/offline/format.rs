@@ -148,8 +148,8 @@ impl<R: BufRead> Reader<R> {
         if !self.read_line()? {
             return Err(self.malformed("the file ends before its last line: it was cut"));
         }
-        let line: Line =
-            serde_json::from_slice(&self.line).map_err(|error| self.malformed(error))?;
+        let line: Line = serde_json::from_slice(&self.line)
+            .map_err(|error| self.malformed(error.to_string()))?;
         let (key, value) = match line {
             Line { key: Some(key), value: Some(value), .. } => (key, value),
             Line { records: Some(records), sha256: Some(sha256), .. } => {
@@ -159,8 +159,9 @@ impl<R: BufRead> Reader<R> {
         };
         self.hash.update(&self.line);
         self.records += 1;
-        let key = hex::decode(key).map_err(|error| self.malformed(error))?;
-        let value = BASE64_STANDARD.decode(value).map_err(|error| self.malformed(error))?;
+        let key = hex::decode(key).map_err(|error| self.malformed(error.to_string()))?;
+        let value =
+            BASE64_STANDARD.decode(value).map_err(|error| self.malformed(error.to_string()))?;
         if self.records > 1 && key <= self.last_key {
             return Err(self.malformed("its records are not in order"));
         }
@@ -201,8 +202,8 @@ impl<R: BufRead> Reader<R> {
         Ok(read > 0)
     }
 
-    fn malformed(&self, reason: impl ToString) -> OfflineError {
-        let (path, reason) = (self.path.clone(), reason.to_string());
+    fn malformed(&self, reason: impl Into<String>) -> OfflineError {
+        let (path, reason) = (self.path.clone(), reason.into());
         OfflineError::Malformed { path, line: self.number, reason }
     }
 }

@@ -5,8 +5,6 @@
 
 mod body;
 
-use std::ops::ControlFlow;
-
 use toolmesh_core::queue::{Config, Machine, ResultRecord, TaskId, TaskRecord, Write as Change};
 
 use self::body::{
@@ -60,35 +58,37 @@ pub fn keep_queue(change: Change) -> Result<Vec<Write>, CodecError> {
 ///
 /// The records cannot be read.
 pub fn next_epoch(records: &dyn Records) -> Result<(u32, Write), LoadError> {
-    let key = key_of(Kind::Epoch, &[]);
-    let before = records.get(&key)?.map(|value| codec::decode::<EpochBody>(&value));
-    let before = before.transpose().map_err(|source| named("the boot epoch", source))?;
-    let epoch = before.map_or(0, |body| body.epoch).wrapping_add(1);
-    let value =
-        codec::encode(&EpochBody { epoch }).map_err(|source| named("the boot epoch", source))?;
-    Ok((epoch, Write::Put { key, value }))
+    let epoch = last_epoch(records)?.unwrap_or(0).wrapping_add(1);
+    Ok((epoch, put_epoch(epoch)?))
 }
 
-/// Gives a machine all that was kept of the queue, from records that are open. It starts when the
-/// caller says so.
+/// Starts that are passed over when an older store is put in place: it knows nothing of those since,
+/// whose leases a worker may still hold.
+const EPOCHS_SKIPPED: u32 = 1_000;
+
+/// Returns the write by which a store that was restored repeats no fence; `None`: it never gave one.
 ///
 /// # Errors
 ///
-/// The records cannot be read, or one of them was written by a newer program.
-pub fn load_queue(records: &dyn Records, machine: &mut Machine) -> Result<(), LoadError> {
-    for kind in [Kind::Task, Kind::TaskState, Kind::TaskProgress, Kind::Queue] {
-        let mut outcome = Ok(());
-        records.scan(&key_of(kind, &[]), &mut |key, value| {
-            outcome = restore(machine, key, value);
-            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        outcome?;
-    }
-    Ok(())
+/// The records cannot be read.
+pub(crate) fn skip_epochs(records: &dyn Records) -> Result<Option<Write>, LoadError> {
+    let last = last_epoch(records)?;
+    last.map(|epoch| put_epoch(epoch.wrapping_add(EPOCHS_SKIPPED))).transpose()
 }
 
-/// The queue as it is put together while the store opens: what [`load_queue`] loads, without
-/// reading the records again.
+fn last_epoch(records: &dyn Records) -> Result<Option<u32>, LoadError> {
+    let key = key_of(Kind::Epoch, &[]);
+    let Some(value) = records.get(&key)? else { return Ok(None) };
+    Ok(Some(decode::<EpochBody>(&key, &value)?.epoch))
+}
+
+fn put_epoch(epoch: u32) -> Result<Write, LoadError> {
+    let value =
+        codec::encode(&EpochBody { epoch }).map_err(|source| named("the boot epoch", source))?;
+    Ok(Write::Put { key: key_of(Kind::Epoch, &[]), value })
+}
+
+/// The queue as it is put together while the store opens.
 #[derive(Debug)]
 pub struct QueueState(Machine);
 

@@ -94,12 +94,12 @@ fn expected() -> State {
 }
 
 /// Writes `key: value` in hex, as the golden files hold it.
-fn hex(write: &Write) -> String {
+pub(crate) fn hex(write: &Write) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     format!("{}: {}", hex(write.key()), hex(write.value().unwrap_or_default()))
 }
 
-fn unhex(line: &str) -> Result<Write, Box<dyn std::error::Error>> {
+pub(crate) fn unhex(line: &str) -> Result<Write, Box<dyn std::error::Error>> {
     let bytes = |text: &str| -> Result<Vec<u8>, Box<dyn std::error::Error>> {
         let digits = text.trim().as_bytes().chunks(2);
         digits.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()

@@ -217,3 +217,38 @@ fn when_all_workers_have_tasks_a_new_one_is_refused() {
     assert_eq!(rig.refused(alive), "busy");
     assert_eq!(rig.ids(worker("w5")), []);
 }
+
+#[test]
+fn a_sticky_task_does_not_wait_for_a_worker_that_never_takes_it() {
+    type Make = fn(&mut Rig);
+    let table: [(&str, Make); 4] = [
+        ("takes other types", |rig| {
+            rig.ids(Claim { kinds: Some(names(&["other"])), ..worker("w") });
+        }),
+        ("has not its labels", |rig| drop(rig.ids(worker("w")))),
+        ("is of another session", |rig| {
+            let session = Some(name("t"));
+            rig.ids(Claim { session, labels: names(&["gpu"]), ..worker("w") });
+        }),
+        ("is drained", |rig| {
+            let session = Some(name("s"));
+            rig.ids(Claim { session, labels: names(&["gpu"]), ..worker("w") });
+            rig.ok(Input::Drain { worker: name("w"), on: true });
+        }),
+    ];
+    for (what, make) in table {
+        let mut rig = Rig::new();
+        make(&mut rig);
+        let sticky = Some(name("w"));
+        let session = Some(name("s"));
+        let requires = names(&["gpu"]);
+        let id = rig.submit(Spec { sticky, session: session.clone(), requires, ..spec("work") });
+        let other = Claim { session, labels: names(&["gpu"]), ..worker("v") };
+        assert_eq!(rig.ids(other), [id], "w {what}");
+    }
+    // A tool is run by nodes, whatever worker its submitter names.
+    let mut rig = Rig::new();
+    rig.ids(worker("w"));
+    let id = rig.submit(Spec { sticky: Some(name("w")), ..spec("tool.call") });
+    assert_eq!(rig.ids(worker(NODE)), [id]);
+}

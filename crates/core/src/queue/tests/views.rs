@@ -16,9 +16,12 @@ fn every_state_says_why_it_is_where_it_is() {
     assert_eq!(why(&rig, id), "no worker here has the labels gpu");
     let session = rig.submit(Spec { session: Some(name("s1")), ..spec("work") });
     assert_eq!(why(&rig, session), "no worker of session s1 is here that fits");
-    let sticky =
-        rig.submit(Spec { sticky: Some(name("w")), requires: names(&["x"]), ..spec("work") });
-    assert_eq!(why(&rig, sticky), "waits for worker w, which is here");
+    let sticky = rig.submit(Spec { sticky: Some(name("w")), priority: 1, ..spec("work") });
+    assert_eq!(why(&rig, sticky), "waits for its turn at worker w, about 0 before it");
+    rig.ok(Input::Alive { worker: name("u"), principal: name("token:u") });
+    let sticky = Some(name("u"));
+    let sticky = rig.submit(Spec { sticky, requires: names(&["x"]), ..spec("work") });
+    assert_eq!(why(&rig, sticky), "waits for worker u, which is here");
     let plain = rig.submit(spec("work"));
     let next = rig.submit(spec("work"));
     assert_eq!(why(&rig, next), "waits for its turn, about 1 before it");

@@ -13,7 +13,7 @@ use support::{Client, Node, Outcome};
 const PAGE: &str = "docs/api.md";
 
 /// Categories of the built-in tools in the order of the page, and what each is for.
-const CATEGORIES: [(&str, &str); 4] = [
+const CATEGORIES: [(&str, &str); 5] = [
     (
         "catalogue",
         "With these a client reaches hundreds of tools without carrying them all in its context. \
@@ -25,6 +25,12 @@ const CATEGORIES: [(&str, &str); 4] = [
         "peers",
         "The other nodes of the mesh; only where `mesh.enabled` is true. Members are shown what they \
          need to find each other. What `toolmesh peer` uses.",
+    ),
+    (
+        "taskqueue",
+        "Work that is handed over and survives the node: [tasks](tasks.md) says what they promise. What \
+         `toolmesh task`, `worker` and `queue` use. A refusal is a result whose `isError` is true and \
+         whose structured content is `error`, with a [code](troubleshooting.md#tasks).",
     ),
     (
         "operator",
@@ -137,7 +143,9 @@ fn section(page: &mut String, tool: &Value, audience: &str) -> Outcome {
     page.push_str("\n| result | type | |\n|---|---|---|\n");
     for Field { path, schema, required } in fields(&tool["outputSchema"], "")? {
         let described = described(name, &path, &schema)?;
-        let optional = if required { "" } else { ", *optional*" };
+        let may_be_null = schema["type"].as_array().is_some_and(|of| of.contains(&json!("null")))
+            || schema["anyOf"].as_array().is_some_and(|of| of.contains(&json!({"type": "null"})));
+        let optional = if required && !may_be_null { "" } else { ", *optional*" };
         writeln!(page, "| `{path}` | {}{optional} | {described} |", kind(&schema))?;
     }
     Ok(())

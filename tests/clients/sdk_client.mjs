@@ -1,16 +1,18 @@
 // Calls an MCP server with the official TypeScript SDKs and prints what it saw as one JSON document.
 //
 //   sdk_client.mjs [--legacy | --modern] [--header 'NAME: VALUE']... [--call NAME [--arguments JSON]]
-//                  [--progress] [--answer JSON] (--url URL | -- COMMAND ARGUMENT...)
+//                  [--progress] [--answer JSON] [--lines] (--url URL | -- COMMAND ARGUMENT...)
 //
 // --legacy uses @modelcontextprotocol/sdk (an `initialize` handshake), --modern pins 2026-07-28 in
 // @modelcontextprotocol/client, and without either that client negotiates by itself. The packages
 // are those that tests/fetch.sh installed; run it with target/test-packages/npm/node_modules/.bin/node
-// or any node from version 20. A call that the server refuses is part of the document (`error`) and
+// or any node from version 20. With --lines it goes on in the same session: each line of stdin is a
+// call, {"name": NAME, "arguments": {...}}, and a line of stdout says what came of it. A call that the server refuses is part of the document (`error`) and
 // no failure; a session that cannot be opened is one, and ends with status 1.
 
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import readline from 'node:readline';
 import { parseArgs } from 'node:util';
 
 const MODERN = '2026-07-28';
@@ -30,6 +32,7 @@ const { values: options, positionals: command } = parseArgs({
     arguments: { type: 'string', default: '{}' },
     progress: { type: 'boolean', default: false },
     answer: { type: 'string' },
+    lines: { type: 'boolean', default: false },
   },
 });
 if (Boolean(options.url) === command.length > 0 || (options.legacy && options.modern)) {
@@ -93,7 +96,7 @@ async function allTools(client) {
   return tools;
 }
 
-async function call(sdk, client) {
+async function call(sdk, client, name, given) {
   const progress = [];
   const how = { timeout: TIMEOUT_MS };
   if (options.progress) {
@@ -101,7 +104,7 @@ async function call(sdk, client) {
   }
   const seen = options.progress ? { progress } : {};
   try {
-    const params = { name: options.call, arguments: JSON.parse(options.arguments) };
+    const params = { name, arguments: given };
     return { ...seen, result: await sdk.call(client, params, how) };
   } catch (error) {
     if (typeof error.code !== 'number') throw error;
@@ -122,13 +125,19 @@ async function look() {
   const negotiated = watchVersion(wire);
   await client.connect(wire, { timeout: TIMEOUT_MS });
   try {
-    return {
+    const seen = {
       sdk: { package: sdk.package, version: installedVersion(sdk.package) },
       protocolVersion: client.getNegotiatedProtocolVersion?.() ?? negotiated.version,
       server: client.getServerVersion() ?? null,
       tools: await allTools(client),
-      ...(options.call === undefined ? {} : await call(sdk, client)),
+      ...(options.call === undefined ? {} : await call(sdk, client, options.call, JSON.parse(options.arguments))),
     };
+    console.log(JSON.stringify(seen));
+    if (!options.lines) return;
+    for await (const line of readline.createInterface({ input: process.stdin })) {
+      const asked = JSON.parse(line);
+      console.log(JSON.stringify(await call(sdk, client, asked.name, asked.arguments)));
+    }
   } finally {
     await client.close();
   }
@@ -140,7 +149,7 @@ function installedVersion(name) {
 }
 
 try {
-  console.log(JSON.stringify(await look()));
+  await look();
 } catch (error) {
   console.log(JSON.stringify({ failure: `${error.name}: ${error.message}` }));
   process.exitCode = 1;

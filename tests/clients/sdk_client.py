@@ -1,11 +1,12 @@
 """Calls an MCP server with the official Python SDK and prints what it saw as one JSON document.
 
     sdk_client.py [--legacy | --modern] [--header 'NAME: VALUE']... [--call NAME [--arguments JSON]]
-                  [--progress] [--answer JSON] (--url URL | -- COMMAND ARGUMENT...)
+                  [--progress] [--answer JSON] [--lines] (--url URL | -- COMMAND ARGUMENT...)
 
 Without --legacy (an `initialize` handshake) or --modern (`server/discover`, 2026-07-28) the SDK
 negotiates by itself. Run it with the interpreter that tests/fetch.sh made:
-target/test-packages/python/bin/python. A call that the server refuses is part of the document
+target/test-packages/python/bin/python. With --lines it goes on in the same session: each line of stdin
+is a call, {"name": NAME, "arguments": {...}}, and a line of stdout says what came of it. A call that the server refuses is part of the document
 (`error`) and no failure; a session that cannot be opened is one, and ends with status 1.
 """
 
@@ -36,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--call", metavar="NAME", help="call this tool")
     parser.add_argument("--arguments", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--progress", action="store_true", help="ask for progress and record it")
+    parser.add_argument("--lines", action="store_true", help="then make the calls of stdin")
     parser.add_argument("--answer", type=json.loads, help="accept every elicitation with this")
     parser.add_argument("command", nargs="*", help="stdio server, after --")
     parsed = parser.parse_args()
@@ -102,7 +104,7 @@ async def call(client: Client, options: argparse.Namespace) -> dict:
     return seen | ({"progress": progress} if options.progress else {})
 
 
-async def look(options: argparse.Namespace) -> dict:
+async def look(options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         client = await client_for(options, stack)
         if options.modern and client.protocol_version != MODERN:
@@ -114,19 +116,23 @@ async def look(options: argparse.Namespace) -> dict:
             "server": dump(server) if server else None,
             "tools": await all_tools(client),
         }
-        return seen | (await call(client, options) if options.call else {})
+        seen |= await call(client, options) if options.call else {}
+        print(json.dumps(seen), flush=True)
+        while options.lines and (line := await asyncio.to_thread(sys.stdin.readline)):
+            asked = json.loads(line)
+            options.call, options.arguments = asked["name"], asked["arguments"]
+            print(json.dumps(await call(client, options)), flush=True)
 
 
 def main() -> int:
     options = arguments()
     try:
-        seen = asyncio.run(look(options))
+        asyncio.run(look(options))
     except Exception as error:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         print(json.dumps({"failure": f"{type(error).__name__}: {error}"}))
         return 1
-    print(json.dumps(seen))
     return 0
 
 

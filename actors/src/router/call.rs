@@ -121,30 +121,6 @@ impl RouterHandle {
         Some(Meant { tool: decision.tool, is_built_in, params })
     }
 
-    /// Waits, at most `within`, until there is the tool that a request of `who` names: who offers it
-    /// may be about to start. Returns whether there is.
-    pub async fn offers(
-        &self,
-        who: &Principal,
-        params: &Map<String, Value>,
-        within: Duration,
-    ) -> bool {
-        let (Ok(name), Ok(explicit)) = (take_name(params), explicit(params)) else { return true };
-        if name == DISPATCH {
-            return true;
-        }
-        let asked = Asked { who, name: &name, explicit: explicit.as_ref() };
-        let mut changes = self.view().changes(who.role);
-        let there = async {
-            while self.route(&asked).is_none() {
-                if !changes.changed().await {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        tokio::time::timeout(within, there).await.is_ok()
-    }
-
     /// Chooses who executes the call, and tells of it where policy had a say.
     fn decide(&self, asked: &Asked<'_>) -> Result<Decision, CallError> {
         let decision = self.route(asked);
@@ -152,7 +128,7 @@ impl RouterHandle {
         decision.ok_or_else(|| refusal::explain(self.view(), asked))
     }
 
-    fn route(&self, asked: &Asked<'_>) -> Option<Decision> {
+    pub(super) fn route(&self, asked: &Asked<'_>) -> Option<Decision> {
         let Asked { who, name, explicit } = *asked;
         let view = self.view();
         let patterns = &view.settings().patterns;

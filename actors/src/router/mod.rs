@@ -13,6 +13,7 @@ mod actor;
 mod call;
 mod handle;
 mod links;
+mod listing;
 mod refusal;
 mod stats;
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! How a built-in tool is defined, reads its arguments and answers: one way for all.
 
-use schemars::{JsonSchema, generate::SchemaSettings};
+use schemars::{
+    JsonSchema,
+    generate::{Contract, SchemaSettings},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use toolmesh_core::{
@@ -39,24 +42,50 @@ pub(super) fn define<A: JsonSchema, R: JsonSchema>(
     let definition = [
         ("name", name.into()),
         ("description", description.into()),
-        ("inputSchema", schema::<A>()),
-        ("outputSchema", schema::<R>()),
+        ("inputSchema", schema::<A>(Contract::Deserialize)),
+        ("outputSchema", schema::<R>(Contract::Serialize)),
         ("annotations", annotations),
     ];
     let definition = definition.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     LocalTool { definition, audience, category, timeout_s: None }
 }
 
-fn schema<T: JsonSchema>() -> Value {
-    let generator =
-        SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true).into_generator();
-    let mut schema = generator.into_root_schema_for::<T>().to_value();
+/// The schema of what is read or written: what is left out of a result when it is empty is not
+/// required there, and clients check.
+fn schema<T: JsonSchema>(contract: Contract) -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.contract = contract;
+    });
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
     if let Some(schema) = schema.as_object_mut() {
         schema.shift_remove("$schema");
         schema.shift_remove("title");
         schema.entry("type").or_insert_with(|| "object".into());
     }
+    without_formats(&mut schema);
     schema
+}
+
+/// Takes out the widths of numbers, such as `uint64`: no standard has them, and clients that check
+/// warn of each.
+fn without_formats(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            let is_width = |format: &Value| {
+                let known = ["uint", "int", "float", "double"];
+                format
+                    .as_str()
+                    .is_some_and(|text| known.iter().any(|width| text.starts_with(width)))
+            };
+            if object.get("format").is_some_and(is_width) {
+                object.shift_remove("format");
+            }
+            object.values_mut().for_each(without_formats);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_formats),
+        _ => {}
+    }
 }
 
 /// Reads the arguments of `tool`; an error names the field.

@@ -53,13 +53,13 @@ pub(super) async fn call(
     };
     let submitter = &leased.kept.task.submitter;
     // After a restart tasks are claimed while servers start.
+    let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
     let who = principal(&shared.router, submitter);
-    let offered = tokio::select! {
-        offered = shared.router.offers(&who, &params, limits::WORKER_TOOL_WAIT) => offered,
+    let is_there = tokio::select! {
+        is_there = shared.router.wait_for_tool(&who, name, limits::WORKER_TOOL_WAIT) => is_there,
         () = cancel.cancelled() => return Ending::NotRun,
     };
-    if !offered {
-        let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
+    if !is_there {
         let message = format!("there is no tool {name:?} here at this time");
         return Ending::Outcome(failed("not_started", message, Ran::No));
     }
@@ -67,6 +67,7 @@ pub(super) async fn call(
     for _round in 0..limits::WORKER_ROUNDS {
         let (sender, progress) = mpsc::channel(limits::PROGRESS_WAITING);
         let request = Request {
+            // Asked again: policy may have changed meanwhile.
             principal: principal(&shared.router, submitter),
             params: params.clone(),
             cancel: cancel.clone(),

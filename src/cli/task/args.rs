@@ -110,10 +110,10 @@ pub(crate) struct SubmitArgs {
     /// It fails unless it has ended by then: 10m after now, 1h, 2d
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(super) deadline: Option<u64>,
-    /// Tasks of one session go to the same worker where that is possible
+    /// Only a worker of yours that claims for this session takes it
     #[arg(long, value_name = "TEXT")]
     pub(super) session: Option<String>,
-    /// Only this worker may take it
+    /// This worker takes it while it is there, else another does
     #[arg(long, value_name = "WORKER")]
     pub(super) sticky_worker: Option<String>,
     /// Only a worker with this label may take it; may be given several times
@@ -187,7 +187,7 @@ pub(crate) struct ListArgs {
     /// Only tasks of this type
     #[arg(long = "type", value_name = "TYPE")]
     pub(super) task_type: Option<String>,
-    /// Only tasks that this worker runs or ran
+    /// Only tasks that this worker runs
     #[arg(long, value_name = "WORKER")]
     pub(super) worker: Option<String>,
     /// Only tasks with this tag; may be given several times

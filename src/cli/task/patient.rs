@@ -70,7 +70,12 @@ impl<'a> Patient<'a> {
             Err(failure) => failure,
         };
         let missed = *self.missed.get_or_insert_with(Instant::now);
-        let hopeless = failure.cause == Cause::Other || !self.answered;
+        let hopeless = match failure.cause {
+            Cause::Away => !self.answered,
+            // It took the question or said no for now: it is there.
+            Cause::Lost | Cause::Retryable => false,
+            Cause::Other => true,
+        };
         if hopeless || missed.elapsed() > AWAY_TIME {
             return Err(failure);
         }

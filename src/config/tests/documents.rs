@@ -43,7 +43,7 @@ fn the_default_file_has_every_key_and_changes_nothing() {
 
 #[test]
 fn every_block_of_the_documentation_loads() {
-    let text = project("docs/configuration.md");
+    let text = project("docs/configuration.md") + &project("docs/tasks.md");
     let blocks: Vec<_> =
         text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(blocks.len() >= 4);

@@ -80,9 +80,10 @@ impl From<NoTaskId> for Refused {
 }
 
 /// Lets a result's schema be a refusal's too: clients check structured content of errors as well.
+/// A result that has an `error` of its own shares the field.
 pub(super) fn or_refused(schema: &mut Map<String, Value>) {
     let required = schema.shift_remove("required").unwrap_or_else(|| json!([]));
-    let error = json!({
+    let mut error = json!({
         "type": "object",
         "description": "Why nothing was done; then isError is true and nothing else is there.",
         "properties": {
@@ -96,10 +97,17 @@ pub(super) fn or_refused(schema: &mut Map<String, Value>) {
         },
         "required": ["code", "message", "retryable"],
     });
-    if let Some(properties) =
-        schema.entry("properties").or_insert_with(|| json!({})).as_object_mut()
-    {
-        properties.insert("error".into(), error);
+    let properties = schema.entry("properties").or_insert_with(|| json!({}));
+    if let Some(own) = properties.get("error").and_then(|own| own.get("properties")) {
+        error["description"] =
+            "What went wrong; or, where isError is true, why nothing was done.".into();
+        error["required"] = json!(["message"]);
+        for (name, of) in own.as_object().into_iter().flatten() {
+            if error["properties"].get(name).is_none() {
+                error["properties"][name] = of.clone();
+            }
+        }
     }
+    properties["error"] = error;
     schema.insert("anyOf".into(), json!([{"required": required}, {"required": ["error"]}]));
 }

@@ -172,12 +172,12 @@ pub const WORKER_DRAIN: Duration = Duration::from_secs(6);
 /// Time between two claims of the node's own worker that found nothing, if nothing wakes it.
 pub const WORKER_CLAIM_WAIT: Duration = Duration::from_secs(30);
 
+/// Longest time that a task waits in its slot for a server that is being started, as after a start of
+/// the node: as long as a server may take. Then the attempt counts, as one that did not start.
+pub const WORKER_TOOL_WAIT: Duration = super::START_TIME;
+
 /// Least time between two reports of a task's progress by the node's own worker.
 pub const WORKER_REPORT: Duration = Duration::from_millis(250);
-
-/// Time for which a task waits in its slot for the tool that it calls, if that is not there: a
-/// server starts in it. Beyond it the attempt has failed, and the next one waits again.
-pub const WORKER_TOOL_WAIT: Duration = Duration::from_secs(30);
 
 /// Calls of a tool within one attempt, where it answers each with the wish to be called once more
 /// and needs no input. Beyond it the task fails.

@@ -82,9 +82,10 @@ impl Machine {
     }
 
     pub(super) fn state_of(&self, slot: Slot, id: TaskId) -> Reply {
-        let (state, cancel_requested) = self
-            .task(slot)
-            .map_or((State::Cancelled, false), |task| (task.state, task.cancel_requested()));
+        let (state, cancel_requested) = self.task(slot).map_or((State::Cancelled, false), |task| {
+            // Of one that has ended nobody is asked for anything any more.
+            (task.state, task.state == State::Running && task.cancel_requested())
+        });
         Reply::State { id, state, cancel_requested }
     }
 

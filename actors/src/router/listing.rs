@@ -1,0 +1,56 @@
+//! Waiting for a tool whose server is on its way.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+use toolmesh_core::{link::State, principal::Principal, router::Runtime};
+
+use super::{call::Asked, handle::RouterHandle};
+use crate::link::LinkHandle;
+
+/// Time between two looks at servers that change no list when they come or are given up.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl RouterHandle {
+    /// Waits, at most `within`, for a server of the tool `name` that is being started, or for one
+    /// that may turn out to have it, as all are right after the start of the node. Does not wait
+    /// where the tool can be called, and where waiting would change nothing. Returns whether there is
+    /// such a tool.
+    pub async fn wait_for_tool(&self, who: &Principal, name: &str, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        let mut changes = self.view().changes(who.role);
+        while self.is_coming(who, name).await && Instant::now() < until {
+            let look = until.min(Instant::now() + LOOK);
+            if timeout_at(look, changes.changed()).await == Ok(false) {
+                sleep_until(look).await; // Without the router nothing changes any more.
+            }
+        }
+        self.route(&Asked { who, name, explicit: None }).is_some()
+    }
+
+    async fn is_coming(&self, who: &Principal, name: &str) -> bool {
+        let Some(decision) = self.route(&Asked { who, name, explicit: None }) else {
+            return self.links().iter().any(|link| self.is_unknown(link));
+        };
+        let links = decision.targets.iter().filter_map(|target| self.link(&target.runtime));
+        let mut starting = false;
+        for link in links {
+            if link.ready(Duration::ZERO).await {
+                return false;
+            }
+            starting |= is_starting(&link);
+        }
+        starting
+    }
+
+    /// Whether an upstream may still list tools for the first time.
+    fn is_unknown(&self, link: &LinkHandle) -> bool {
+        let is_listed = self.view().lists(&Runtime::Upstream(link.config().name.clone()));
+        // What it told may not be merged yet.
+        !is_listed && (is_starting(link) || !link.offered().borrow().is_empty())
+    }
+}
+
+fn is_starting(link: &LinkHandle) -> bool {
+    matches!(link.status().borrow().state, State::Starting | State::BackingOff { .. })
+}

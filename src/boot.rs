@@ -281,6 +281,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     let gateway = GatewayHandle::start(
         wiring::gateway(config),
         router.clone(),
+        (queue.clone(), wiring::task_rules(config)),
         store.clone(),
         sessions,
         metrics,

@@ -56,6 +56,7 @@ pub(crate) async fn watch(sources: Sources, mut present: Loaded, followers: Foll
                 tracing::info!("configuration reloaded");
                 // What waits for a restart stays due until then.
                 take_live(&mut present.config, &loaded.config);
+                gateway.set_task_rules(wiring::task_rules(&present.config));
             }
             Err(errors) => {
                 let problems: Vec<String> =

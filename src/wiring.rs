@@ -18,7 +18,7 @@ use toolmesh_actors::{
 use toolmesh_core::{link::Policy, policy, router as core};
 use toolmesh_net::Mode;
 
-pub(crate) use self::queue::{queue, worker};
+pub(crate) use self::queue::{queue, task_rules, worker};
 
 use crate::config::{
     Admission, Config, Dialect, Exposure, Grant, Mesh, Protocol, Runtime, Stdio, Tool, Transport,

@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
-use toolmesh_actors::{queue, worker};
-use toolmesh_core::queue::{Config as Machine, OwnerPrefix};
+use toolmesh_actors::{gateway, queue, worker};
+use toolmesh_core::{
+    policy::Globs,
+    queue::{Config as Machine, OwnerPrefix},
+};
 
 use super::program;
 use crate::config::{Config, TaskCommand};
@@ -45,6 +48,16 @@ pub(crate) fn queue(config: &Config, peer_id: &str) -> queue::Settings {
         lease_ms: ms(queue.lease),
         max_attempts: u16::try_from(queue.max_attempts).unwrap_or(u16::MAX),
         commands: commands.collect(),
+    }
+}
+
+/// Which calls become tasks.
+pub(crate) fn task_rules(config: &Config) -> gateway::TaskRules {
+    let as_task = &config.queue.as_task;
+    gateway::TaskRules {
+        runs_calls: config.worker.slots > 0,
+        as_task: (!as_task.is_empty()).then(|| Globs::new(as_task)),
+        after: config.queue.task_after,
     }
 }
 

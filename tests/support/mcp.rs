@@ -64,6 +64,8 @@ pub(crate) struct Client {
     token: Option<String>,
     /// The session's id, before 2026-07-28.
     pub(crate) session: Option<String>,
+    /// What the client declares with each request, on 2026-07-28.
+    pub(crate) capabilities: Value,
     next_id: Arc<AtomicU64>,
 }
 
@@ -75,6 +77,7 @@ impl Client {
             revision: revision.to_owned(),
             token: token.map(str::to_owned),
             session: None,
+            capabilities: json!({}),
             next_id: Arc::new(AtomicU64::new(1)),
         };
         if revision != STATELESS {
@@ -141,7 +144,7 @@ impl Client {
             let meta = params.entry("_meta").or_insert_with(|| json!({}));
             meta["io.modelcontextprotocol/protocolVersion"] = STATELESS.into();
             meta["io.modelcontextprotocol/clientInfo"] = json!({"name": "test", "version": "1"});
-            meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+            meta["io.modelcontextprotocol/clientCapabilities"] = self.capabilities.clone();
         }
         params.into()
     }
@@ -187,6 +190,13 @@ impl Client {
     pub(crate) fn try_call(&mut self, tool: &str, arguments: Value) -> Outcome<Answer> {
         let arguments = if arguments.is_null() { json!({}) } else { arguments };
         self.request("tools/call", json!({"name": tool, "arguments": arguments}))
+    }
+
+    /// The same client, able to be given tasks and to answer what they ask.
+    pub(crate) fn with_tasks(mut self) -> Self {
+        let tasks = json!({"io.modelcontextprotocol/tasks": {}});
+        self.capabilities = json!({"elicitation": {}, "extensions": tasks});
+        self
     }
 
     /// The names of all tools, on however many pages they are.
@@ -243,8 +253,13 @@ pub(crate) fn stateless_request(message: &Value) -> Request {
     let request = Request::post(message.to_string())
         .header("MCP-Protocol-Version", STATELESS)
         .header("Mcp-Method", message["method"].as_str().unwrap_or_default());
-    match (message["method"].as_str(), message["params"]["name"].as_str()) {
-        (Some("tools/call"), Some(name)) => request.header("Mcp-Name", name),
-        _ => request,
+    let named = match message["method"].as_str() {
+        Some("tools/call") => &message["params"]["name"],
+        Some("tasks/get" | "tasks/update" | "tasks/cancel") => &message["params"]["taskId"],
+        _ => &Value::Null,
+    };
+    match named.as_str() {
+        Some(name) => request.header("Mcp-Name", name),
+        None => request,
     }
 }

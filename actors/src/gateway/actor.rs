@@ -23,6 +23,7 @@ use super::{
     handler::Handler,
     health::{self, HealthSource},
     mesh,
+    tasks::Tasks,
 };
 use crate::{
     kit::{Obituary, Permit},
@@ -46,6 +47,7 @@ pub(super) struct Gateway {
     server: ServerHandle,
     admission: Admission,
     mesh: mesh::Server,
+    tasks: Tasks,
     health: HealthSource,
     streams: CancellationToken,
     _obituary: Obituary,
@@ -54,12 +56,12 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn new(
         server: ServerHandle,
-        (admission, mesh): (Admission, mesh::Server),
+        (admission, mesh, tasks): (Admission, mesh::Server, Tasks),
         health: HealthSource,
         streams: CancellationToken,
         obituary: Obituary,
     ) -> Self {
-        Self { server, admission, mesh, health, streams, _obituary: obituary }
+        Self { server, admission, mesh, tasks, health, streams, _obituary: obituary }
     }
 }
 
@@ -74,6 +76,7 @@ impl ActixHandler<Stop> for Gateway {
         let (server, admission) = (self.server.clone(), self.admission.clone());
         let (mesh, streams) = (self.mesh.clone(), self.streams.clone());
         self.health.stop();
+        self.tasks.stop();
         Box::pin(async move {
             mesh.close();
             let in_flight = || admission.in_flight() + mesh.in_flight();
@@ -102,12 +105,15 @@ pub(super) fn serve(
     config: &Config,
     shared: &Arc<Guard>,
     router: RouterHandle,
+    tasks: Tasks,
     streams: CancellationToken,
 ) -> std::io::Result<(Server, SocketAddr)> {
     let sessions = shared.sessions.clone();
     let body_bytes = config.limits.body_bytes.saturating_mul(2); // The guard's bound comes first; wrapping adds a little.
     let service = StreamableHttpService::builder()
-        .service_factory(Arc::new(move || Ok(Handler::new(router.clone(), Role::Client))))
+        .service_factory(Arc::new(move || {
+            Ok(Handler::new(router.clone(), Role::Client, Some(tasks.clone())))
+        }))
         .session_manager(sessions)
         .json_response(true)
         .max_request_body_bytes(body_bytes)

@@ -18,10 +18,12 @@ use super::{
     hosts::Hosts,
     mesh,
     sessions::Sessions,
+    tasks::{TaskRules, Tasks},
 };
 use crate::{
     kit::{Clock, Door, Pulse, Supervised, Supervisor, row},
     link::Mesh,
+    queue::QueueHandle,
     router::RouterHandle,
     store::StoreHandle,
 };
@@ -53,18 +55,21 @@ pub struct GatewayHandle {
     door: Door<Gateway>,
     health: HealthSource,
     mesh: mesh::Server,
+    tasks: Tasks,
     address: SocketAddr,
     _supervised: Arc<Supervised>,
 }
 
 impl GatewayHandle {
-    /// Binds the listener and starts the gateway on the current arbiter.
+    /// Binds the listener and starts the gateway on the current arbiter. Calls become tasks of the
+    /// queue by the rules beside it.
     ///
     /// # Errors
     /// The address cannot be had, or must not be served without a token.
     pub async fn start(
         config: Config,
         router: RouterHandle,
+        (queue, rules): (QueueHandle, TaskRules),
         store: StoreHandle,
         sessions: SessionCount,
         metrics: Option<PrometheusHandle>,
@@ -88,28 +93,35 @@ impl GatewayHandle {
         });
         let streams = CancellationToken::new();
         let mesh = mesh::Server::new(router.clone(), streams.clone());
-        let (server, address) = serve(&config, &guard, router, streams.clone())
+        let tasks = Tasks::new(queue, rules);
+        let (server, address) = serve(&config, &guard, router, tasks.clone(), streams.clone())
             .map_err(|source| StartError::Bind { address, source })?;
         let door = Door::new(limits::DOOR);
         let (handle, running, for_peers) = (server.handle(), health.clone(), mesh.clone());
+        let for_actor = tasks.clone();
         actix::spawn(server);
         let supervised = supervisor
             .supervise(row("gateway"), "gateway".into(), door.clone(), move |obituary| {
                 Gateway::new(
                     handle.clone(),
-                    (guard.admission.clone(), for_peers.clone()),
+                    (guard.admission.clone(), for_peers.clone(), for_actor.clone()),
                     running.clone(),
                     streams.clone(),
                     obituary,
                 )
             })
             .await;
-        Ok(Self { door, health, mesh, address, _supervised: Arc::new(supervised) })
+        Ok(Self { door, health, mesh, tasks, address, _supervised: Arc::new(supervised) })
     }
 
     /// Serves the streams that other nodes open, from now on and until it stops.
     pub fn serve_mesh(&self, inbound: mpsc::Receiver<Inbound>, mesh: Mesh) {
         self.mesh.listen(inbound, mesh);
+    }
+
+    /// Has calls that begin from now on become tasks by these rules.
+    pub fn set_task_rules(&self, rules: TaskRules) {
+        self.tasks.set_rules(rules);
     }
 
     /// Where it listens.

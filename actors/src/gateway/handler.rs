@@ -10,10 +10,12 @@ use http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CompleteRequestParams, CompleteResult, CustomRequest, CustomResult, ErrorCode, Extensions,
-        Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+        ClientCapabilities, CompleteRequestParams, CompleteResult, CustomRequest, CustomResult,
+        ErrorCode, Extensions, Implementation, InitializeRequestParams, InitializeResult,
+        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
         PaginatedRequestParams, ProgressNotification, ProgressNotificationParam, ProtocolVersion,
-        ServerCapabilities, ServerConfig, ServerNotification, SubscriptionFilter, Tool,
+        ServerCapabilities, ServerConfig, ServerNotification, SubscriptionFilter,
+        TASKS_EXTENSION_ID, Tool,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
 };
@@ -26,7 +28,10 @@ use toolmesh_core::{
     router::Exposure,
 };
 
-use super::raw;
+use super::{
+    raw,
+    tasks::{self, Tasks},
+};
 use crate::router::{Changes, Request, RouterHandle};
 
 /// How long a 2026-07-28 client may keep the list before it asks again; changes are told at once
@@ -44,11 +49,13 @@ pub(super) struct Handler {
     changes: Arc<Mutex<Option<Changes>>>,
     /// Whom it serves, as far as that decides which list there is.
     role: Role,
+    /// Calls as tasks, for those who may have some.
+    tasks: Option<Tasks>,
 }
 
 impl Handler {
-    pub(super) fn new(router: RouterHandle, role: Role) -> Self {
-        Self { router, changes: Arc::default(), role }
+    pub(super) fn new(router: RouterHandle, role: Role, tasks: Option<Tasks>) -> Self {
+        Self { router, changes: Arc::default(), role, tasks }
     }
 
     async fn call(
@@ -64,19 +71,12 @@ impl Handler {
         let wants_progress = context.meta.get_progress_token().is_some();
         let (sender, progress) =
             wants_progress.then(|| mpsc::channel(limits::PROGRESS_WAITING)).unzip();
-        let request = Request {
-            principal: principal(context),
-            params,
-            cancel: context.ct.clone(),
-            progress: sender,
-            time: None,
-        };
-        let call = self.router.call(request);
-        let result = match progress {
+        let may_be_task = modern && declares_tasks(context);
+        let call = self.make(params, principal(context), context, sender, may_be_task);
+        let mut result = match progress {
             None => call.await,
             Some(progress) => Box::pin(with_progress(context, progress, call)).await,
-        };
-        let mut result = result.map_err(CallError::into_rpc)?;
+        }?;
         let needs_input =
             result.get("resultType").and_then(Value::as_str) == Some("input_required");
         match (modern, needs_input) {
@@ -95,6 +95,50 @@ impl Handler {
             }
         }
         Ok(result)
+    }
+
+    /// Makes a call, as a task where it becomes one.
+    async fn make(
+        &self,
+        params: Map<String, Value>,
+        principal: Principal,
+        context: &RequestContext<RoleServer>,
+        progress: Option<mpsc::Sender<Map<String, Value>>>,
+        may_be_task: bool,
+    ) -> Result<Map<String, Value>, RpcError> {
+        if let Some(tasks) = self.tasks.as_ref().filter(|_| may_be_task) {
+            let call = tasks::Call {
+                who: &principal,
+                params: &params,
+                cancel: &context.ct,
+                progress: progress.as_ref(),
+            };
+            if let Some(answer) = Box::pin(tasks.call(&self.router, call)).await {
+                return answer;
+            }
+        }
+        let cancel = context.ct.clone();
+        let request = Request { principal, params, cancel, progress, time: None };
+        self.router.call(request).await.map_err(CallError::into_rpc)
+    }
+
+    /// Answers a request about a task.
+    async fn task(
+        &self,
+        verb: raw::Verb,
+        method: &str,
+        params: Map<String, Value>,
+        context: &RequestContext<RoleServer>,
+        modern: bool,
+    ) -> Result<Map<String, Value>, ErrorData> {
+        let Some(tasks) = self.tasks.as_ref().filter(|_| modern) else {
+            return Err(unknown(method));
+        };
+        if !declares_tasks(context) {
+            let required = ClientCapabilities::builder().enable_tasks().build();
+            return Err(ErrorData::missing_required_client_capability(required));
+        }
+        tasks.answer(verb, &params, &principal(context)).await.map_err(error_data)
     }
 
     fn list(
@@ -130,8 +174,12 @@ impl Handler {
 
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
-        let capabilities =
+        let mut capabilities =
             ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build();
+        if self.tasks.is_some() {
+            let tasks = (TASKS_EXTENSION_ID.to_owned(), Map::new());
+            capabilities.extensions.get_or_insert_default().extend([tasks]);
+        }
         let mut name = Implementation::new("toolmesh", env!("CARGO_PKG_VERSION"));
         name.title = Some("toolmesh".into());
         let mut info = ServerConfig::new(capabilities)
@@ -149,6 +197,18 @@ impl ServerHandler for Handler {
         Cow::Borrowed(ProtocolVersion::KNOWN_VERSIONS)
     }
 
+    /// Older revisions have no such tasks.
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        context.peer.set_peer_info(request.clone());
+        let mut result = self.negotiate_initialize(&request)?;
+        result.capabilities.extensions = None;
+        Ok(result)
+    }
+
     async fn on_custom_request(
         &self,
         request: CustomRequest,
@@ -163,10 +223,17 @@ impl ServerHandler for Handler {
             .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
         let result = match request {
             // Boxed: rmcp moves the whole of a handler several times before it runs.
-            raw::Request::Call(params) => Box::pin(self.call(params, &context, modern)).await,
-            raw::Request::List(params) => self.list(&params, &principal(&context), modern),
+            raw::Request::Call(params) => {
+                Box::pin(self.call(params, &context, modern)).await.map_err(error_data)
+            }
+            raw::Request::List(params) => {
+                self.list(&params, &principal(&context), modern).map_err(error_data)
+            }
+            raw::Request::Task(verb, params) => {
+                Box::pin(self.task(verb, &method, params, &context, modern)).await
+            }
         };
-        result.map(|result| CustomResult(result.into())).map_err(error_data)
+        result.map(|result| CustomResult(result.into()))
     }
 
     // What is not declared is not there, rather than empty.
@@ -271,6 +338,11 @@ fn principal(context: &RequestContext<RoleServer>) -> Principal {
     };
     let principal = context.extensions.get::<Principal>().or_else(http);
     principal.cloned().unwrap_or_else(|| Principal::new("nobody", Role::Peer))
+}
+
+/// Whether the client of a request can be given a task.
+fn declares_tasks(context: &RequestContext<RoleServer>) -> bool {
+    context.client_capabilities().is_some_and(|capabilities| capabilities.supports_tasks())
 }
 
 /// Passes progress on, in order and before the result.

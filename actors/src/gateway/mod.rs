@@ -8,7 +8,9 @@
 //! - Limits: body, depth, time, sessions, requests in flight and rate (`toolmesh_core::limits`),
 //!   all held by one guard (`guard.rs`) in front of rmcp.
 //!
-//! `tools/call` and `tools/list` go past rmcp's typed model (`raw.rs`), so that what an upstream
+//! Clients of 2026-07-28 may be given calls as tasks of the queue (`tasks/`).
+//!
+//! `tools/call`, `tools/list` and `tasks/*` go past rmcp's typed model (`raw.rs`), so that what an upstream
 //! sent arrives as it was sent (`docs/adr/006-calls-pass-untyped.md`).
 
 mod actor;
@@ -22,6 +24,7 @@ mod hosts;
 mod mesh;
 mod raw;
 mod sessions;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +34,7 @@ pub use handle::{GatewayHandle, Health, Ready, StartError};
 #[cfg(test)]
 pub(crate) use mesh::tests::rig as mesh_rig;
 pub use sessions::SessionCount;
+pub use tasks::TaskRules;
 
 /// The gateway's configuration.
 #[derive(Debug, Clone, PartialEq)]

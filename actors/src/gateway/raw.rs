@@ -1,12 +1,14 @@
-//! The way of `tools/call` and `tools/list` past rmcp's typed model.
+//! The way of `tools/call`, `tools/list` and `tasks/*` past rmcp's typed model.
 //!
 //! rmcp drops fields it does not know and refuses results with content it does not know. A request
 //! that does not fit its types it hands to `on_custom_request` with method, parameters and `_meta`
-//! as they came, and it takes any JSON back. So the guard makes these two not fit, and the handler
+//! as they came, and it takes any JSON back. So the guard makes these not fit, and the handler
 //! undoes it (`docs/adr/006-calls-pass-untyped.md`):
 //!
 //! - `tools/call` keeps its name, which rmcp checks against headers; a parameter is wrapped in an
 //!   array, which its type refuses.
+//! - `tasks/get`, `tasks/update` and `tasks/cancel` keep their names for the same reason; a
+//!   parameter that each needs is given as `null` before it is given as it came.
 //! - `tools/list` has only optional parameters, which rmcp ignores when they do not fit; it goes
 //!   under a name of ours instead.
 
@@ -17,6 +19,31 @@ use super::body::Message;
 
 const CALL: &str = "tools/call";
 const LIST: &str = "tools/list";
+
+/// What is asked of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// How it stands.
+    Get,
+    /// To take the input that it waits for.
+    Update,
+    /// To be given up.
+    Cancel,
+}
+
+impl Verb {
+    fn of(method: &str) -> Option<Self> {
+        match method {
+            "tasks/get" => Some(Self::Get),
+            "tasks/update" => Some(Self::Update),
+            "tasks/cancel" => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+}
+
+/// The parameter of `tasks/*` that is given twice.
+const DOUBLED: &str = "taskId";
 
 /// The parameter of `tools/call` that is wrapped.
 const WRAPPED: &str = "inputResponses";
@@ -42,7 +69,7 @@ pub(super) fn untyped(method: &str) -> Option<&'static str> {
 pub(super) enum Marked {
     /// Nothing: rmcp shall read it.
     No,
-    /// A parameter was wrapped.
+    /// A parameter was wrapped or doubled.
     Call(Bytes),
     /// The method was renamed; an `Mcp-Method` header must follow.
     List(Bytes),
@@ -61,13 +88,15 @@ pub(super) fn mark(body: &Bytes, message: &Message<'_>, named: bool) -> Marked {
             let Some(params) = message.params else { return Marked::No };
             let wrapped = match message.params().input_responses {
                 Some(given) => splice(body, given.get(), &format!("[{}]", given.get())),
-                None => {
-                    let comma = if is_empty_object(params.get()) { "" } else { "," };
-                    let first = params.get().get(..1).unwrap_or_default();
-                    splice(body, first, &format!("{{\"{WRAPPED}\":[]{comma}"))
-                }
+                None => begin(body, params.get(), &format!("\"{WRAPPED}\":[]")),
             };
             wrapped.map_or(Marked::No, Marked::Call)
+        }
+        Some(method) if Verb::of(method).is_some() => {
+            let doubled = message
+                .params
+                .and_then(|params| begin(body, params.get(), &format!("\"{DOUBLED}\":null")));
+            doubled.map_or(Marked::No, Marked::Call)
         }
         Some(LIST) if named => {
             let renamed = message
@@ -77,6 +106,12 @@ pub(super) fn mark(body: &Bytes, message: &Message<'_>, named: bool) -> Marked {
         }
         _ => Marked::No,
     }
+}
+
+/// Returns `body` with an entry before all others of `object`, a piece of it.
+fn begin(body: &Bytes, object: &str, entry: &str) -> Option<Bytes> {
+    let comma = if is_empty_object(object) { "" } else { "," };
+    splice(body, object.get(..1)?, &format!("{{{entry}{comma}"))
 }
 
 fn is_empty_object(text: &str) -> bool {
@@ -97,6 +132,8 @@ pub(super) enum Request {
     Call(Map<String, Value>),
     /// `tools/list` with these parameters.
     List(Map<String, Value>),
+    /// `tasks/*` with these parameters.
+    Task(Verb, Map<String, Value>),
 }
 
 /// Undoes [`mark`] and [`untyped`]. `None`: the method is not one of ours.
@@ -116,7 +153,8 @@ pub(super) fn unmark(method: &str, params: Option<Value>) -> Option<Request> {
         }
         OUR_CALL => Some(Request::Call(params)),
         OUR_LIST => Some(Request::List(params)),
-        _ => None,
+        // Of the two values that it was given, JSON takes the last.
+        method => Verb::of(method).map(|verb| Request::Task(verb, params)),
     }
 }
 
@@ -147,6 +185,16 @@ mod tests {
         }
         for params in [json!({}), json!({"cursor": "after:x"}), json!({"cursor": 7})] {
             assert_eq!(through("tools/list", &params)?, Some(Request::List(object(params))));
+        }
+        for (method, verb) in [
+            ("tasks/get", Verb::Get),
+            ("tasks/update", Verb::Update),
+            ("tasks/cancel", Verb::Cancel),
+        ] {
+            let params = json!({"taskId": "x", "inputResponses": {"a": [1]}, "new": 1});
+            assert_eq!(through(method, &params)?, Some(Request::Task(verb, object(params))));
+            let without = Some(Request::Task(verb, object(json!({"taskId": null}))));
+            assert_eq!(through(method, &json!({}))?, without);
         }
         Ok(())
     }
@@ -189,6 +237,10 @@ mod tests {
                 r#"{"jsonrpc":"2.0","id":1,"method":"tools\/list"}"#,
                 r#"{"jsonrpc":"2.0","id":1,"method":"dev.toolmesh/tools/list"}"#,
             ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"taskId":"x"}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"taskId":null,"taskId":"x"}}"#,
+            ),
         ] {
             let (Marked::Call(seen) | Marked::List(seen)) = marked(&Bytes::from(before), true)
             else {
@@ -206,6 +258,8 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, true),
             (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, true),
             (r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#, false),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"tasks/list","params":{}}"#, true),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get"}"#, true),
         ] {
             assert_eq!(marked(&Bytes::from(message), named), Marked::No);
         }

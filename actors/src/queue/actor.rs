@@ -12,6 +12,9 @@ use toolmesh_store::{CommitError, Durability, Work, Write, records};
 use super::{error::QueueError, figures, handle::Shared, waiters::Waiters};
 use crate::kit::{self, Door, Obituary, Permit};
 
+/// When the machine is woken that could not be asked, because nothing can be kept at the moment.
+const AGAIN_MS: u64 = 200;
+
 /// How often the figures of `/metrics` are made anew.
 const FIGURES: Duration = Duration::from_secs(1);
 
@@ -109,7 +112,11 @@ impl Queue {
     fn apply(&mut self, input: Input, work: Work, asker: Asker, ctx: &mut Context<Self>) {
         let slot = match self.shared.committer.reserve(work) {
             Ok(slot) => slot,
-            Err(why) => return refuse(asker, why.into()),
+            Err(why) => {
+                // Nothing was passed to the machine: what is due by now is looked at soon.
+                self.schedule(Some(self.shared.clock.unix_ms() + AGAIN_MS), ctx);
+                return refuse(asker, why.into());
+            }
         };
         let step = self.machine.apply(self.now(), input);
         let Step { writes, sync, reply, grants, events, wake_at } = step;
@@ -227,8 +234,8 @@ fn hand_over(door: &Door<Queue>, to: Claimer, grants: Grants, granted: Granted) 
 
 fn tell(waiters: &Waiters, news: &broadcast::Sender<Event>, events: Vec<Event>) {
     for event in events {
-        if let Event::Ended(id) = &event {
-            waiters.ended(*id);
+        if let Event::Ended(id) | Event::Asks(id) = &event {
+            waiters.tell(*id);
         }
         // Nobody may listen, and who lags reads again.
         let _nobody_listens = news.send(event);

@@ -39,7 +39,7 @@ impl QueueHandle {
         Ok(self.look(move |machine, now| machine.view(&asker, id, now)).await??)
     }
 
-    /// Waits until a task has ended, at most `wait`, and shows it.
+    /// Waits until a task has ended or asks for input, at most `wait`, and shows it.
     ///
     /// # Errors
     /// There is none, or it is another's; see [`QueueError`].
@@ -53,13 +53,13 @@ impl QueueHandle {
         let waiter = self.shared.waiters.wait(id);
         loop {
             // Asked for before the look, so that an end in between is not missed.
-            let mut ended = std::pin::pin!(waiter.ended.notified());
-            ended.as_mut().enable();
+            let mut news = std::pin::pin!(waiter.news.notified());
+            news.as_mut().enable();
             let task = self.view(asker.clone(), id).await?;
             if task.state.is_final() || task.asks.is_some() {
                 return Ok(task);
             }
-            if tokio::time::timeout_at(until, ended).await.is_err() {
+            if tokio::time::timeout_at(until, news).await.is_err() {
                 return Ok(task);
             }
         }

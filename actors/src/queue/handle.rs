@@ -201,7 +201,7 @@ impl QueueHandle {
         self.shared.news.subscribe()
     }
 
-    async fn apply(&self, work: Work, input: Input) -> Result<Reply, QueueError> {
+    pub(super) async fn apply(&self, work: Work, input: Input) -> Result<Reply, QueueError> {
         let (reply, replied) = oneshot::channel();
         self.door.tell(|permit| Apply { input, work, reply, permit })?;
         replied.await.unwrap_or(Err(QueueError::Door(DoorError::Gone)))
@@ -331,19 +331,6 @@ impl QueueHandle {
         state(&self.apply(Work::Completion, Input::Ask { proof, asks }).await?)
     }
 
-    /// The submitter of a task gives the input that it waits for.
-    ///
-    /// # Errors
-    /// It waits for none, or is another's; see [`QueueError`].
-    pub async fn answer(
-        &self,
-        asker: Asker,
-        id: TaskId,
-        answers: String,
-    ) -> Result<State, QueueError> {
-        state(&self.apply(Work::Completion, Input::Answer { asker, id, answers }).await?)
-    }
-
     /// Has a task given up. Returns its state, and whether its worker was asked to.
     ///
     /// # Errors
@@ -465,7 +452,7 @@ fn alive(reply: &Reply) -> Result<Alive, QueueError> {
     }
 }
 
-fn state(reply: &Reply) -> Result<State, QueueError> {
+pub(super) fn state(reply: &Reply) -> Result<State, QueueError> {
     match *reply {
         Reply::State { state, .. } => Ok(state),
         _ => Err(unexpected()),

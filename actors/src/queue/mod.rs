@@ -13,6 +13,7 @@
 //! payload and result are read from the store by whoever asks, on a thread that may wait.
 
 mod actor;
+mod answers;
 mod ask;
 mod error;
 mod figures;

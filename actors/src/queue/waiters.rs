@@ -1,4 +1,4 @@
-//! Who waits for a task to end. News is a nudge: whoever is woken asks again.
+//! Who waits for a task to end or to ask. News is a nudge: whoever is woken asks again.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ type ByTask = HashMap<TaskId, (Arc<Notify>, usize)>;
 pub(super) struct Waiter {
     waiters: Waiters,
     id: TaskId,
-    pub(super) ended: Arc<Notify>,
+    pub(super) news: Arc<Notify>,
 }
 
 impl Waiters {
@@ -32,15 +32,15 @@ impl Waiters {
     /// Waits for `id` from now on.
     pub(super) fn wait(&self, id: TaskId) -> Waiter {
         let mut map = self.map();
-        let (ended, count) = map.entry(id).or_default();
+        let (news, count) = map.entry(id).or_default();
         *count += 1;
-        Waiter { waiters: self.clone(), id, ended: ended.clone() }
+        Waiter { waiters: self.clone(), id, news: news.clone() }
     }
 
     /// Tells everybody who waits for `id`.
-    pub(super) fn ended(&self, id: TaskId) {
-        if let Some((ended, _)) = self.map().get(&id) {
-            ended.notify_waiters();
+    pub(super) fn tell(&self, id: TaskId) {
+        if let Some((news, _)) = self.map().get(&id) {
+            news.notify_waiters();
         }
     }
 }
@@ -67,9 +67,9 @@ mod tests {
         let id = TaskId::from_bytes([1; 16]);
         let (one, two) = (waiters.wait(id), waiters.wait(id));
         {
-            let told = (one.ended.notified(), two.ended.notified());
-            waiters.ended(id);
-            waiters.ended(TaskId::from_bytes([2; 16]));
+            let told = (one.news.notified(), two.news.notified());
+            waiters.tell(id);
+            waiters.tell(TaskId::from_bytes([2; 16]));
             tokio::join!(told.0, told.1);
         }
         drop((one, two));

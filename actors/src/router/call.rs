@@ -44,6 +44,17 @@ pub struct Request {
     pub time: Option<Duration>,
 }
 
+/// What a request stands for.
+#[derive(Debug, Clone)]
+pub struct Meant {
+    /// The tool.
+    pub tool: Arc<Tool>,
+    /// Whether it is one of this node's own.
+    pub is_built_in: bool,
+    /// The parameters, with the name of that tool and its arguments.
+    pub params: Map<String, Value>,
+}
+
 /// The result of a call, with the route in its `_meta`.
 pub type Routed = Map<String, Value>;
 
@@ -93,6 +104,45 @@ impl RouterHandle {
             self.view().stats.retry(&failed.target.runtime);
             decision = again;
         }
+    }
+
+    /// The call that a request of `who` stands for at this moment, seen through `tools_dispatch`;
+    /// `None` where [`RouterHandle::call`] refuses it.
+    pub fn meant(&self, who: &Principal, params: &Map<String, Value>) -> Option<Meant> {
+        let mut params = params.clone();
+        if take_name(&params).ok()? == DISPATCH {
+            params = dispatched(params).ok()?;
+        }
+        let name = take_name(&params).ok()?;
+        arguments(&params).ok()?;
+        let explicit = explicit(&params).ok()?;
+        let decision = self.route(&Asked { who, name: &name, explicit: explicit.as_ref() })?;
+        let is_built_in = decision.targets.iter().all(|target| target.runtime == Runtime::Local);
+        Some(Meant { tool: decision.tool, is_built_in, params })
+    }
+
+    /// Waits, at most `within`, until there is the tool that a request of `who` names: who offers it
+    /// may be about to start. Returns whether there is.
+    pub async fn offers(
+        &self,
+        who: &Principal,
+        params: &Map<String, Value>,
+        within: Duration,
+    ) -> bool {
+        let (Ok(name), Ok(explicit)) = (take_name(params), explicit(params)) else { return true };
+        if name == DISPATCH {
+            return true;
+        }
+        let asked = Asked { who, name: &name, explicit: explicit.as_ref() };
+        let mut changes = self.view().changes(who.role);
+        let there = async {
+            while self.route(&asked).is_none() {
+                if !changes.changed().await {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::time::timeout(within, there).await.is_ok()
     }
 
     /// Chooses who executes the call, and tells of it where policy had a say.

@@ -21,7 +21,7 @@ mod view;
 
 use std::time::Duration;
 
-pub use call::{Request, Routed};
+pub use call::{Meant, Request, Routed};
 pub use handle::RouterHandle;
 pub use stats::{RuntimeStats, Stats};
 use toolmesh_core::{

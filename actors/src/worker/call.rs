@@ -10,7 +10,7 @@ use toolmesh_core::{
     limits,
     policy::Standing,
     principal::{Principal, Role},
-    queue::{Failure, Outcome, Ran, Submitter},
+    queue::{Failure, Fence, Outcome, REQUEST, ROUND, Ran, Submitter},
 };
 
 use super::{
@@ -39,8 +39,8 @@ pub(super) async fn call(
     lease: &Lease,
     cancel: &CancellationToken,
 ) -> Ending {
-    let params = match params(leased) {
-        Ok(params) => params,
+    let Wanted { mut params, is_request } = match wanted(leased) {
+        Ok(wanted) => wanted,
         Err(message) => {
             let failure = Failure { message, kind: "invalid_arguments".into() };
             return Ending::Outcome(Outcome::Failed {
@@ -51,40 +51,101 @@ pub(super) async fn call(
             });
         }
     };
-    let (sender, progress) = mpsc::channel(limits::PROGRESS_WAITING);
-    let request = Request {
-        principal: principal(&shared.router, &leased.kept.task.submitter),
-        params,
-        cancel: cancel.clone(),
-        progress: Some(sender),
-        time: leased.grant.timeout_ms.map(Duration::from_millis),
+    let submitter = &leased.kept.task.submitter;
+    // After a restart tasks are claimed while servers start.
+    let who = principal(&shared.router, submitter);
+    let offered = tokio::select! {
+        offered = shared.router.offers(&who, &params, limits::WORKER_TOOL_WAIT) => offered,
+        () = cancel.cancelled() => return Ending::NotRun,
     };
-    let called = with_progress(shared.router.call(request), progress, lease).await;
-    let limit = shared.queue.settings().result_bytes;
-    match called {
-        Ok(result) => answered(&result, limit),
-        Err(error) => Ending::Outcome(unanswered(error)),
+    if !offered {
+        let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
+        let message = format!("there is no tool {name:?} here at this time");
+        return Ending::Outcome(failed("not_started", message, Ran::No));
     }
+    let limit = shared.queue.settings().result_bytes;
+    for _round in 0..limits::WORKER_ROUNDS {
+        let (sender, progress) = mpsc::channel(limits::PROGRESS_WAITING);
+        let request = Request {
+            principal: principal(&shared.router, submitter),
+            params: params.clone(),
+            cancel: cancel.clone(),
+            progress: Some(sender),
+            time: leased.grant.timeout_ms.map(Duration::from_millis),
+        };
+        let result = match with_progress(shared.router.call(request), progress, lease).await {
+            Ok(result) => result,
+            Err(error) => return Ending::Outcome(unanswered(error, is_request)),
+        };
+        let Some(state) = called_again(&result) else {
+            return answered(result, leased.grant.fence, limit, is_request);
+        };
+        params.shift_remove("inputResponses");
+        params.insert("requestState".to_owned(), state.into());
+        tokio::select! {
+            () = tokio::time::sleep(limits::WORKER_ROUND_PAUSE) => {}
+            () = cancel.cancelled() => {}
+        }
+    }
+    Ending::Outcome(hopeless(format!(
+        "the tool wanted to be called once more, {} times over",
+        limits::WORKER_ROUNDS
+    )))
 }
 
-/// The parameters of `tools/call`, with what the submitter answered when the tool asked.
-fn params(leased: &Leased) -> Result<Map<String, Value>, String> {
-    let payload: Value = serde_json::from_str(&leased.kept.task.spec.payload)
+/// The outcome of a tool that does not go by the protocol.
+fn hopeless(message: String) -> Outcome {
+    let failure = Failure { message, kind: "worker_error".into() };
+    Outcome::Failed { failure, result: None, ran: Ran::Yes, again: false }
+}
+
+fn asks_for_input(result: &Routed) -> bool {
+    result.get("resultType").and_then(Value::as_str) == Some("input_required")
+}
+
+/// How many things a result asks for.
+fn requests(result: &Routed) -> usize {
+    result.get("inputRequests").and_then(Value::as_object).map_or(0, Map::len)
+}
+
+/// What a tool that needs input of nobody, and wants to be called once more, gives its next call.
+fn called_again(result: &Routed) -> Option<&str> {
+    let wants = asks_for_input(result) && requests(result) == 0;
+    result.get("requestState").and_then(Value::as_str).filter(|_| wants)
+}
+
+/// What a task wants called.
+struct Wanted {
+    /// The parameters of `tools/call`, with what the submitter answered when the tool asked.
+    params: Map<String, Value>,
+    /// Whether it was a client's `tools/call`, which is answered as it would have been.
+    is_request: bool,
+}
+
+fn wanted(leased: &Leased) -> Result<Wanted, String> {
+    let mut payload: Value = serde_json::from_str(&leased.kept.task.spec.payload)
         .map_err(|error| format!("its payload cannot be read: {error}"))?;
-    let name = payload.get("tool").cloned().unwrap_or_default();
-    let arguments = payload.get("arguments").cloned().unwrap_or_else(|| json!({}));
-    let mut params = Map::from_iter([
-        ("name".to_owned(), name),
-        ("arguments".to_owned(), arguments),
-        // Without a token an upstream sends no progress.
-        ("_meta".to_owned(), json!({"progressToken": leased.grant.id.to_string()})),
-    ]);
+    let mut part = |key: &str| payload.get_mut(key).map(Value::take);
+    let request = part(REQUEST);
+    let is_request = request.is_some();
+    let mut params = match request {
+        Some(Value::Object(params)) => params,
+        _ => Map::new(),
+    };
+    params.insert("name".to_owned(), part("tool").unwrap_or_default());
+    params.insert("arguments".to_owned(), part("arguments").unwrap_or_else(|| json!({})));
+    // Without a token an upstream sends no progress.
+    let token = Value::from(leased.grant.id.to_string());
+    match params.get_mut("_meta").and_then(Value::as_object_mut) {
+        Some(meta) => drop(meta.insert("progressToken".to_owned(), token)),
+        None => drop(params.insert("_meta".to_owned(), json!({"progressToken": token}))),
+    }
     if let Some(answers) = &leased.kept.answers {
         let answers: Map<String, Value> = serde_json::from_str(answers)
             .map_err(|error| format!("the submitter's answers cannot be read: {error}"))?;
         params.extend(answers);
     }
-    Ok(params)
+    Ok(Wanted { params, is_request })
 }
 
 /// Who asks for the call: the submitter, with what it may do at this moment where that can change.
@@ -126,29 +187,40 @@ fn report(lease: &Lease, mut news: Map<String, Value>) {
 }
 
 /// What a tool's result means for its task.
-fn answered(result: &Routed, limit: usize) -> Ending {
-    if result.get("resultType").and_then(Value::as_str) == Some("input_required") {
-        let text = Value::Object(result.clone()).to_string();
-        return match text.len() <= limits::QUEUE_METADATA_BYTES {
-            true => Ending::Asks(text.into()),
-            false => Ending::Outcome(too_large(limits::QUEUE_METADATA_BYTES)),
-        };
+fn answered(mut result: Routed, fence: Fence, limit: usize, is_request: bool) -> Ending {
+    let asks = asks_for_input(&result);
+    if asks && requests(&result) == 0 {
+        return Ending::Outcome(hopeless("the tool asks for input and not for what".to_owned()));
     }
-    let text = Value::Object(result.clone()).to_string();
+    if asks {
+        // What is asked under the same key another time is another question.
+        result.insert(ROUND.to_owned(), fence.0.into());
+    }
+    let is_error = result.get("isError").and_then(Value::as_bool) == Some(true);
+    let message = if is_error && !is_request { said(&result) } else { String::new() };
+    let text = Value::Object(result).to_string();
+    let limit = if asks { limits::QUEUE_METADATA_BYTES } else { limit };
     if text.len() > limit {
         return Ending::Outcome(too_large(limit));
     }
-    if result.get("isError").and_then(Value::as_bool) != Some(true) {
+    if asks {
+        return Ending::Asks(text.into());
+    }
+    if !is_error || is_request {
         return Ending::Outcome(Outcome::Completed(text));
     }
-    let said = result.get("content").and_then(Value::as_array).into_iter().flatten();
-    let said = said.filter_map(|block| block.get("text")?.as_str());
-    let mut message = said.collect::<Vec<_>>().join("\n");
-    if message.is_empty() {
-        "the tool answered with an error".clone_into(&mut message);
-    }
-    let failure = Failure { message: cut(message), kind: "tool_error".into() };
+    let failure = Failure { message, kind: "tool_error".into() };
     Ending::Outcome(Outcome::Failed { failure, result: Some(text), ran: Ran::Yes, again: true })
+}
+
+/// A tool's own words for what went wrong.
+fn said(result: &Routed) -> String {
+    let content = result.get("content").and_then(Value::as_array).into_iter().flatten();
+    let texts: Vec<_> = content.filter_map(|block| block.get("text")?.as_str()).collect();
+    match texts.as_slice() {
+        [] => "the tool answered with an error".to_owned(),
+        texts => cut(texts.join("\n")),
+    }
 }
 
 fn cut(mut message: String) -> String {
@@ -163,12 +235,12 @@ fn cut(mut message: String) -> String {
 }
 
 /// What it means for a task that its tool gave no result.
-fn unanswered(error: CallError) -> Outcome {
+fn unanswered(error: CallError, is_request: bool) -> Outcome {
     let message = cut(error.to_string());
     match error {
         CallError::Answered(answer) => {
             let failure = Failure { message, kind: "rpc_error".into() };
-            let again = !HOPELESS.contains(&answer.code);
+            let again = !is_request && !HOPELESS.contains(&answer.code);
             // Kept whole, as whoever called the tool directly would have got it.
             let result = serde_json::to_string(&json!({"error": answer})).ok();
             Outcome::Failed { failure, result, ran: Ran::Yes, again }

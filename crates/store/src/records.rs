@@ -17,6 +17,7 @@ use crate::load::{Load, LoadError};
 use crate::record::{Records, Write};
 
 pub use mesh::{delete_invite, keep_registry, put_invite};
+pub(crate) use queue::skip_epochs;
 pub use queue::{KeptTask, QueueState, keep_queue, next_epoch, read_result, read_task};
 
 /// A bearer token as it is kept: who may do what, and nothing to log in with.

@@ -58,7 +58,7 @@ impl Session {
         W: AsyncWrite + Send + Unpin + 'static,
     {
         let Self { gate, cancel, .. } = self;
-        let handler = Handler::new(gate.router().clone(), Role::Peer);
+        let handler = Handler::new(gate.router().clone(), Role::Peer, None);
         let (outbox, queue) = Outbox::new();
         let broken = cancel.clone();
         tokio::spawn(async move {

@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use toolmesh_core::{
     limits,
     principal::Principal,
-    queue::{COMMAND, OnLost, RetryPolicy, Spec, TOOL_CALL, TaskId, content_digest, key_digest},
+    queue::{
+        COMMAND, OnLost, PRIORITY, RetryPolicy, Spec, TOOL_CALL, TaskId, canonical, content_digest,
+        key_digest,
+    },
 };
 
 use super::{
@@ -129,7 +132,7 @@ impl TaskQueueTools {
         let spec = Spec {
             model,
             payload,
-            priority: arguments::priority(submission.priority.unwrap_or(5))?,
+            priority: arguments::priority(submission.priority.unwrap_or(PRIORITY.into()))?,
             key: submission.idempotency_key.map(|key| key_of(who, &key)).transpose()?,
             content,
             tags: arguments::tags(submission.tags.unwrap_or_default())?,
@@ -262,34 +265,11 @@ fn retry(given: &Retry) -> Result<RetryPolicy, Refused> {
     })
 }
 
-/// The same text for the same JSON, whatever the order of its keys.
-pub(super) fn canonical(value: &Value) -> String {
-    fn sorted(value: &Value) -> Value {
-        match value {
-            Value::Object(object) => {
-                let mut keys: Vec<&String> = object.keys().collect();
-                keys.sort();
-                keys.into_iter().map(|key| (key.clone(), sorted(&object[key]))).collect()
-            }
-            Value::Array(items) => items.iter().map(sorted).collect(),
-            other => other.clone(),
-        }
-    }
-    sorted(value).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn the_order_of_keys_makes_no_other_task() {
-        let one = canonical(&json!({"b": [{"y": 1, "x": 2}], "a": null}));
-        assert_eq!(one, canonical(&json!({"a": null, "b": [{"x": 2, "y": 1}]})));
-        assert_ne!(one, canonical(&json!({"a": null, "b": [{"x": 2, "y": 2}]})));
-    }
 
     #[test]
     fn a_payload_at_its_bound_is_taken_and_one_byte_more_refused() {

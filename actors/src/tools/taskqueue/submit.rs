@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toolmesh_core::{
     principal::Role,
-    queue::{Spec, Submitter, TaskId, content_digest},
+    queue::{Spec, Submitter, TaskId, canonical, content_digest},
     router::LocalTool,
 };
 
@@ -160,8 +160,7 @@ impl TaskQueueTools {
         if let Some(payload) = payload {
             let most = self.queue.settings().payload_bytes;
             spec.payload = super::spec::payload(&payload, most)?;
-            spec.content =
-                content_digest(&spec.kind, &spec.model, &super::spec::canonical(&payload));
+            spec.content = content_digest(&spec.kind, &spec.model, &canonical(&payload));
         }
         if let Some(attempts) = max_attempts {
             spec.max_attempts = arguments::attempts(attempts)?;

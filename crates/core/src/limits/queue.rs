@@ -108,6 +108,10 @@ pub const QUEUE_LIST_LOOK: usize = 20_000;
 /// the estimate says `at_least`.
 pub const QUEUE_POSITION_LOOK: usize = 1_000;
 
+/// Milliseconds after which a client of the MCP tasks extension is told to look again
+/// (`pollIntervalMs`): a few reports of progress by then. Who looks more often is answered.
+pub const QUEUE_POLL_MS: u64 = 1_000;
+
 /// Last lines of a task's log that are kept; earlier ones are dropped.
 pub const QUEUE_LOG_LINES: usize = 200;
 
@@ -170,6 +174,17 @@ pub const WORKER_CLAIM_WAIT: Duration = Duration::from_secs(30);
 
 /// Least time between two reports of a task's progress by the node's own worker.
 pub const WORKER_REPORT: Duration = Duration::from_millis(250);
+
+/// Time for which a task waits in its slot for the tool that it calls, if that is not there: a
+/// server starts in it. Beyond it the attempt has failed, and the next one waits again.
+pub const WORKER_TOOL_WAIT: Duration = Duration::from_secs(30);
+
+/// Calls of a tool within one attempt, where it answers each with the wish to be called once more
+/// and needs no input. Beyond it the task fails.
+pub const WORKER_ROUNDS: u32 = 8;
+
+/// Pause before such a call: a tool that sheds load has time to recover.
+pub const WORKER_ROUND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Tasks that a node runs at once. They wait for tools more than they compute; beyond it they wait
 /// in the queue.

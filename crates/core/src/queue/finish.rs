@@ -261,8 +261,35 @@ impl Machine {
             task.attempts = task.attempts.saturating_sub(1);
             task.more_mut().asks = Some(asks);
             self.requeue(slot, 0, None, now);
+            self.out.events.push(Event::Asks(proof.id));
         }
         Ok(self.state_of(slot, proof.id))
+    }
+
+    /// The task `id` of `asker`, if it asks for input, and for `asked` where that is given.
+    fn asking(&self, asker: &Asker, id: TaskId, asked: Option<&str>) -> Result<Slot, Refusal> {
+        let slot = self.owned(asker, id)?;
+        let asks = self.task(slot).and_then(|task| task.asks());
+        match asks.is_some_and(|asks| asked.is_none_or(|asked| *asked == **asks)) {
+            true => Ok(slot),
+            false => Err(Refusal::NotAsking(id)),
+        }
+    }
+
+    pub(super) fn answer_part(
+        &mut self,
+        asker: &Asker,
+        id: TaskId,
+        asked: &str,
+        asks: Arc<str>,
+    ) -> Result<Reply, Refusal> {
+        let slot = self.asking(asker, id, Some(asked))?;
+        if let Some(task) = self.task_mut(slot) {
+            task.more_mut().asks = Some(asks);
+        }
+        self.keep_state(slot);
+        self.out.sync = true;
+        Ok(self.state_of(slot, id))
     }
 
     pub(super) fn answer(
@@ -270,12 +297,10 @@ impl Machine {
         now: Now,
         asker: &Asker,
         id: TaskId,
+        asked: Option<&str>,
         answers: String,
     ) -> Result<Reply, Refusal> {
-        let slot = self.owned(asker, id)?;
-        if self.task(slot).is_none_or(|task| task.asks().is_none()) {
-            return Err(Refusal::NotAsking(id));
-        }
+        let slot = self.asking(asker, id, asked)?;
         self.dequeue(slot);
         if let Some(task) = self.task_mut(slot) {
             task.more_mut().asks = None;

@@ -242,8 +242,21 @@ pub enum Input {
         asker: Asker,
         /// Which task.
         id: TaskId,
+        /// What it answers, if it is to be refused where something else is asked by now.
+        asked: Option<Arc<str>>,
         /// JSON for whoever runs it next.
         answers: String,
+    },
+    /// The submitter gives a part of the input; the task goes on waiting for the rest.
+    AnswerPart {
+        /// Who answers.
+        asker: Asker,
+        /// Which task.
+        id: TaskId,
+        /// What it answers; refused where something else is asked by now.
+        asked: Arc<str>,
+        /// What is asked from now on; JSON.
+        asks: Arc<str>,
     },
     /// A task is to be given up.
     Cancel {
@@ -378,6 +391,8 @@ pub enum Reply {
 pub enum Event {
     /// The task has ended.
     Ended(TaskId),
+    /// The task waits for input of its submitter.
+    Asks(TaskId),
     /// The task's worker should give it up, or has lost it.
     Stop {
         /// The worker.

@@ -183,7 +183,12 @@ impl Machine {
             Input::Finish { proof, outcome, digest } => self.finish(now, &proof, outcome, digest),
             Input::Release { proof, reason } => self.release(now, &proof, &reason),
             Input::Ask { proof, asks } => self.ask(now, &proof, asks),
-            Input::Answer { asker, id, answers } => self.answer(now, &asker, id, answers),
+            Input::Answer { asker, id, asked, answers } => {
+                self.answer(now, &asker, id, asked.as_deref(), answers)
+            }
+            Input::AnswerPart { asker, id, asked, asks } => {
+                self.answer_part(&asker, id, &asked, asks)
+            }
             Input::Cancel { asker, id, reason, force } => {
                 self.cancel(now, &asker, id, &reason, force)
             }

@@ -59,8 +59,8 @@ pub enum Refusal {
     /// It runs, and what was asked is for tasks that wait.
     #[error("task {0} is running: that can be changed only while it waits")]
     Running(TaskId),
-    /// It asked nothing.
-    #[error("task {0} does not wait for input")]
+    /// It asks nothing, or something else.
+    #[error("task {0} does not wait for this input, or not any more")]
     NotAsking(TaskId),
     /// A value is not within its bounds.
     #[error("{0}")]

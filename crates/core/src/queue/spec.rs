@@ -2,12 +2,25 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::principal::Role;
 
 /// The type of a task that calls a tool through the node's router.
 pub const TOOL_CALL: &str = "tool.call";
+
+/// Key in the payload of a `tool.call` that was a client's `tools/call`: an object with what that
+/// request said beside name and arguments, such as `_meta`. Whatever its tool answers is the result
+/// then, an error too, as it would have been without a task.
+pub const REQUEST: &str = "request";
+
+/// Key in what a tool asks its task's submitter for: the fence of the attempt that asked. What is
+/// asked under the same key another time is another question.
+pub const ROUND: &str = "dev.toolmesh/round";
+
+/// The priority of a task that does not say.
+pub const PRIORITY: u8 = 5;
 
 /// What the types of tasks begin with that run a program of the node's configuration.
 pub const COMMAND: &str = "command.";
@@ -115,6 +128,48 @@ pub struct Spec {
     pub retries_asked: bool,
 }
 
+impl Spec {
+    /// A task of this type and payload that asks for nothing particular.
+    pub fn plain(kind: &str, payload: &Value, on_lost: OnLost, max_attempts: u16) -> Self {
+        Self {
+            kind: kind.into(),
+            model: String::new(),
+            payload: payload.to_string(),
+            priority: PRIORITY,
+            key: None,
+            content: content_digest(kind, "", &canonical(payload)),
+            tags: Vec::new(),
+            metadata: None,
+            requires: Vec::new(),
+            session: None,
+            sticky: None,
+            timeout_ms: None,
+            max_attempts,
+            not_before: 0,
+            deadline: None,
+            retry: RetryPolicy::default(),
+            on_lost,
+            retries_asked: false,
+        }
+    }
+}
+
+/// The same text for the same JSON, whatever the order of its keys.
+pub fn canonical(value: &Value) -> String {
+    fn sorted(value: &Value) -> Value {
+        match value {
+            Value::Object(object) => {
+                let mut keys: Vec<&String> = object.keys().collect();
+                keys.sort();
+                keys.into_iter().map(|key| (key.clone(), sorted(&object[key]))).collect()
+            }
+            Value::Array(items) => items.iter().map(sorted).collect(),
+            other => other.clone(),
+        }
+    }
+    sorted(value).to_string()
+}
+
 /// The digest by which an idempotency key is remembered: keys of different principals differ.
 pub fn key_digest(principal: &str, key: &str) -> [u8; 16] {
     digest(&[principal, key])
@@ -152,6 +207,14 @@ mod tests {
         assert_eq!(policy.wait_ms(u32::MAX, 0.0), 1_000);
         let odd = RetryPolicy { factor: f32::NAN, ..policy };
         assert!(odd.wait_ms(5, f64::NAN) <= 1_000);
+    }
+
+    #[test]
+    fn the_order_of_keys_makes_no_other_task() {
+        use serde_json::json;
+        let one = canonical(&json!({"b": [{"y": 1, "x": 2}], "a": null}));
+        assert_eq!(one, canonical(&json!({"a": null, "b": [{"x": 2, "y": 1}]})));
+        assert_ne!(one, canonical(&json!({"a": null, "b": [{"x": 2, "y": 2}]})));
     }
 
     #[test]

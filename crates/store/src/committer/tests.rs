@@ -219,7 +219,7 @@ fn the_shipped_lane_keeps_a_quarter_for_what_completes() -> TestResult {
     let reserve = |work| std::iter::from_fn(move || committer.reserve(work).ok());
     let new: Vec<_> = reserve(Work::New).collect();
     let completions: Vec<_> = reserve(Work::Completion).collect();
-    assert_eq!((new.len(), completions.len()), (768, 256));
+    assert_eq!((new.len(), completions.len()), (3_072, 1_024));
     Ok(())
 }
 

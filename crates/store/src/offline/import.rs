@@ -13,6 +13,7 @@ use super::{Doing, OfflineError, Progress, REPORT_EVERY, Report, sync_parent};
 use crate::limits::{BATCH_BYTES, BATCH_JOBS, CACHE_BYTES};
 use crate::open::{self, OpenError, guarded};
 use crate::record::{Records, Write};
+use crate::records;
 use crate::sled::SledRecords;
 
 /// What was imported.
@@ -71,6 +72,10 @@ pub fn import(
         };
         read(file, take, (Doing::Writing, total), report)?;
         store.apply(&batch)?;
+        // A worker may hold a lease of a start that this store does not know.
+        if let Some(write) = records::skip_epochs(&store)? {
+            store.apply(&[write])?;
+        }
         Ok::<_, OfflineError>(store.sync()?)
     })?;
     sync_files(new.path()).map_err(fail())?;

@@ -58,13 +58,34 @@ pub fn keep_queue(change: Change) -> Result<Vec<Write>, CodecError> {
 ///
 /// The records cannot be read.
 pub fn next_epoch(records: &dyn Records) -> Result<(u32, Write), LoadError> {
+    let epoch = last_epoch(records)?.unwrap_or(0).wrapping_add(1);
+    Ok((epoch, put_epoch(epoch)?))
+}
+
+/// Starts that are passed over when an older store is put in place: it knows nothing of those since,
+/// whose leases a worker may still hold.
+const EPOCHS_SKIPPED: u32 = 1_000;
+
+/// Returns the write by which a store that was restored repeats no fence; `None`: it never gave one.
+///
+/// # Errors
+///
+/// The records cannot be read.
+pub(crate) fn skip_epochs(records: &dyn Records) -> Result<Option<Write>, LoadError> {
+    let last = last_epoch(records)?;
+    last.map(|epoch| put_epoch(epoch.wrapping_add(EPOCHS_SKIPPED))).transpose()
+}
+
+fn last_epoch(records: &dyn Records) -> Result<Option<u32>, LoadError> {
     let key = key_of(Kind::Epoch, &[]);
-    let before = records.get(&key)?.map(|value| codec::decode::<EpochBody>(&value));
-    let before = before.transpose().map_err(|source| named("the boot epoch", source))?;
-    let epoch = before.map_or(0, |body| body.epoch).wrapping_add(1);
+    let Some(value) = records.get(&key)? else { return Ok(None) };
+    Ok(Some(decode::<EpochBody>(&key, &value)?.epoch))
+}
+
+fn put_epoch(epoch: u32) -> Result<Write, LoadError> {
     let value =
         codec::encode(&EpochBody { epoch }).map_err(|source| named("the boot epoch", source))?;
-    Ok((epoch, Write::Put { key, value }))
+    Ok(Write::Put { key: key_of(Kind::Epoch, &[]), value })
 }
 
 /// The queue as it is put together while the store opens.

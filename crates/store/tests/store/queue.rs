@@ -3,10 +3,10 @@
 use crate::support::{TestResult, commit};
 use toolmesh_core::principal::Role;
 use toolmesh_core::queue::{
-    Claim, Config, Input, Machine, Now, OnLost, RetryPolicy, Spec, Submitter,
+    Asker, Claim, Config, Filter, Input, Machine, Now, OnLost, RetryPolicy, Spec, Submitter,
 };
-use toolmesh_store::records::{QueueState, keep_queue, load_queue};
-use toolmesh_store::{LoadError, OpenError, Options, State, Store, Work, Write};
+use toolmesh_store::records::{QueueState, keep_queue};
+use toolmesh_store::{Load, LoadError, OpenError, Options, State, Store, Work, Write};
 
 fn spec(kind: &str, payload: String) -> Spec {
     Spec {
@@ -70,14 +70,18 @@ fn both_ways_lead_to_the_same_machine() -> TestResult {
     let config = Config { epoch: 7, ..Config::default() };
     let opened = Store::load::<(State, QueueState)>(options, |_| {})?;
     let mut one = opened.state.1.into_machine(config.clone());
-    let mut other = Machine::new(config);
-    load_queue(opened.store.records(), &mut other)?;
+    let mut other = QueueState::from_records(opened.store.records())?.into_machine(config);
+    let now = Now { ms: 4_000, chance: 4 };
     for machine in [&mut one, &mut other] {
-        machine.start(Now { ms: 4_000, chance: 4 }, "node");
+        machine.start(now, "node");
     }
-    let counts = one.status(Now { ms: 4_000, chance: 4 }).counts;
-    assert_eq!((counts.queued, counts.running), (18, 2));
-    assert_eq!(format!("{one:?}"), format!("{other:?}"));
+    let (view, everyone) = (one.status(now), Asker { id: "ops".into(), is_operator: true });
+    assert_eq!((view.counts.queued, view.counts.running), (18, 2));
+    assert_eq!(view, other.status(now));
+    assert_eq!(one.workers(now), other.workers(now));
+    let list = |machine: &Machine| machine.list(&everyone, &Filter::default(), 100, now);
+    assert_eq!(list(&one).tasks.len(), 20);
+    assert_eq!(list(&one), list(&other));
     Ok(())
 }
 

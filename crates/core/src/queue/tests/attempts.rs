@@ -200,7 +200,8 @@ fn a_task_that_asks_waits_for_its_submitter() {
     let mut rig = Rig::new();
     let id = rig.submit(Spec { max_attempts: 1, ..spec("work") });
     let grant = rig.take("w");
-    rig.ok(Input::Ask { proof: proof("w", &grant), asks: name("{\"q\":1}") });
+    let step = rig.apply(Input::Ask { proof: proof("w", &grant), asks: name("{\"q\":1}") });
+    assert_eq!(step.events, [Event::Asks(id)]);
     let view = rig.view(id);
     assert_eq!((view.state, view.attempts), (State::Queued, 0));
     assert_eq!(view.asks.as_deref(), Some("{\"q\":1}"));
@@ -208,7 +209,10 @@ fn a_task_that_asks_waits_for_its_submitter() {
     rig.pass(200_000);
     rig.restart();
     assert_eq!(rig.ids(worker("w")), []);
-    let answer = |by| Input::Answer { asker: asker(by), id, answers: "{\"a\":2}".to_owned() };
+    let answer = |by| {
+        let answers = "{\"a\":2}".to_owned();
+        Input::Answer { asker: asker(by), id, asked: None, answers }
+    };
     assert_eq!(rig.refused(answer("bob")), "not_found");
     assert!(rig.apply(answer("alice")).sync);
     assert_eq!(rig.refused(answer("alice")), "conflict");
@@ -220,6 +224,39 @@ fn a_task_that_asks_waits_for_its_submitter() {
     rig.ok(Input::Ask { proof: proof("w", &grant), asks: name("{}") });
     rig.cancel("alice", id, false);
     assert_eq!(rig.state(id), State::Cancelled);
+}
+
+#[test]
+fn a_part_of_the_input_is_kept_and_the_rest_waited_for() {
+    let mut rig = Rig::new();
+    let id = rig.submit(spec("work"));
+    let grant = rig.take("w");
+    rig.ok(Input::Ask { proof: proof("w", &grant), asks: name("both") });
+    let since = rig.view(id).since;
+    let part = |asked, asks| Input::AnswerPart {
+        asker: asker("alice"),
+        id,
+        asked: name(asked),
+        asks: name(asks),
+    };
+    rig.pass(1_000);
+    assert!(rig.apply(part("both", "one")).sync);
+    // Who answers what was asked before has been overtaken.
+    assert_eq!(rig.refused(part("both", "other")), "conflict");
+    let answer = |asked| Input::Answer {
+        asker: asker("alice"),
+        id,
+        asked: Some(name(asked)),
+        answers: "{}".to_owned(),
+    };
+    assert_eq!(rig.refused(answer("both")), "conflict");
+    rig.restart();
+    let view = rig.view(id);
+    assert_eq!((view.asks.as_deref(), view.since), (Some("one"), since));
+    assert_eq!(rig.ids(worker("w")), []);
+    rig.ok(answer("one"));
+    assert_eq!(rig.take("w").id, id);
+    assert_eq!(rig.refused(part("one", "")), "conflict");
 }
 
 #[test]

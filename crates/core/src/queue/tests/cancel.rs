@@ -132,7 +132,8 @@ fn what_is_anothers_does_not_exist() {
         Input::Cancel { asker: bob(), id, reason, force: true },
         Input::Update { asker: bob(), id, change: Change::default() },
         Input::Prioritise { asker: bob(), id, priority: 9 },
-        Input::Answer { asker: bob(), id, answers: "{}".to_owned() },
+        Input::Answer { asker: bob(), id, asked: None, answers: "{}".to_owned() },
+        Input::AnswerPart { asker: bob(), id, asked: name("{}"), asks: name("{}") },
     ];
     for input in inputs {
         assert_eq!(rig.refused(input), "not_found");

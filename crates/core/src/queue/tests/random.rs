@@ -320,7 +320,8 @@ impl Pair {
             }
             Op::Answer(which) => {
                 let id = self.task(which);
-                let input = Input::Answer { asker: operator(), id, answers: "{}".to_owned() };
+                let (asked, answers) = (None, "{}".to_owned());
+                let input = Input::Answer { asker: operator(), id, asked, answers };
                 self.both(input, |model, _, _| {
                     let item = model.find(id).ok_or("not_found")?;
                     let asked = std::mem::take(&mut item.asks);

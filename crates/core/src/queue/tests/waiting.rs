@@ -50,8 +50,8 @@ fn whatever_frees_a_task_serves_who_waits() {
         }),
         ("answered", |rig, grant| {
             rig.ok(Input::Ask { proof: proof("w", grant), asks: name("{}") });
-            let answers = "{}".to_owned();
-            rig.apply(Input::Answer { asker: asker("alice"), id: grant.id, answers })
+            let (asked, answers) = (None, "{}".to_owned());
+            rig.apply(Input::Answer { asker: asker("alice"), id: grant.id, asked, answers })
         }),
         ("due sooner", |rig, grant| {
             rig.finish("w", grant, failed("x"));

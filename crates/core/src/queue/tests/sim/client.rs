@@ -184,7 +184,8 @@ impl Client {
                     desk.history.read(id, result.as_deref());
                 } else if view.asks.is_some() {
                     let (asker, answers) = (self.asker(), "{}".to_owned());
-                    desk.send(Body::Input(Input::Answer { asker, id, answers }));
+                    let asked = None;
+                    desk.send(Body::Input(Input::Answer { asker, id, asked, answers }));
                 }
             }
             (Asked::Cancel, Answer::Reply(Ok(Reply::State { id, state, .. }))) => {

@@ -2,9 +2,9 @@
 
 use super::{super::config, *};
 
-/// Seeds in CI: about a minute in a debug build. `TOOLMESH_SEEDS` is another number of them, and
-/// `TOOLMESH_SEED` is the only one, with all that happened in it.
-const SEEDS: u64 = 3_000;
+/// Seeds in CI: a minute and some in a debug build. `TOOLMESH_SEEDS` is another number of them, and
+/// `TOOLMESH_SEED` the only one. A failure shows what happened before it.
+const SEEDS: u64 = 6_000;
 
 fn number(of: &str) -> Option<u64> {
     std::env::var(of).ok()?.parse().ok()

@@ -18,7 +18,7 @@ use tokio::{
 };
 use toolmesh_actors::{
     child::Guard,
-    gateway::{GatewayHandle, SessionCount, StartError},
+    gateway::{Behind, GatewayHandle, SessionCount, StartError},
     kit::{Clock, DoorError, Fault, Stopper, Supervisor, row},
     link::Surroundings,
     queue::{QueueError, QueueHandle},
@@ -282,9 +282,12 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     }
     let gateway = GatewayHandle::start(
         wiring::gateway(config),
-        router.clone(),
-        (queue.clone(), wiring::task_rules(config)),
-        store.clone(),
+        Behind {
+            router: router.clone(),
+            queue: queue.clone(),
+            rules: wiring::task_rules(config),
+            store: store.clone(),
+        },
         sessions,
         metrics,
         clock,

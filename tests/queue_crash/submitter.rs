@@ -98,8 +98,8 @@ impl Submitter<'_> {
             Kind::Plain => ("job.plain", json!({"token": token})),
             Kind::Once => ("job.once", json!({"token": token})),
             Kind::Flaky => ("job.flaky", json!({"token": token, "fails": self.failures()})),
-            Kind::SafeTool => tool("safe_read", self.random.below(30)),
-            Kind::OnceTool => tool("unsafe_increment", self.random.below(30)),
+            Kind::SafeTool => tool("safe_read", self.duration_ms()),
+            Kind::OnceTool => tool("unsafe_increment", self.duration_ms()),
         };
         arguments["task_type"] = task_type.into();
         arguments["payload"] = payload;
@@ -119,6 +119,12 @@ impl Submitter<'_> {
             arguments["idempotency_key"] = format!("key-{token}").into();
         }
         Order { token, kind, keyed, arguments }
+    }
+
+    /// How long a call takes: some are long enough that a kill finds them under way.
+    fn duration_ms(&mut self) -> u64 {
+        let most = if self.random.percent(30) { 400 } else { 30 };
+        self.random.below(most)
     }
 
     /// How often the workers fail a flaky task.
@@ -149,14 +155,10 @@ impl Submitter<'_> {
     }
 
     fn remember(&mut self, known: Known) {
-        if self.known.len() < REMEMBERED {
-            self.known.push(known);
-            return;
+        if self.known.len() == REMEMBERED {
+            self.known.remove(0);
         }
-        let at = usize::try_from(self.random.below(REMEMBERED as u64)).unwrap_or_default();
-        if let Some(place) = self.known.get_mut(at) {
-            *place = known;
-        }
+        self.known.push(known);
     }
 
     /// Submits again what was acknowledged: it is the same task.
@@ -166,9 +168,10 @@ impl Submitter<'_> {
     }
 
     fn cancel(&mut self) -> Result<(), String> {
-        let Some(task) = self.random.pick(&self.known).map(|known| known.task) else {
-            return Ok(());
-        };
+        // The latest still waits or runs; others may have ended.
+        let latest = self.random.percent(50).then(|| self.known.last()).flatten();
+        let known = latest.or_else(|| self.random.pick(&self.known));
+        let Some(task) = known.map(|known| known.task) else { return Ok(()) };
         let arguments = json!({"task_id": hex(task), "reason": "the test changed its mind"});
         let (reply, span) = self.call("cancel", &arguments)?;
         let told = Told::of(&reply, |value| match State::parse(value["state"].as_str()?)? {

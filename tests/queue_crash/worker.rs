@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    history::{Event, Span, State, TaskId, Token, Told, What},
+    history::{Event, Micros, Span, State, TaskId, Token, Told, What},
     load::{Load, Part},
     submitter::{hex, task_id},
 };
@@ -14,12 +14,24 @@ use crate::support::{Caller, Random, Reply, pause};
 /// Seconds of a lease: the least that may be asked for.
 const LEASE_S: u64 = 5;
 
+/// Names that the workers share, so that only the fence tells one's lease from another's.
+const NAMES: u64 = 3;
+
+/// One in so many tasks is forgotten once it was begun, so that its lease runs out; and one in so
+/// many is put aside, to be ended within [`ASIDE`], while its lease holds or after. Of later attempts
+/// it is every second: whoever comes too late with the one before finds the new lease in use.
+const FORGOTTEN: u64 = 150;
+const LATE: u64 = 100;
+const ASIDE: Duration = Duration::from_secs(8);
+
 struct Worker<'a> {
     load: &'a Load,
     id: String,
     random: Random,
     caller: Caller,
     events: Vec<Event>,
+    /// What was put aside, and until when.
+    aside: Vec<(Micros, Job)>,
 }
 
 /// A task in a worker's hands.
@@ -30,7 +42,6 @@ struct Job {
     attempt: u64,
     /// How many attempts are to fail.
     fails: u64,
-    is_plain: bool,
 }
 
 impl Job {
@@ -41,7 +52,6 @@ impl Job {
             fence: value["fence"].as_u64()?,
             attempt: value["attempt"].as_u64()?,
             fails: value["payload"]["fails"].as_u64().unwrap_or_default(),
-            is_plain: value["task_type"] == "job.plain",
         })
     }
 }
@@ -49,12 +59,14 @@ impl Job {
 /// Works until the run is over.
 pub(crate) fn run(load: &Load, number: u64, random: Random) -> Part {
     let caller = Caller::new(&load.address).map_err(|error| error.to_string())?;
-    let id = format!("worker-{number}");
-    let mut worker = Worker { load, id, random, caller, events: Vec::new() };
+    let id = format!("worker-{}", number % NAMES);
+    let (events, aside) = (Vec::new(), Vec::new());
+    let mut worker = Worker { load, id, random, caller, events, aside };
     while !load.is_over() {
         for job in worker.claim()? {
-            worker.work(&job)?;
+            worker.work(job)?;
         }
+        worker.take_up()?;
     }
     Ok(worker.events)
 }
@@ -80,20 +92,42 @@ impl Worker<'_> {
         Ok(jobs)
     }
 
-    fn work(&mut self, job: &Job) -> Result<(), String> {
+    fn work(&mut self, job: Job) -> Result<(), String> {
         if self.random.percent(2) {
-            return self.release(job);
+            return self.release(&job);
         }
         let now = self.load.clock.now();
         self.note(Span { from: now, to: now }, What::Start { task: job.task });
-        // One in 300 is forgotten, so that its lease runs out; none when the rest is finished.
-        if job.is_plain && self.load.is_loaded() && self.random.below(300) == 0 {
+        // Not when the rest is to be finished.
+        if self.load.is_loaded() && self.random.below(FORGOTTEN) == 0 {
+            return Ok(());
+        }
+        let one_in = if job.attempt > 1 { 2 } else { LATE };
+        if self.load.is_loaded() && self.random.below(one_in) == 0 {
+            let aside = self.random.time(ASIDE).as_micros();
+            self.aside.push((now + u64::try_from(aside).unwrap_or_default(), job));
             return Ok(());
         }
         if self.random.percent(20) {
             pause(self.random.time(Duration::from_millis(10)));
         }
-        if self.random.percent(15) && self.is_unwanted(job)? {
+        let asks = self.random.percent(15);
+        self.finish(&job, asks)
+    }
+
+    /// Ends one task that was put aside for so long; the node may have given it to another since.
+    fn take_up(&mut self) -> Result<(), String> {
+        let now = self.load.clock.now();
+        let due = self.aside.iter().position(|(until, _)| *until <= now);
+        due.map_or(Ok(()), |due| {
+            let (_, job) = self.aside.swap_remove(due);
+            self.finish(&job, true)
+        })
+    }
+
+    /// Ends a task as it is to end, unless a heartbeat says before that it should be given up.
+    fn finish(&mut self, job: &Job, asks: bool) -> Result<(), String> {
+        if asks && self.is_unwanted(job)? {
             return self.complete(job, State::Cancelled, self.load.mark()).map(drop);
         }
         let fails = job.attempt <= job.fails;

@@ -60,6 +60,19 @@ pub struct GatewayHandle {
     _supervised: Arc<Supervised>,
 }
 
+/// What the gateway stands in front of.
+#[derive(Debug)]
+pub struct Behind {
+    /// Answers lists and calls.
+    pub router: RouterHandle,
+    /// Keeps the calls that become tasks.
+    pub queue: QueueHandle,
+    /// Which calls do.
+    pub rules: TaskRules,
+    /// Knows who bears which token.
+    pub store: StoreHandle,
+}
+
 impl GatewayHandle {
     /// Binds the listener and starts the gateway on the current arbiter. Calls become tasks of the
     /// queue by the rules beside it.
@@ -68,14 +81,13 @@ impl GatewayHandle {
     /// The address cannot be had, or must not be served without a token.
     pub async fn start(
         config: Config,
-        router: RouterHandle,
-        (queue, rules): (QueueHandle, TaskRules),
-        store: StoreHandle,
+        behind: Behind,
         sessions: SessionCount,
         metrics: Option<PrometheusHandle>,
         clock: Clock,
         supervisor: &Supervisor,
     ) -> Result<Self, StartError> {
+        let Behind { router, queue, rules, store } = behind;
         let address = config.http;
         if !address.ip().is_loopback() && !config.allow_unauthenticated && !store.has_tokens() {
             return Err(StartError::Unprotected { address });

@@ -30,7 +30,7 @@ mod tests;
 
 use std::{net::SocketAddr, time::Duration};
 
-pub use handle::{GatewayHandle, Health, Ready, StartError};
+pub use handle::{Behind, GatewayHandle, Health, Ready, StartError};
 #[cfg(test)]
 pub(crate) use mesh::tests::rig as mesh_rig;
 pub use sessions::SessionCount;

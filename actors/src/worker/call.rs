@@ -52,14 +52,16 @@ pub(super) async fn call(
         }
     };
     let submitter = &leased.kept.task.submitter;
+    // After a restart tasks are claimed while servers start.
     let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
     let who = principal(&shared.router, submitter);
-    tokio::select! {
-        () = shared.router.wait_for_tool(&who, name, limits::WORKER_TOOL_WAIT) => {}
-        () = cancel.cancelled() => {
-            let message = "it was given up before its tool was there";
-            return Ending::Outcome(failed("cancelled", message, Ran::No));
-        }
+    let is_there = tokio::select! {
+        is_there = shared.router.wait_for_tool(&who, name, limits::WORKER_TOOL_WAIT) => is_there,
+        () = cancel.cancelled() => return Ending::NotRun,
+    };
+    if !is_there {
+        let message = format!("there is no tool {name:?} here at this time");
+        return Ending::Outcome(failed("not_started", message, Ran::No));
     }
     let limit = shared.queue.settings().result_bytes;
     for _round in 0..limits::WORKER_ROUNDS {

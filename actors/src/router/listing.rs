@@ -14,8 +14,8 @@ const LOOK: Duration = Duration::from_millis(100);
 impl RouterHandle {
     /// Waits, at most `within`, for a server of the tool `name` that is being started, or for one
     /// that may turn out to have it, as all are right after the start of the node. Does not wait
-    /// where the tool can be called, and where waiting would change nothing. Returns whether there is
-    /// such a tool.
+    /// where the tool can be called, and where waiting would change nothing. Returns whether the wait
+    /// is over: not so where such a server is still on its way.
     pub async fn wait_for_tool(&self, who: &Principal, name: &str, within: Duration) -> bool {
         let until = Instant::now() + within;
         let mut changes = self.view().changes(who.role);
@@ -25,7 +25,7 @@ impl RouterHandle {
                 sleep_until(look).await; // Without the router nothing changes any more.
             }
         }
-        self.route(&Asked { who, name, explicit: None }).is_some()
+        !self.is_coming(who, name).await
     }
 
     async fn is_coming(&self, who: &Principal, name: &str) -> bool {

@@ -55,12 +55,12 @@ pub(super) async fn call(
     // After a restart tasks are claimed while servers start.
     let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
     let who = principal(&shared.router, submitter);
-    let is_there = tokio::select! {
-        is_there = shared.router.wait_for_tool(&who, name, limits::WORKER_TOOL_WAIT) => is_there,
+    let is_over = tokio::select! {
+        is_over = shared.router.wait_for_tool(&who, name, limits::WORKER_TOOL_WAIT) => is_over,
         () = cancel.cancelled() => return Ending::NotRun,
     };
-    if !is_there {
-        let message = format!("there is no tool {name:?} here at this time");
+    if !is_over {
+        let message = format!("the server of {name:?} is still being started");
         return Ending::Outcome(failed("not_started", message, Ran::No));
     }
     let limit = shared.queue.settings().result_bytes;

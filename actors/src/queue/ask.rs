@@ -60,7 +60,7 @@ impl QueueHandle {
                 return Ok(task);
             }
             if tokio::time::timeout_at(until, news).await.is_err() {
-                return Ok(task);
+                return self.view(asker, id).await; // As it is now, not as it was before the wait.
             }
         }
     }

@@ -11,7 +11,7 @@ fn a_task_that_waits_is_cancelled_at_once() {
         let step = rig.cancel("alice", id, false);
         assert!(step.sync);
         assert!(step.events.contains(&Event::Ended(id)));
-        let reply = Reply::State { id, state: State::Cancelled, cancel_requested: true };
+        let reply = Reply::State { id, state: State::Cancelled, cancel_requested: false };
         assert_eq!(step.reply, Ok(reply.clone()));
         assert_eq!(rig.view(id).why, "not needed");
         // Again is no error, and changes nothing.

@@ -25,7 +25,7 @@ use toolmesh_core::{
     call::{CallError, RpcError},
     limits,
     principal::{Principal, Role},
-    router::Exposure,
+    router::{Exposure, Runtime, Tool as Listed},
 };
 
 use super::{
@@ -158,7 +158,8 @@ impl Handler {
         // How tools are exposed is for models; other nodes have their own clients to show them to.
         let exposure = if who.role == Role::Peer { Exposure::Flat } else { settings.exposure };
         let page = catalogue.page(who, exposure, cursor, settings.page_size.max(1))?;
-        let tools = page.tools.iter().map(|tool| Value::Object(tool.definition.clone())).collect();
+        let shown = page.tools.iter().map(|tool| Value::Object(definition(tool, who.role)));
+        let tools = shown.collect();
         let mut result = Map::from_iter([("tools".to_owned(), Value::Array(tools))]);
         if let Some(next) = page.next {
             result.insert("nextCursor".into(), next.into());
@@ -327,6 +328,14 @@ impl ServerHandler for Handler {
             }
         }
     }
+}
+
+/// A tool as it is listed. Other nodes know what a node's own tools return: that is most of such a
+/// list, and who asks for many and reads none has each of them held.
+fn definition(tool: &Listed, role: Role) -> Map<String, Value> {
+    let leave_out = role == Role::Peer && tool.is_at(&Runtime::Local);
+    let kept = tool.definition.iter().filter(|(key, _)| !leave_out || *key != "outputSchema");
+    kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Who asks: the guard put it into the HTTP request that rmcp hands on, the mesh into the request

@@ -3,7 +3,7 @@
 //! - Used by: stdio links (`link/stdio.rs`) and commands (`worker/command.rs`), which differ in
 //!   what they do with the three streams.
 //! - A crash loses: nothing that stays behind. The guard ends the groups of a node that is gone,
-//!   [`Group`] those of a task of ours that is gone.
+//!   `Group` those of a task of ours that is gone.
 //! - Limits: lines of stderr, their length and how many are kept (`toolmesh_core::limits`).
 
 mod guard;

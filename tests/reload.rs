@@ -83,7 +83,8 @@ fn an_upstream_is_added_changed_and_removed_without_disturbing_others() -> Outco
     running.home.configure(&(steady.clone() + &more))?;
     wait_for("the changed server runs", || {
         let extra = running.node.upstream("extra").ok()?;
-        (extra["tools"] == 4 && extra["pid"] != first).then_some(())
+        let other = extra["pid"].is_number() && extra["pid"] != first;
+        (extra["state"] == "ready" && extra["tools"] == 4 && other).then_some(())
     })?;
 
     // What needs no restart of the server has none.

@@ -255,7 +255,12 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         GroupHandle::start(CatalogueTools::new(view.clone()), &supervisor).await,
         GroupHandle::start(operator, &supervisor).await,
         GroupHandle::start(
-            TaskQueueTools::new(queue.clone(), worker.clone(), view.clone(), &peer_id),
+            TaskQueueTools::new(
+                queue.clone(),
+                worker.clone(),
+                router.clone(),
+                (&peer_id, name.as_str()),
+            ),
             &supervisor,
         )
         .await,

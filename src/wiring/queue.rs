@@ -2,22 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sha2::{Digest, Sha256};
 use toolmesh_actors::{gateway, queue, worker};
 use toolmesh_core::{
     policy::Globs,
-    queue::{Config as Machine, OwnerPrefix},
+    queue::{Config as Machine, owner_prefix},
 };
 
 use super::program;
 use crate::config::{Config, TaskCommand};
-
-/// How the ids of a node's tasks begin.
-fn owner(peer_id: &str) -> OwnerPrefix {
-    let hash: [u8; 32] = Sha256::digest(peer_id.as_bytes()).into();
-    let [a, b, c, d, ..] = hash;
-    [a, b, c, d]
-}
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -36,7 +28,7 @@ pub(crate) fn queue(config: &Config, peer_id: &str) -> queue::Settings {
     });
     queue::Settings {
         machine: Machine {
-            owner: owner(peer_id),
+            owner: owner_prefix(peer_id),
             tasks: queue.tasks,
             retention_ms: ms(queue.retention),
             dead_retention_ms: ms(queue.dead_retention),

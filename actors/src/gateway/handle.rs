@@ -104,8 +104,8 @@ impl GatewayHandle {
             open: Guard::is_open(&config),
         });
         let streams = CancellationToken::new();
-        let mesh = mesh::Server::new(router.clone(), streams.clone());
         let tasks = Tasks::new(queue, rules);
+        let mesh = mesh::Server::new(router.clone(), Some(tasks.clone()), streams.clone());
         let (server, address) = serve(&config, &guard, router, tasks.clone(), streams.clone())
             .map_err(|source| StartError::Bind { address, source })?;
         let door = Door::new(limits::DOOR);

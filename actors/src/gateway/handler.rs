@@ -21,10 +21,12 @@ use rmcp::{
 };
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
     call::{CallError, RpcError},
     limits,
     principal::{Principal, Role},
+    queue::TaskId,
     router::{Exposure, Runtime, Tool as Listed},
 };
 
@@ -32,7 +34,10 @@ use super::{
     raw,
     tasks::{self, Tasks},
 };
-use crate::router::{Changes, Request, RouterHandle};
+use crate::{
+    link::{self, LinkHandle},
+    router::{Changes, PRINCIPAL_KEY, Request, RouterHandle},
+};
 
 /// How long a 2026-07-28 client may keep the list before it asks again; changes are told at once
 /// to who subscribes.
@@ -134,11 +139,42 @@ impl Handler {
         let Some(tasks) = self.tasks.as_ref().filter(|_| modern) else {
             return Err(unknown(method));
         };
-        if !declares_tasks(context) {
+        let mut who = principal(context);
+        // A member asks for whom its client is, and has looked at what that declares.
+        if who.role == Role::Peer {
+            if let Some(name) = context.meta.0.0.get(PRINCIPAL_KEY).and_then(Value::as_str) {
+                who = who.on_behalf_of(name);
+            }
+        } else if !declares_tasks(context) {
             let required = ClientCapabilities::builder().enable_tasks().build();
             return Err(ErrorData::missing_required_client_capability(required));
         }
-        tasks.answer(verb, &params, &principal(context)).await.map_err(error_data)
+        if let Some(owner) = self.task_owner(&params, &who, tasks) {
+            return ask_owner(owner?, method, params, &who, context.ct.clone())
+                .await
+                .map_err(error_data);
+        }
+        tasks.answer(verb, &params, &who).await.map_err(error_data)
+    }
+
+    /// The link to the node that owns the task which a client asks about, where that is another.
+    fn task_owner(
+        &self,
+        params: &Map<String, Value>,
+        who: &Principal,
+        tasks: &Tasks,
+    ) -> Option<Result<LinkHandle, ErrorData>> {
+        let id: TaskId = params.get("taskId")?.as_str()?.parse().ok()?;
+        if who.role == Role::Peer || tasks.owns(id) {
+            return None;
+        }
+        let (alias, link) = self.router.owner_of(id)?;
+        Some(link.ok_or_else(|| {
+            let message = format!(
+                "{alias} has this task and is not connected at the moment; ask again when it is back"
+            );
+            ErrorData::internal_error(message, Some(serde_json::json!({"retryable": true})))
+        }))
     }
 
     fn list(
@@ -352,6 +388,26 @@ fn principal(context: &RequestContext<RoleServer>) -> Principal {
 /// Whether the client of a request can be given a task.
 fn declares_tasks(context: &RequestContext<RoleServer>) -> bool {
     context.client_capabilities().is_some_and(|capabilities| capabilities.supports_tasks())
+}
+
+/// Asks the owner of a task what a client of this node asked about it.
+async fn ask_owner(
+    link: LinkHandle,
+    method: &str,
+    mut params: Map<String, Value>,
+    who: &Principal,
+    cancel: CancellationToken,
+) -> Result<Map<String, Value>, RpcError> {
+    params.insert("_meta".to_owned(), serde_json::json!({PRINCIPAL_KEY: who.name()}));
+    let deadline = tokio::time::Instant::now() + limits::TOOL_TIME;
+    let call = link::Call { method: method.to_owned(), params, deadline, cancel, progress: None };
+    match link.forward(call).await.map_err(CallError::into_rpc)? {
+        Value::Object(mut result) => {
+            result.shift_remove("_meta");
+            Ok(result)
+        }
+        _ => Err(RpcError::invalid_params("the owner of the task gave no result object")),
+    }
 }
 
 /// Passes progress on, in order and before the result.

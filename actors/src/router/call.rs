@@ -23,6 +23,9 @@ const RUNTIME_KEY: &str = "dev.toolmesh/runtime";
 /// `_meta` key with which a caller says how long it waits for the result, in milliseconds.
 const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
 
+/// `_meta` key with which a member says for which of its principals it asks.
+pub(crate) const PRINCIPAL_KEY: &str = "dev.toolmesh/principal";
+
 /// `_meta` key under which a result says where it came from.
 pub(super) const ROUTE_KEY: &str = "dev.toolmesh/route";
 
@@ -65,6 +68,7 @@ impl RouterHandle {
     /// -32602 for an unknown tool or parameters that do not fit; otherwise see [`CallError`].
     pub async fn call(&self, mut request: Request) -> Result<Routed, CallError> {
         let mut name = take_name(&request.params)?;
+        request.principal = vouched(request.principal, &mut request.params);
         if name == DISPATCH {
             match dispatched(request.params) {
                 Ok(params) => request.params = params,
@@ -336,6 +340,15 @@ impl Failure {
 
 fn given_up(why: Why) -> CallError {
     CallError::OutcomeUnknown { why, detail: "the caller stopped waiting".into() }
+}
+
+/// Who asks, with whom a member asks for. What others say of that goes no further.
+fn vouched(principal: Principal, params: &mut Map<String, Value>) -> Principal {
+    let meta = params.get_mut("_meta").and_then(Value::as_object_mut);
+    match meta.and_then(|meta| meta.shift_remove(PRINCIPAL_KEY)) {
+        Some(Value::String(name)) => principal.on_behalf_of(&name),
+        _ => principal,
+    }
 }
 
 fn take_name(params: &Map<String, Value>) -> Result<String, CallError> {

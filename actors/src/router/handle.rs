@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use toolmesh_core::{
     call::{CallError, RpcError, Why},
     limits,
+    queue::{TaskId, owner_prefix},
     router::{LocalTool, Runtime},
 };
 
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     kit::{Clock, Door, DoorError, Supervised, Supervisor, row},
     link::{LinkHandle, Surroundings},
-    registry::Nodes,
+    registry::{NodeView, Nodes},
     tools::{self, GroupHandle},
 };
 
@@ -125,6 +126,22 @@ impl RouterHandle {
     /// The link to a node, by its alias, while it is connected.
     pub fn node(&self, alias: &Arc<str>) -> Option<LinkHandle> {
         self.link(&Runtime::Peer(alias.clone()))
+    }
+
+    /// The link to the node that `is_it` holds for, with its alias, while it is connected.
+    pub(crate) fn node_where(
+        &self,
+        is_it: impl Fn(&str, &NodeView) -> bool,
+    ) -> Option<(Arc<str>, Option<LinkHandle>)> {
+        let nodes = self.view().nodes();
+        let (alias, _) = nodes.iter().find(|(alias, node)| is_it(alias, node))?;
+        Some((alias.clone(), self.node(alias)))
+    }
+
+    /// The node that owns the task with this id by what the id says, and the link to it while it is
+    /// connected. Not this node itself.
+    pub(crate) fn owner_of(&self, id: TaskId) -> Option<(Arc<str>, Option<LinkHandle>)> {
+        self.node_where(|_, node| owner_prefix(&node.peer_id.to_string()) == id.owner())
     }
 
     fn links_of(&self, which: impl Fn(&Runtime) -> bool) -> Vec<LinkHandle> {

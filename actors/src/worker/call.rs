@@ -9,7 +9,7 @@ use toolmesh_core::{
     call::{CallError, Why},
     limits,
     policy::Standing,
-    principal::{Principal, Role},
+    principal::{Principal, Role, peer_of},
     queue::{Failure, Fence, Outcome, REQUEST, ROUND, Ran, Submitter},
 };
 
@@ -22,9 +22,6 @@ use crate::{
     queue::Leased,
     router::{Request, Routed, RouterHandle},
 };
-
-/// What the id of another node as a principal begins with.
-const PEER: &str = "peer:";
 
 /// JSON-RPC errors that say that the same request fails again: unknown method, wrong parameters.
 const HOPELESS: [i32; 2] = [-32601, -32602];
@@ -151,7 +148,7 @@ fn wanted(leased: &Leased) -> Result<Wanted, String> {
 
 /// Who asks for the call: the submitter, with what it may do at this moment where that can change.
 fn principal(router: &RouterHandle, submitter: &Submitter) -> Principal {
-    match submitter.id.strip_prefix(PEER) {
+    match peer_of(&submitter.id) {
         Some(peer_id) if submitter.role == Role::Peer => {
             router.view().peer(peer_id, Standing::Member)
         }

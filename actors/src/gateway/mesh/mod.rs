@@ -28,7 +28,7 @@ use toolmesh_core::limits;
 use toolmesh_net::{Budget, Inbound, PeerId, Standing};
 
 use self::{gate::Gate, session::Session};
-use super::admission::Admission;
+use super::{admission::Admission, tasks::Tasks};
 use crate::{link::Mesh, router::RouterHandle};
 
 /// What the sessions of all peers share. Cheap to clone.
@@ -38,6 +38,8 @@ pub(super) struct Server(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     router: RouterHandle,
+    /// Answers members about their principals' tasks.
+    tasks: Option<Tasks>,
     members: Admission,
     strangers: Admission,
     /// What strangers' frames may hold, so that they take nothing of the members'.
@@ -49,10 +51,15 @@ struct Inner {
 
 impl Server {
     /// `streams` ends every session when it fires.
-    pub(super) fn new(router: RouterHandle, streams: CancellationToken) -> Self {
+    pub(super) fn new(
+        router: RouterHandle,
+        tasks: Option<Tasks>,
+        streams: CancellationToken,
+    ) -> Self {
         let bytes = limits::MESH_FRAMES_BYTES_PER_PEER;
         Self(Arc::new(Inner {
             router,
+            tasks,
             members: gate::for_members(),
             strangers: gate::for_strangers(),
             strangers_budget: Budget::new(bytes, bytes),
@@ -102,6 +109,7 @@ impl Server {
             gate: Gate::new((peer, is_member), router, admission.clone(), closing),
             budget: budget.peer(peer),
             ours: mesh.ours,
+            tasks: self.0.tasks.clone().filter(|_| is_member),
             cancel: streams.child_token(),
         };
         session.serve(stream).await;

@@ -11,7 +11,7 @@ use toolmesh_net::{
 
 use super::{gate::Gate, service::Tools, transport::MeshTransport};
 use crate::{
-    gateway::handler::Handler,
+    gateway::{handler::Handler, tasks::Tasks},
     outbox::{self, Outbox},
 };
 
@@ -20,6 +20,7 @@ pub(super) struct Session {
     pub(super) gate: Gate,
     pub(super) budget: PeerBudget,
     pub(super) ours: Ours,
+    pub(super) tasks: Option<Tasks>,
     /// Ends the session when it fires, whatever is under way.
     pub(super) cancel: CancellationToken,
 }
@@ -57,8 +58,8 @@ impl Session {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { gate, cancel, .. } = self;
-        let handler = Handler::new(gate.router().clone(), Role::Peer, None);
+        let Self { gate, tasks, cancel, .. } = self;
+        let handler = Handler::new(gate.router().clone(), Role::Peer, tasks);
         let (outbox, queue) = Outbox::new();
         let broken = cancel.clone();
         tokio::spawn(async move {

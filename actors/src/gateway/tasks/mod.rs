@@ -216,6 +216,11 @@ impl Tasks {
         RpcError { code: -32603, message, data: None }
     }
 
+    /// Whether this node owns the task with this id, if there is one.
+    pub(super) fn owns(&self, id: TaskId) -> bool {
+        id.owner() == self.queue.settings().machine.owner
+    }
+
     /// Answers a request about a task.
     ///
     /// # Errors
@@ -322,7 +327,7 @@ fn spec(meant: Meant, max_attempts: u16) -> Spec {
 }
 
 fn asker(who: &Principal) -> Asker {
-    Asker { id: who.id.clone(), is_operator: who.role == Role::Operator }
+    Asker { id: who.full_name(), is_operator: who.role == Role::Operator }
 }
 
 /// Whether a submission that failed so has certainly left nothing behind.

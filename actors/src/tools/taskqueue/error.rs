@@ -24,6 +24,11 @@ impl Refused {
         Self { code, message: message.into(), retryable: false, retry_after_ms: None }
     }
 
+    /// Nothing was done, and the same may be done later.
+    pub(crate) fn retryable(code: &'static str, message: impl Into<String>) -> Self {
+        Self { retryable: true, ..Self::new(code, message) }
+    }
+
     /// The arguments do not fit the tool's schema.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new("invalid_arguments", message)

@@ -139,7 +139,7 @@ struct Shut {
 /// The tools of this file.
 pub(super) fn tools() -> Vec<LocalTool> {
     use Effect::{Destructive, Idempotent};
-    let (peer, client, operator) = (Role::Peer, Role::Client, Role::Operator);
+    let (peer, operator) = (Role::Peer, Role::Operator);
     vec![
         tool::<CancelOf, Cancelled>(
             "p2p_taskqueue_cancel",
@@ -149,13 +149,13 @@ pub(super) fn tools() -> Vec<LocalTool> {
         ),
         tool::<ChangeOf, Changed>(
             "p2p_taskqueue_update_task",
-            client,
+            peer,
             Idempotent,
             "Changes tags, metadata, times or attempts of a task.",
         ),
         tool::<PriorityOf, Changed>(
             "p2p_taskqueue_priority",
-            client,
+            peer,
             Idempotent,
             "Changes the priority of a waiting task.",
         ),

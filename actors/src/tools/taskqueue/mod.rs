@@ -4,6 +4,7 @@
 //! Every refusal is a result with a code, and says whether to try again.
 
 mod arguments;
+mod elsewhere;
 mod error;
 mod manage;
 mod offer;
@@ -27,12 +28,16 @@ use toolmesh_core::{
     router::LocalTool,
 };
 
-use self::error::Refused;
+use self::{elsewhere::Place, error::Refused};
 use super::{
     definition::{Effect, answer, define},
     group::{Call, Group},
 };
-use crate::{queue::QueueHandle, router::View, worker::WorkerHandle};
+use crate::{
+    queue::QueueHandle,
+    router::{RouterHandle, View},
+    worker::WorkerHandle,
+};
 
 const CATEGORY: &str = "taskqueue";
 
@@ -42,15 +47,25 @@ pub struct TaskQueueTools {
     queue: QueueHandle,
     worker: WorkerHandle,
     view: View,
+    /// The way to other nodes.
+    router: RouterHandle,
     /// This node's PeerId.
     owner: Arc<str>,
+    /// What this node calls itself.
+    name: Arc<str>,
 }
 
 impl TaskQueueTools {
-    /// Tools of `queue`, which is that of the node `owner` (its PeerId). `view` knows the tools that
-    /// tasks may call.
-    pub fn new(queue: QueueHandle, worker: WorkerHandle, view: View, owner: &str) -> Self {
-        Self { queue, worker, view, owner: owner.into() }
+    /// Tools of `queue`, which is that of the node `owner` (its PeerId) called `name`. `router`
+    /// knows the tools that tasks may call, and the way to other nodes' queues.
+    pub fn new(
+        queue: QueueHandle,
+        worker: WorkerHandle,
+        router: RouterHandle,
+        (owner, name): (&str, &str),
+    ) -> Self {
+        let view = router.view().clone();
+        Self { queue, worker, view, router, owner: owner.into(), name: name.into() }
     }
 }
 
@@ -88,11 +103,19 @@ impl Group for TaskQueueTools {
     }
 
     fn tools(&self) -> Vec<LocalTool> {
-        [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()].concat()
+        let mut tools =
+            [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()].concat();
+        tools.iter_mut().for_each(elsewhere::takes_peer);
+        tools
     }
 
     fn call(self: Arc<Self>, call: Call) -> BoxFuture<'static, Result<Value, CallError>> {
         Box::pin(async move {
+            let call = match self.elsewhere(call) {
+                Ok(Place::Here(call)) => call,
+                Ok(Place::There(there)) => return there.call().await,
+                Err(refused) => return Ok(refused.into_result()),
+            };
             let Call { tool, arguments, principal, .. } = call;
             let Some(short) = tool.strip_prefix("p2p_taskqueue_") else {
                 return Err(RpcError::invalid_params(format!("unknown tool: {tool}")).into());
@@ -145,7 +168,7 @@ impl Asked {
     }
 
     fn asker(&self) -> Asker {
-        Asker { id: self.who.id.clone(), is_operator: self.who.role == Role::Operator }
+        Asker { id: self.who.full_name(), is_operator: self.who.role == Role::Operator }
     }
 }
 

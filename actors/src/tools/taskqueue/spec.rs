@@ -242,7 +242,7 @@ fn key_of(who: &Principal, key: &str) -> Result<[u8; 16], Refused> {
             limits::QUEUE_KEY_CHARS
         )));
     }
-    Ok(key_digest(&who.id, key))
+    Ok(key_digest(who.name(), key))
 }
 
 fn retry(given: &Retry) -> Result<RetryPolicy, Refused> {

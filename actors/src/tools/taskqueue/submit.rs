@@ -82,7 +82,7 @@ pub(super) fn tools() -> Vec<LocalTool> {
         ),
         tool::<Resubmission, Receipt>(
             "p2p_taskqueue_resubmit",
-            Role::Client,
+            Role::Peer,
             Effect::Additive,
             "Makes a new task of one that has ended, such as a dead letter, with what is to be different.",
         ),
@@ -93,7 +93,7 @@ impl TaskQueueTools {
     pub(super) async fn submit(&self, asked: Asked) -> Told {
         let who = asked.who.clone();
         let (spec, id) = self.spec(asked.read()?, &who)?;
-        let by = Submitter { id: who.id, role: who.role };
+        let by = Submitter { id: who.full_name(), role: who.role };
         let submitted = self.queue.submit(by, spec, id).await?;
         told(&self.receipt(&submitted, None))
     }

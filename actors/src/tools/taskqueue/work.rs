@@ -244,7 +244,7 @@ impl TaskQueueTools {
         let wait = arguments::ms("wait_s", wait, 0.0, limits::QUEUE_CLAIM_WAIT_S)?;
         let claim = Claim {
             worker: worker(&worker_id)?,
-            principal: who.id,
+            principal: who.full_name(),
             is_node: false,
             kinds,
             labels: arguments::labels("labels", &labels, limits::WORKER_LABELS)?,
@@ -267,11 +267,11 @@ impl TaskQueueTools {
         let worker = worker(&worker_id)?;
         let alive = match (task_id, fence) {
             (None, None) if progress.is_none() && logs.is_empty() => {
-                self.queue.alive(worker, who.id).await?
+                self.queue.alive(worker, who.full_name()).await?
             }
             (Some(id), Some(fence)) => {
                 let proof =
-                    Proof { worker, principal: who.id, id: id.parse()?, fence: Fence(fence) };
+                    Proof { worker, principal: who.full_name(), id: id.parse()?, fence: Fence(fence) };
                 let progress = progress
                     .map(|progress| arguments::small_json("progress", &progress))
                     .transpose()?;
@@ -296,7 +296,7 @@ impl TaskQueueTools {
         let Completion { task_id, worker_id, fence, status, result, error } = asked.read()?;
         let id = task_id.parse()?;
         let proof =
-            Proof { worker: worker(&worker_id)?, principal: who.id, id, fence: Fence(fence) };
+            Proof { worker: worker(&worker_id)?, principal: who.full_name(), id, fence: Fence(fence) };
         let outcome = match status {
             Ending::Cancelled => Outcome::Cancelled,
             Ending::Completed if error.is_some() => {
@@ -335,7 +335,7 @@ impl TaskQueueTools {
         let ReleaseBy { task_id, worker_id, fence, reason } = asked.read()?;
         let id = task_id.parse()?;
         let proof =
-            Proof { worker: worker(&worker_id)?, principal: who.id, id, fence: Fence(fence) };
+            Proof { worker: worker(&worker_id)?, principal: who.full_name(), id, fence: Fence(fence) };
         let state = self.queue.release(proof, reason).await?;
         told(&Ended { task_id, state: state.name() })
     }

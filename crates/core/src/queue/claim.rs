@@ -40,7 +40,7 @@ impl Machine {
                 None => return Err(Refusal::ForeignId(prefix_text(self.config.owner))),
                 Some((slot, task)) => {
                     let is_own =
-                        self.submitters.key(task.submitter).is_some_and(|own| *own == by.id);
+                        self.submitters.key(task.submitter).is_some_and(|own| by.is_same(own));
                     return match is_own && task.content == spec.content {
                         true => Ok(self.submitted(slot, false, now)),
                         false => Err(Refusal::IdConflict(id)),

@@ -3,9 +3,16 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 /// First bytes of a task's id: which node owns it.
 pub type OwnerPrefix = [u8; 4];
+
+/// How the ids of the tasks of the node with this PeerId begin.
+pub fn owner_prefix(peer_id: &str) -> OwnerPrefix {
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(peer_id.as_bytes()).into();
+    [a, b, c, d]
+}
 
 /// The id of a task: 4 bytes of its owner's hash, the second of its submission in 4, and 8 of
 /// chance. Written as 32 hexadecimal digits.

@@ -9,7 +9,7 @@ use super::{
     spec::{Spec, Submitter, content_digest},
     view::{Position, TaskView},
 };
-use crate::limits;
+use crate::{limits, principal::name_of};
 
 /// The time and chance that an input comes with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,6 +77,14 @@ pub struct Asker {
     pub id: Arc<str>,
     /// Whether it may see and change every task.
     pub is_operator: bool,
+}
+
+impl Asker {
+    /// Whether a task of the submitter with this id is its own: it has one name, whichever member
+    /// vouches for it.
+    pub fn is_of(&self, submitter: &str) -> bool {
+        name_of(&self.id) == name_of(submitter)
+    }
 }
 
 /// Names a claim that waits for a task.

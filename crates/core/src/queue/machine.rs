@@ -247,7 +247,7 @@ impl Machine {
         let slot = self.ids.get(&id).copied().ok_or(Refusal::NotFound(id))?;
         let task = self.task(slot).ok_or(Refusal::NotFound(id))?;
         let owner = self.submitters.key(task.submitter);
-        match asker.is_operator || owner.is_some_and(|owner| *owner == asker.id) {
+        match asker.is_operator || owner.is_some_and(|owner| asker.is_of(owner)) {
             true => Ok(slot),
             false => Err(Refusal::NotFound(id)),
         }

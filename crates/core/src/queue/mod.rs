@@ -26,7 +26,7 @@ mod tests;
 mod view;
 mod workers;
 
-pub use id::{Fence, NoTaskId, OwnerPrefix, TaskId};
+pub use id::{Fence, NoTaskId, OwnerPrefix, TaskId, owner_prefix};
 pub use input::{
     Asker, Change, Claim, Config, Event, Grant, Granted, Input, Now, Outcome, Proof, Ran, Reply,
     Step, Ticket,

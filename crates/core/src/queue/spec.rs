@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::principal::Role;
+use crate::principal::{Role, name_of};
 
 /// The type of a task that calls a tool through the node's router.
 pub const TOOL_CALL: &str = "tool.call";
@@ -83,6 +83,13 @@ pub struct Submitter {
     pub id: Arc<str>,
     /// Its role when it submitted.
     pub role: Role,
+}
+
+impl Submitter {
+    /// Whether `id` is of the same principal, whichever member vouches for it.
+    pub(super) fn is_same(&self, id: &str) -> bool {
+        name_of(&self.id) == name_of(id)
+    }
 }
 
 /// What a submitter asks for. Texts and numbers are within their limits: who reads them from a

@@ -218,7 +218,7 @@ impl Machine {
     }
 
     fn is_listed(&self, asker: &Asker, filter: &Filter, task: &Task) -> bool {
-        let is_own = || self.submitters.key(task.submitter).is_some_and(|owner| *owner == asker.id);
+        let is_own = || self.submitters.key(task.submitter).is_some_and(|owner| asker.is_of(owner));
         let kind = |kind: &String| self.kinds.key(task.kind).is_some_and(|key| **key == **kind);
         let worker =
             |worker: &String| task.lease().is_some_and(|lease| *lease.record.worker == **worker);

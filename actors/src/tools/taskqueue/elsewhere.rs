@@ -1,0 +1,151 @@
+//! Which node's queue a call is for: the one that `peer` names, else the one that a task's id names.
+//!
+//! The call goes to that node as it is, over the link to it, with the name of its caller, for which
+//! this node vouches. It goes no further: a node asks others only for its own principals.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use toolmesh_core::{
+    call::CallError,
+    limits,
+    principal::Role,
+    queue::{TaskId, owner_prefix},
+    router::LocalTool,
+};
+
+use super::{Call, TaskQueueTools, error::Refused};
+use crate::{
+    link::{self, LinkHandle},
+    router::PRINCIPAL_KEY,
+};
+
+/// Tools that are about this node alone, or that its operator alone may use.
+fn is_about_here(tool: &LocalTool) -> bool {
+    let name = tool.definition.get("name").and_then(Value::as_str);
+    tool.audience == Role::Operator || name == Some("p2p_taskqueue_announce")
+}
+
+/// Says in a tool's schema that it takes `peer`, if it does.
+pub(super) fn takes_peer(tool: &mut LocalTool) {
+    if is_about_here(tool) {
+        return;
+    }
+    let schema = tool.definition.get_mut("inputSchema").and_then(Value::as_object_mut);
+    let properties = schema.and_then(|schema| {
+        schema.entry("properties").or_insert_with(|| json!({})).as_object_mut()
+    });
+    if let Some(properties) = properties {
+        let peer = json!({
+            "type": ["string", "null"],
+            "description": "The node whose queue is meant, by name or PeerId. Default: the owner of \
+                            the task that is named, else this node.",
+        });
+        properties.insert("peer".to_owned(), peer);
+    }
+}
+
+/// Where a call is answered.
+pub(super) enum Place {
+    /// By this node.
+    Here(Call),
+    /// By another.
+    There(There),
+}
+
+/// A call for another node.
+pub(super) struct There {
+    link: LinkHandle,
+    params: Map<String, Value>,
+    cancel: CancellationToken,
+}
+
+impl There {
+    /// Asks the other node; its answer is the answer.
+    pub(super) async fn call(self) -> Result<Value, CallError> {
+        let Self { link, params, cancel } = self;
+        // The router ends the call at its own time, which is no longer than this.
+        let longest = std::time::Duration::from_secs(limits::QUEUE_WAIT_S) + limits::TOOL_TIME;
+        let call = link::Call {
+            method: "tools/call".to_owned(),
+            params,
+            deadline: Instant::now() + longest,
+            cancel,
+            progress: None,
+        };
+        let mut result = Box::pin(link.forward(call)).await?;
+        if let Some(result) = result.as_object_mut() {
+            result.shift_remove("_meta"); // How it went there is not how it came here.
+        }
+        Ok(result)
+    }
+}
+
+impl TaskQueueTools {
+    /// Finds out where a call is answered.
+    pub(super) fn elsewhere(&self, mut call: Call) -> Result<Place, Refused> {
+        let named = match call.arguments.shift_remove("peer") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(peer)) => Some(peer),
+            Some(_) => return Err(Refused::invalid("peer: the name or PeerId of a node is expected")),
+        };
+        let is_here = |peer: &str| peer == &*self.owner || peer == &*self.name;
+        let (alias, link) = match named {
+            Some(peer) if !is_here(&peer) => {
+                let is_it = |alias: &str, peer_id: &str| alias == peer || peer_id == peer;
+                self.node(is_it).ok_or_else(|| {
+                    Refused::new(
+                        "unknown_peer",
+                        format!("no node {peer:?} is known here: see p2p_peer_list"),
+                    )
+                })?
+            }
+            // What a peer asks is about this node: nobody reaches a third one through it.
+            _ if call.principal.role == Role::Peer => return Ok(Place::Here(call)),
+            Some(_) => return Ok(Place::Here(call)),
+            None => match self.owner_of(&call) {
+                Some(owner) => owner,
+                None => return Ok(Place::Here(call)),
+            },
+        };
+        if call.principal.role == Role::Peer {
+            return Err(Refused::new(
+                "not_permitted",
+                format!("ask {alias} yourself: a node asks others for its own clients alone"),
+            ));
+        }
+        let link = link.ok_or_else(|| {
+            Refused::retryable(
+                "peer_away",
+                format!("{alias} is not connected at the moment; ask again when it is back"),
+            )
+        })?;
+        let name: &Arc<str> = call.principal.name();
+        let params = json!({
+            "name": call.tool,
+            "arguments": call.arguments,
+            "_meta": {PRINCIPAL_KEY: name},
+        });
+        let Value::Object(params) = params else { return Ok(Place::Here(call)) };
+        Ok(Place::There(There { link, params, cancel: call.cancel }))
+    }
+
+    fn node(&self, is_it: impl Fn(&str, &str) -> bool) -> Option<(Arc<str>, Option<LinkHandle>)> {
+        self.router.node_where(|alias, node| is_it(alias, &node.peer_id.to_string()))
+    }
+
+    /// The other node that owns the task which a call is about. A submission names a task that is
+    /// to be, and that is here.
+    fn owner_of(&self, call: &Call) -> Option<(Arc<str>, Option<LinkHandle>)> {
+        if call.tool == "p2p_taskqueue_submit" {
+            return None;
+        }
+        let id: TaskId = call.arguments.get("task_id")?.as_str()?.parse().ok()?;
+        if id.owner() == owner_prefix(&self.owner) {
+            return None;
+        }
+        self.router.owner_of(id)
+    }
+}

@@ -35,8 +35,8 @@ use super::{
     tasks::{self, Tasks},
 };
 use crate::{
-    link::{self, LinkHandle},
-    router::{Changes, PRINCIPAL_KEY, Request, RouterHandle},
+    link::{self, LinkHandle, PRINCIPAL_KEY},
+    router::{Changes, Request, RouterHandle},
 };
 
 /// How long a 2026-07-28 client may keep the list before it asks again; changes are told at once
@@ -398,9 +398,10 @@ async fn ask_owner(
     who: &Principal,
     cancel: CancellationToken,
 ) -> Result<Map<String, Value>, RpcError> {
-    params.insert("_meta".to_owned(), serde_json::json!({PRINCIPAL_KEY: who.name()}));
+    params.shift_remove("_meta");
+    let behalf = Some(who.name().clone());
     let deadline = tokio::time::Instant::now() + limits::TOOL_TIME;
-    let call = link::Call { method: method.to_owned(), params, deadline, cancel, progress: None };
+    let call = link::Call { method: method.to_owned(), params, deadline, cancel, progress: None, behalf };
     match link.forward(call).await.map_err(CallError::into_rpc)? {
         Value::Object(mut result) => {
             result.shift_remove("_meta");

@@ -60,6 +60,9 @@ pub(super) fn untyped(method: &str) -> Option<&'static str> {
     match method {
         CALL => Some(OUR_CALL),
         LIST => Some(OUR_LIST),
+        "tasks/get" => Some("tasks/get"),
+        "tasks/update" => Some("tasks/update"),
+        "tasks/cancel" => Some("tasks/cancel"),
         _ => None,
     }
 }

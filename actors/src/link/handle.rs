@@ -38,6 +38,8 @@ pub struct Call {
     pub cancel: CancellationToken,
     /// Where progress goes, in order, if the caller asked for it.
     pub progress: Option<mpsc::Sender<Map<String, Value>>>,
+    /// For which of its principals this node asks another node, which it then vouches for.
+    pub behalf: Option<Arc<str>>,
 }
 
 /// How a link is, for people and for metrics.

@@ -47,6 +47,9 @@ const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 /// `_meta` key under which a member is told how long its answer is waited for, in milliseconds.
 const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
 
+/// `_meta` key with which a member says for which of its principals it asks.
+pub(crate) const PRINCIPAL_KEY: &str = "dev.toolmesh/principal";
+
 /// What a caller can answer when a 2026-07-28 tool needs input (`inputRequests`): that passes
 /// through us, so the server may know. Nothing else of the caller's is ours to promise.
 const PASSED_CAPABILITIES: [&str; 3] = ["elicitation", "roots", "sampling"];
@@ -62,7 +65,7 @@ const HOP_KEYS: [&str; 4] = [
 impl Mcp {
     /// Makes one call as a custom request, so that nothing of it is lost in types.
     pub(super) async fn call(&self, call: Call) -> Result<Value, CallError> {
-        let Call { method, mut params, deadline, cancel, progress } = call;
+        let Call { method, mut params, deadline, cancel, progress, behalf } = call;
         let mut own = Map::new();
         if let Some(Value::Object(meta)) = params.get_mut("_meta") {
             if let Some(Value::Object(caller)) = meta.get(CAPABILITIES_KEY) {
@@ -81,6 +84,7 @@ impl Mcp {
         if self.server.wire == Wire::Mesh {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis();
             own.insert(TIME_LEFT_KEY.to_owned(), u64::try_from(left).unwrap_or(u64::MAX).into());
+            own.extend(behalf.map(|name| (PRINCIPAL_KEY.to_owned(), Value::from(&*name))));
         }
         let request = ClientRequest::CustomRequest(CustomRequest::new(method, Some(params.into())));
         let pass = Pass { typed: false, meta: own, progress };

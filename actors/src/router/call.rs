@@ -15,16 +15,13 @@ use toolmesh_core::{
 };
 
 use super::{handle::RouterHandle, refusal, stats::Ended};
-use crate::{link, tools};
+use crate::{link::{self, PRINCIPAL_KEY}, tools};
 
 /// `_meta` key with which a caller names the runtime.
 const RUNTIME_KEY: &str = "dev.toolmesh/runtime";
 
 /// `_meta` key with which a caller says how long it waits for the result, in milliseconds.
 const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
-
-/// `_meta` key with which a member says for which of its principals it asks.
-pub(crate) const PRINCIPAL_KEY: &str = "dev.toolmesh/principal";
 
 /// `_meta` key under which a result says where it came from.
 pub(super) const ROUTE_KEY: &str = "dev.toolmesh/route";
@@ -238,7 +235,7 @@ impl RouterHandle {
             let mut params = request.params.clone();
             params.insert("name".into(), target.tool.clone().into());
             let call =
-                link::Call { method: "tools/call".into(), params, deadline, cancel, progress };
+                link::Call { method: "tools/call".into(), params, deadline, cancel, progress, behalf: None };
             let Some(link) = self.link(&target.runtime) else {
                 let detail = format!("{} is not there any more", target.runtime);
                 return Err(CallError::NotStarted { why: Why::Down, detail, retry_after_ms: None });

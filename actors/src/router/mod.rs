@@ -22,7 +22,6 @@ mod view;
 
 use std::time::Duration;
 
-pub(crate) use call::PRINCIPAL_KEY;
 pub use call::{Meant, Request, Routed};
 pub use handle::RouterHandle;
 pub use stats::{RuntimeStats, Stats};

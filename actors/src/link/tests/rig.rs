@@ -105,6 +105,7 @@ pub(crate) fn call(
         deadline: Instant::now() + time,
         cancel: cancel.clone(),
         progress: None,
+        behalf: None,
     }
 }
 

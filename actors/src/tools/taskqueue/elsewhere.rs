@@ -17,10 +17,7 @@ use toolmesh_core::{
 };
 
 use super::{Call, TaskQueueTools, error::Refused};
-use crate::{
-    link::{self, LinkHandle},
-    router::PRINCIPAL_KEY,
-};
+use crate::link::{self, LinkHandle};
 
 /// Tools that are about this node alone, or that its operator alone may use.
 fn is_about_here(tool: &LocalTool) -> bool {
@@ -59,13 +56,14 @@ pub(super) enum Place {
 pub(super) struct There {
     link: LinkHandle,
     params: Map<String, Value>,
+    behalf: Arc<str>,
     cancel: CancellationToken,
 }
 
 impl There {
     /// Asks the other node; its answer is the answer.
     pub(super) async fn call(self) -> Result<Value, CallError> {
-        let Self { link, params, cancel } = self;
+        let Self { link, params, behalf, cancel } = self;
         // The router ends the call at its own time, which is no longer than this.
         let longest = std::time::Duration::from_secs(limits::QUEUE_WAIT_S) + limits::TOOL_TIME;
         let call = link::Call {
@@ -74,6 +72,7 @@ impl There {
             deadline: Instant::now() + longest,
             cancel,
             progress: None,
+            behalf: Some(behalf),
         };
         let mut result = Box::pin(link.forward(call)).await?;
         if let Some(result) = result.as_object_mut() {
@@ -122,14 +121,12 @@ impl TaskQueueTools {
                 format!("{alias} is not connected at the moment; ask again when it is back"),
             )
         })?;
-        let name: &Arc<str> = call.principal.name();
-        let params = json!({
-            "name": call.tool,
-            "arguments": call.arguments,
-            "_meta": {PRINCIPAL_KEY: name},
-        });
-        let Value::Object(params) = params else { return Ok(Place::Here(call)) };
-        Ok(Place::There(There { link, params, cancel: call.cancel }))
+        let behalf = call.principal.name().clone();
+        let params = Map::from_iter([
+            ("name".to_owned(), call.tool.into()),
+            ("arguments".to_owned(), call.arguments.into()),
+        ]);
+        Ok(Place::There(There { link, params, behalf, cancel: call.cancel }))
     }
 
     fn node(&self, is_it: impl Fn(&str, &str) -> bool) -> Option<(Arc<str>, Option<LinkHandle>)> {

@@ -234,6 +234,7 @@ pub(crate) fn call(tool: &str, arguments: Value) -> link::Call {
         deadline: Instant::now() + PATIENCE,
         cancel: CancellationToken::new(),
         progress: None,
+        behalf: None,
     }
 }
 

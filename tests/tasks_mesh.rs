@@ -1,0 +1,187 @@
+//! Tasks of one node through another: by their ids, by `peer`, as MCP tasks; whose they are is the
+//! same on every node.
+
+#[expect(dead_code, reason = "peers by hand are for other tests")]
+#[path = "support/mesh.rs"]
+mod mesh;
+#[expect(dead_code, reason = "peers by hand are for other tests")]
+#[path = "support/raw_peer.rs"]
+mod raw_peer;
+mod support;
+
+use mesh::{config, invite, members, told};
+use serde_json::{Value, json};
+use support::{Caller, Client, Home, Node, Outcome, STATELESS, wait_for};
+
+/// Three nodes of one mesh, each connected with the others.
+struct Three {
+    a: Node,
+    b: Node,
+    c: Node,
+}
+
+fn three() -> Outcome<Three> {
+    let a = Node::start(&config("a", "")?)?;
+    let join = |name: &str| {
+        let line = invite(&a, &[])?;
+        Home::new(&config(name, "")?)?.up_with(&["--http", "127.0.0.1:0", "--join", &line])
+    };
+    let (b, c) = (join("b")?, join("c")?);
+    for node in [&a, &b, &c] {
+        let all = || members(node).is_ok_and(|members| members.len() == 2);
+        wait_for("all nodes know each other", || all().then_some(()))?;
+    }
+    Ok(Three { a, b, c })
+}
+
+fn caller(node: &Node) -> Outcome<Caller> {
+    Caller::new(node.address())
+}
+
+fn ask(node: &Node, tool: &str, arguments: Value) -> Outcome<Value> {
+    caller(node)?.call(tool, &arguments).done()
+}
+
+fn code(node: &Node, tool: &str, arguments: Value) -> Outcome<String> {
+    Ok(caller(node)?.call(tool, &arguments).code().to_owned())
+}
+
+fn id(submitted: &Value) -> Outcome<String> {
+    Ok(submitted["task_id"].as_str().ok_or("no id")?.to_owned())
+}
+
+/// An external worker at `through` that completes one task of the type `job` of the node `of`.
+fn work(through: &Node, of: &str) -> Outcome<Value> {
+    let claim = json!({"worker_id": "w", "task_types": ["job"], "wait_s": 20, "peer": of});
+    let claimed = ask(through, "claim", claim)?;
+    let task = &claimed["tasks"][0];
+    let done = json!({
+        "worker_id": "w", "task_id": task["task_id"], "fence": task["fence"],
+        "result": {"of": task["payload"]},
+    });
+    ask(through, "complete", done)
+}
+
+#[test]
+fn a_task_is_asked_about_on_every_node() -> Outcome {
+    let Three { a, b, c } = three()?;
+    let job = json!({"task_type": "job", "payload": {"n": 1}, "idempotency_key": "once"});
+    let here = ask(&a, "submit", job.clone())?;
+    let task = id(&here)?;
+    for node in [&a, &b, &c] {
+        let status = ask(node, "task_status", json!({"task_id": task}))?;
+        assert_eq!(status["task"]["state"], "queued");
+        assert_eq!(status["task"]["submitter"], "local");
+    }
+    // The owner's own client and another node's are one principal: the key is the same.
+    let mut there = job.clone();
+    there["peer"] = "a".into();
+    let again = ask(&b, "submit", there.clone())?;
+    assert_eq!((id(&again)?, &again["created"]), (task.clone(), &json!(false)));
+    there["peer"] = a.line["peer_id"].clone();
+    assert_eq!(id(&ask(&c, "submit", there)?)?, task, "by PeerId too");
+
+    assert_eq!(work(&b, "a")?["state"], "completed");
+    for node in [&a, &b, &c] {
+        let result = ask(node, "get_result", json!({"task_id": task, "wait_s": 20}))?;
+        assert_eq!(result["result"], json!({"of": {"n": 1}}));
+    }
+    let again = ask(&c, "resubmit", json!({"task_id": task}))?;
+    assert_eq!(again["owner"], a.line["peer_id"]);
+    let again = id(&again)?;
+    assert_eq!(ask(&b, "cancel", json!({"task_id": again}))?["state"], "cancelled");
+    let waited = ask(&c, "wait", json!({"task_id": again, "timeout_s": 20}))?;
+    assert_eq!(waited["task"]["state"], "cancelled");
+
+    // What a node has itself needs no other, and nobody's list is another's.
+    let own = ask(&b, "submit", json!({"task_type": "job", "payload": {}, "peer": "b"}))?;
+    assert_eq!(own["owner"], b.line["peer_id"]);
+    let list = |node: &Node, peer: &str| -> Outcome<usize> {
+        let listed = ask(node, "list_tasks", json!({"peer": peer}))?;
+        Ok(listed["tasks"].as_array().map_or(0, Vec::len))
+    };
+    assert_eq!((list(&c, "a")?, list(&c, "b")?, list(&c, "c")?), (2, 1, 0));
+    assert_eq!(code(&c, "list_tasks", json!({"peer": "nobody"}))?, "unknown_peer");
+    Ok(())
+}
+
+#[test]
+fn a_task_is_its_principals_alone_on_every_node() -> Outcome {
+    let Three { a, b, .. } = three()?;
+    let task = id(&ask(&a, "submit", json!({"task_type": "job", "payload": {}}))?)?;
+    let made = told(&b, &["token", "create", "other"])?;
+    let token = made["token"].as_str().ok_or("no token")?;
+    let mut other = Caller::with_token(b.address(), Some(token))?;
+    let asked = json!({"task_id": task});
+    assert_eq!(other.call("task_status", &asked).code(), "not_found");
+    assert_eq!(other.call("cancel", &asked).code(), "not_found");
+
+    // A client cannot say for whom its node asks.
+    let mut client = Client::connect(b.address(), STATELESS, Some(token))?;
+    let params = json!({
+        "name": "p2p_taskqueue_task_status", "arguments": asked,
+        "_meta": {"dev.toolmesh/principal": "local"},
+    });
+    let answer = client.request("tools/call", params)?.result()?;
+    assert_eq!(answer["structuredContent"]["error"]["code"], "not_found", "{answer}");
+    Ok(())
+}
+
+#[test]
+fn an_owner_that_is_away_is_said_to_be_so_and_has_the_task_when_it_is_back() -> Outcome {
+    let Three { a, b, c } = three()?;
+    let task = id(&ask(&a, "submit", json!({"task_type": "job", "payload": {}}))?)?;
+    let home = a.home().clone();
+    a.kill()?;
+    let mut away = caller(&b)?;
+    let gone = wait_for("the owner is missed", || {
+        let reply = away.call("task_status", &json!({"task_id": task}));
+        match reply {
+            support::Reply::Refused(refusal) if refusal.code == "peer_away" => Some(refusal),
+            _ => None,
+        }
+    })?;
+    assert!(gone.retryable());
+    let back = home.up()?;
+    for node in [&b, &c] {
+        wait_for("the owner is asked again", || {
+            let status = ask(node, "task_status", json!({"task_id": task})).ok()?;
+            (status["task"]["state"] == "queued").then_some(())
+        })?;
+    }
+    drop(back);
+    Ok(())
+}
+
+#[test]
+fn an_mcp_task_is_read_and_cancelled_through_another_node() -> Outcome {
+    let Three { a, b, .. } = three()?;
+    let mut owner = a.client(STATELESS)?.with_tasks();
+    let mut begin = |ms: u64| -> Outcome<String> {
+        let params = json!({
+            "name": "box__sleep", "arguments": {"milliseconds": ms, "ms": ms},
+            "_meta": {"dev.toolmesh/task": true},
+        });
+        let made = owner.request("tools/call", params)?.result()?;
+        Ok(made["taskId"].as_str().ok_or_else(|| format!("no task: {made}"))?.to_owned())
+    };
+    let short = begin(10)?;
+    let mut other = b.client(STATELESS)?.with_tasks();
+    let mut last = String::new();
+    wait_for("the task is over", || {
+        let answer = other.request("tasks/get", json!({"taskId": short})).ok()?;
+        last = format!("{:?}", answer.message);
+        let task = answer.result().ok()?;
+        (task["status"] == "completed" && task["result"].is_object()).then_some(())
+    })
+    .map_err(|error| format!("{error}; {last}"))?;
+    let long = begin(60_000)?;
+    other.request("tasks/cancel", json!({"taskId": long}))?.result()?;
+    wait_for("the task is given up", || {
+        let task = other.request("tasks/get", json!({"taskId": long})).ok()?.result().ok()?;
+        (task["status"] == "cancelled").then_some(())
+    })?;
+    let unknown = format!("{}{}", &long[..8], "0".repeat(24));
+    assert_eq!(other.request("tasks/get", json!({"taskId": unknown}))?.code(), -32602);
+    Ok(())
+}

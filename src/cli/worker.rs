@@ -23,10 +23,12 @@ const LOOK_TIME: Duration = Duration::from_secs(1);
 /// Lists workers, drains one, or gives it tasks again.
 pub(crate) async fn run(common: &Common, command: &WorkerCommand) -> Result<Report, Failure> {
     let (tool, arguments, longer) = match command {
-        WorkerCommand::List { watch: true } => {
-            return watch(common).await.map_err(|failure| advised(failure, None));
+        WorkerCommand::List { watch: true, peer } => {
+            return watch(common, &asked(peer.as_deref()))
+                .await
+                .map_err(|failure| advised(failure, None));
         }
-        WorkerCommand::List { watch: false } => (LIST, json!({}), 0),
+        WorkerCommand::List { watch: false, peer } => (LIST, asked(peer.as_deref()), 0),
         WorkerCommand::Drain { id, deadline, now } => {
             let mut arguments = match now {
                 true => json!({"mode": "now"}),
@@ -60,11 +62,16 @@ fn unknown(mut failure: Failure) -> Failure {
     failure
 }
 
-async fn watch(common: &Common) -> Result<Report, Failure> {
+/// Whose workers are asked for.
+fn asked(peer: Option<&str>) -> Value {
+    peer.map_or_else(|| json!({}), |peer| json!({"peer": peer}))
+}
+
+async fn watch(common: &Common, asked: &Value) -> Result<Report, Failure> {
     let mut patient = Patient::connect(common)?;
     let mut screen = Screen::new(common);
     loop {
-        let shown = match patient.look(LIST, &json!({}), Duration::ZERO).await? {
+        let shown = match patient.look(LIST, asked, Duration::ZERO).await? {
             Some(answer) => screen.show(&[], &table(&answer), &answer),
             None => screen.away(),
         };

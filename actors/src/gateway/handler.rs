@@ -401,7 +401,8 @@ async fn ask_owner(
     params.shift_remove("_meta");
     let behalf = Some(who.name().clone());
     let deadline = tokio::time::Instant::now() + limits::TOOL_TIME;
-    let call = link::Call { method: method.to_owned(), params, deadline, cancel, progress: None, behalf };
+    let call =
+        link::Call { method: method.to_owned(), params, deadline, cancel, progress: None, behalf };
     match link.forward(call).await.map_err(CallError::into_rpc)? {
         Value::Object(mut result) => {
             result.shift_remove("_meta");

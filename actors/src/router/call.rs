@@ -15,7 +15,10 @@ use toolmesh_core::{
 };
 
 use super::{handle::RouterHandle, refusal, stats::Ended};
-use crate::{link::{self, PRINCIPAL_KEY}, tools};
+use crate::{
+    link::{self, PRINCIPAL_KEY},
+    tools,
+};
 
 /// `_meta` key with which a caller names the runtime.
 const RUNTIME_KEY: &str = "dev.toolmesh/runtime";
@@ -234,8 +237,14 @@ impl RouterHandle {
         } else {
             let mut params = request.params.clone();
             params.insert("name".into(), target.tool.clone().into());
-            let call =
-                link::Call { method: "tools/call".into(), params, deadline, cancel, progress, behalf: None };
+            let call = link::Call {
+                method: "tools/call".into(),
+                params,
+                deadline,
+                cancel,
+                progress,
+                behalf: None,
+            };
             let Some(link) = self.link(&target.runtime) else {
                 let detail = format!("{} is not there any more", target.runtime);
                 return Err(CallError::NotStarted { why: Why::Down, detail, retry_after_ms: None });

@@ -96,8 +96,7 @@ impl Principal {
     /// principal of another node cannot have, change nothing.
     #[must_use]
     pub fn on_behalf_of(mut self, name: &str) -> Self {
-        let is_member =
-            self.grant.as_ref().is_some_and(|grant| grant.standing == Standing::Member);
+        let is_member = self.grant.as_ref().is_some_and(|grant| grant.standing == Standing::Member);
         let is_name = !name.is_empty()
             && name.len() <= BEHALF_BYTES
             && !name.starts_with("peer:")

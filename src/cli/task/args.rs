@@ -95,6 +95,9 @@ pub(crate) struct SubmitArgs {
     /// Call this tool as a task; JSON are its arguments
     #[arg(long, value_name = "NAME")]
     pub(super) tool: Option<String>,
+    /// Hand it to this node of the mesh, by name or PeerId [default: this one]
+    #[arg(long, value_name = "NODE")]
+    pub(super) peer: Option<String>,
     /// Wait until it ends and print the result; exits with 1 unless it is completed
     #[arg(long)]
     pub(super) wait: bool,
@@ -196,6 +199,9 @@ pub(crate) struct ListArgs {
     /// Only tasks of this priority or a higher one
     #[arg(long, value_name = "NUMBER")]
     pub(super) priority_min: Option<u64>,
+    /// Ask this node of the mesh, by name or PeerId [default: this one]
+    #[arg(long, value_name = "NODE")]
+    pub(super) peer: Option<String>,
     /// How many to show
     #[arg(long, default_value_t = 50, value_parser = page())]
     pub(super) limit: u32,
@@ -259,6 +265,9 @@ pub(crate) enum WorkerCommand {
         /// Keep showing it
         #[arg(long)]
         watch: bool,
+        /// Ask this node of the mesh, by name or PeerId [default: this one]
+        #[arg(long, value_name = "NODE")]
+        peer: Option<String>,
     },
     /// Give a worker no more tasks and let it finish those it has
     Drain {

@@ -140,6 +140,9 @@ fn filter(args: &ListArgs) -> Value {
     if let Some(priority) = args.priority_min {
         arguments["priority_min"] = json!(priority);
     }
+    if let Some(peer) = &args.peer {
+        arguments["peer"] = json!(peer);
+    }
     arguments
 }
 

@@ -19,7 +19,10 @@ const HOW: &str = r#"write it like '{"path": "/tmp"}', or - to read it from stdi
 
 /// Hands in a task, and waits for its result if that was asked for.
 pub(super) async fn submit(common: &Common, args: &SubmitArgs) -> Result<Report, Failure> {
-    let arguments = submission(args)?;
+    let mut arguments = submission(args)?;
+    if let Some(peer) = &args.peer {
+        arguments["peer"] = json!(peer);
+    }
     let client = Client::connect(common)?;
     let answer = client.ask("p2p_taskqueue_submit", arguments).await;
     let answer = answer.map_err(|failure| unsubmitted(failure, args.key.as_deref()))?;

@@ -31,9 +31,8 @@ pub(super) fn takes_peer(tool: &mut LocalTool) {
         return;
     }
     let schema = tool.definition.get_mut("inputSchema").and_then(Value::as_object_mut);
-    let properties = schema.and_then(|schema| {
-        schema.entry("properties").or_insert_with(|| json!({})).as_object_mut()
-    });
+    let properties = schema
+        .and_then(|schema| schema.entry("properties").or_insert_with(|| json!({})).as_object_mut());
     if let Some(properties) = properties {
         let peer = json!({
             "type": ["string", "null"],
@@ -88,7 +87,9 @@ impl TaskQueueTools {
         let named = match call.arguments.shift_remove("peer") {
             None | Some(Value::Null) => None,
             Some(Value::String(peer)) => Some(peer),
-            Some(_) => return Err(Refused::invalid("peer: the name or PeerId of a node is expected")),
+            Some(_) => {
+                return Err(Refused::invalid("peer: the name or PeerId of a node is expected"));
+            }
         };
         let is_here = |peer: &str| peer == &*self.owner || peer == &*self.name;
         let (alias, link) = match named {

@@ -104,7 +104,8 @@ impl Group for TaskQueueTools {
 
     fn tools(&self) -> Vec<LocalTool> {
         let mut tools =
-            [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()].concat();
+            [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()]
+                .concat();
         tools.iter_mut().for_each(elsewhere::takes_peer);
         tools
     }

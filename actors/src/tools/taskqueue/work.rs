@@ -270,8 +270,12 @@ impl TaskQueueTools {
                 self.queue.alive(worker, who.full_name()).await?
             }
             (Some(id), Some(fence)) => {
-                let proof =
-                    Proof { worker, principal: who.full_name(), id: id.parse()?, fence: Fence(fence) };
+                let proof = Proof {
+                    worker,
+                    principal: who.full_name(),
+                    id: id.parse()?,
+                    fence: Fence(fence),
+                };
                 let progress = progress
                     .map(|progress| arguments::small_json("progress", &progress))
                     .transpose()?;
@@ -295,8 +299,12 @@ impl TaskQueueTools {
         let who = asked.who.clone();
         let Completion { task_id, worker_id, fence, status, result, error } = asked.read()?;
         let id = task_id.parse()?;
-        let proof =
-            Proof { worker: worker(&worker_id)?, principal: who.full_name(), id, fence: Fence(fence) };
+        let proof = Proof {
+            worker: worker(&worker_id)?,
+            principal: who.full_name(),
+            id,
+            fence: Fence(fence),
+        };
         let outcome = match status {
             Ending::Cancelled => Outcome::Cancelled,
             Ending::Completed if error.is_some() => {
@@ -334,8 +342,12 @@ impl TaskQueueTools {
         let who = asked.who.clone();
         let ReleaseBy { task_id, worker_id, fence, reason } = asked.read()?;
         let id = task_id.parse()?;
-        let proof =
-            Proof { worker: worker(&worker_id)?, principal: who.full_name(), id, fence: Fence(fence) };
+        let proof = Proof {
+            worker: worker(&worker_id)?,
+            principal: who.full_name(),
+            id,
+            fence: Fence(fence),
+        };
         let state = self.queue.release(proof, reason).await?;
         told(&Ended { task_id, state: state.name() })
     }

@@ -70,6 +70,9 @@ pub(crate) enum BootError {
     /// No secret of the mesh.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// No token of Python peers, who are let in by one.
+    #[error("mesh.token: {0}")]
+    Token(#[from] toolmesh_actors::secret::SecretError),
     /// No store.
     #[error(transparent)]
     Open(#[from] toolmesh_store::OpenError),
@@ -255,7 +258,8 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         GroupHandle::start(CatalogueTools::new(view.clone()), &supervisor).await,
         GroupHandle::start(operator, &supervisor).await,
         GroupHandle::start(
-            TaskQueueTools::new(queue.clone(), worker.clone(), view.clone(), &peer_id),
+            TaskQueueTools::new(queue.clone(), worker.clone(), view.clone(), &peer_id)
+                .with_token(wiring::token(&config.mesh)?),
             &supervisor,
         )
         .await,

@@ -29,6 +29,7 @@ use toolmesh_core::{
 };
 
 use self::error::Refused;
+pub use self::rpc::{NAME as RPC, Token};
 use super::{
     definition::{Effect, answer, define},
     group::{Call, Group},
@@ -45,13 +46,21 @@ pub struct TaskQueueTools {
     view: View,
     /// This node's PeerId.
     owner: Arc<str>,
+    rpc: rpc::Memory,
 }
 
 impl TaskQueueTools {
     /// Tools of `queue`, which is that of the node `owner` (its PeerId). `view` knows the tools that
     /// tasks may call.
     pub fn new(queue: QueueHandle, worker: WorkerHandle, view: View, owner: &str) -> Self {
-        Self { queue, worker, view, owner: owner.into() }
+        Self { queue, worker, view, owner: owner.into(), rpc: rpc::Memory::default() }
+    }
+
+    /// The same tools of a node that lets strangers use [`RPC`] if they carry a token.
+    #[must_use]
+    pub fn with_token(mut self, token: Option<Token>) -> Self {
+        self.rpc.token = token;
+        self
     }
 }
 

@@ -1,19 +1,41 @@
 //! `task_queue.rpc`: the queue as existing Python peers and workers ask it. One tool, an operation
 //! in each call; every answer is an object with `ok` and the node's `peer_id`, a refusal too.
+//!
+//! Python clients have another PeerId in every call. Those that are let in by the shared token are
+//! therefore one principal, and a worker of theirs that has no fence to show is known by its lease.
+
+mod look;
+mod peers;
+mod request;
+mod rows;
+mod submit;
+mod token;
+mod types;
+mod work;
+
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 use toolmesh_core::{
     limits,
+    policy::Standing,
     principal::{Principal, Role},
+    queue::Asker,
     router::LocalTool,
 };
 
-use super::{CATEGORY, TaskQueueTools};
+pub use self::token::Token;
+use self::{peers::Peers, request::Request};
+use super::{CATEGORY, TaskQueueTools, error::Refused};
+use crate::queue::QueueError;
 
 /// What the tool is called. The dot keeps it from the lists of clients.
-pub(super) const NAME: &str = "task_queue.rpc";
+pub const NAME: &str = "task_queue.rpc";
 
-/// What an operation comes to: what is answered, or the word for why it is not done.
+/// All who carry the shared token.
+const TOKEN_CALLERS: &str = "mesh-token";
+
+/// What an operation comes to: what is answered, or why it is not done.
 type Answer = Result<Map<String, Value>, Failed>;
 
 /// Why an operation is not done.
@@ -30,6 +52,30 @@ impl Failed {
     fn plain(error: &'static str) -> Self {
         Self { error, detail: None }
     }
+}
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Self {
+        let error = match refused.code() {
+            "key_conflict" | "store_failed" => "internal_error", // The word Python peers know for it.
+            code => code,
+        };
+        Self { error, detail: Some(refused.message().to_owned()) }
+    }
+}
+
+impl From<QueueError> for Failed {
+    fn from(error: QueueError) -> Self {
+        Refused::from(error).into()
+    }
+}
+
+/// What the tool remembers between calls.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// What strangers have to carry, where some are let in by it.
+    pub(super) token: Option<Token>,
+    peers: Mutex<Peers>,
 }
 
 /// The definition of the tool.
@@ -51,27 +97,18 @@ pub(super) fn tool() -> LocalTool {
 impl TaskQueueTools {
     /// Answers one call; returns a `CallToolResult`.
     pub(super) async fn rpc(&self, who: Principal, arguments: Map<String, Value>) -> Value {
-        let request = unwrapped(arguments);
-        let answer = match self.operate(&who, &request).await {
-            Ok(mut answer) => {
-                answer.entry("ok").or_insert(Value::Bool(true));
-                answer
-            }
-            Err(Failed { error, detail }) => {
-                let mut answer = Map::new();
-                answer.insert("ok".to_owned(), false.into());
-                answer.insert("error".to_owned(), error.into());
-                if let Some(detail) = detail {
-                    answer.insert("detail".to_owned(), detail.into());
-                }
-                answer
-            }
+        let answer = match self.admitted(who, Request::new(arguments)) {
+            Ok((caller, request)) => caller.operate(request).await,
+            Err(failed) => Err(failed),
         };
-        self.answered(answer)
-    }
-
-    /// Writes the answer as a tool's result.
-    fn answered(&self, mut answer: Map<String, Value>) -> Value {
+        let mut answer = answer.unwrap_or_else(|Failed { error, detail }| {
+            let mut answer = object(json!({"ok": false, "error": error}));
+            if let Some(detail) = detail {
+                answer.insert("detail".to_owned(), detail.into());
+            }
+            answer
+        });
+        answer.entry("ok").or_insert(Value::Bool(true));
         answer.insert("peer_id".to_owned(), (*self.owner).into());
         let answer = Value::Object(answer);
         json!({
@@ -81,20 +118,92 @@ impl TaskQueueTools {
         })
     }
 
-    #[expect(clippy::unused_async, reason = "the operations are about to come")]
-    async fn operate(&self, _who: &Principal, request: &Map<String, Value>) -> Answer {
-        let op = request.get("op").and_then(Value::as_str).unwrap_or_default();
-        match op.trim().to_ascii_lowercase().as_str() {
-            _ => Err(Failed::plain("unknown_op")),
-        }
+    /// Checks the token of who has to carry one.
+    fn admitted(&self, who: Principal, request: Request) -> Result<(Caller<'_>, Request), Failed> {
+        let transport = Arc::from(who.id.strip_prefix("peer:").unwrap_or(&who.id));
+        let standing = who.grant.as_ref().map(|grant| grant.standing);
+        let who = match &self.rpc.token {
+            Some(token) if standing == Some(Standing::Stranger) => {
+                let given = request.get("token").and_then(Value::as_str);
+                if !given.is_some_and(|given| token.is(given)) {
+                    return Err(Failed::plain("unauthorized"));
+                }
+                Principal { id: TOKEN_CALLERS.into(), ..who }
+            }
+            _ => who,
+        };
+        Ok((Caller { tools: self, who, transport }, request))
     }
 }
 
-/// The request: what is wrapped in an object of one key, as some callers do it, is taken out.
-fn unwrapped(mut arguments: Map<String, Value>) -> Map<String, Value> {
-    let is_wrapped = arguments.len() == 1 && arguments.values().all(Value::is_object);
-    if is_wrapped && let Some(Value::Object(inner)) = arguments.values_mut().next() {
-        return std::mem::take(inner);
+/// Who asks, and what is asked.
+struct Caller<'a> {
+    tools: &'a TaskQueueTools,
+    who: Principal,
+    /// PeerId of the connection, which says nothing of who asked before.
+    transport: Arc<str>,
+}
+
+impl Caller<'_> {
+    async fn operate(&self, request: Request) -> Answer {
+        match request.op().as_str() {
+            "submit" => self.submit(request).await,
+            "claim" | "claim_next" => self.claim(&request).await,
+            "claim_many" | "claim_batch" => self.claim_many(&request).await,
+            "complete" | "task.complete" | "complete_task" => self.complete(request).await,
+            "release" | "task.release" | "release_task" => self.release(&request).await,
+            "task.heartbeat" => self.keep(request).await,
+            "heartbeat" | "peer.heartbeat" | "peer" => self.beat(&request),
+            "list" | "tasks.list" | "queue.list" => self.list(&request).await,
+            "cancel" | "task.cancel" => self.cancel(&request).await,
+            "get" => self.get(&request).await,
+            "wait" => self.wait(&request).await,
+            "status" | "capabilities" | "describe" => self.status(&request).await,
+            "tool" | "call_tool" | "tool.call" => Err(Failed::plain("tools_disabled")),
+            "cache" | "cache.get" | "cache_get" | "cache.has" | "cache_has" | "cache.set"
+            | "cache_set" | "cache.delete" | "cache_del" | "cache_delete" => {
+                Err(Failed::plain("cache_disabled"))
+            }
+            _ => Err(Failed::plain("unknown_op")),
+        }
     }
-    arguments
+
+    /// Whose tasks the caller sees.
+    fn asker(&self) -> Asker {
+        Asker { id: self.who.id.clone(), is_operator: false }
+    }
+
+    /// Whose the leases of the caller's workers are: nobody else can have such a name.
+    fn lessee(&self) -> Arc<str> {
+        format!("rpc:{}", self.who.id).into()
+    }
+
+    /// Does something with what is remembered of peers.
+    fn with_peers<T>(&self, act: impl FnOnce(&mut Peers) -> T) -> T {
+        // Whoever panicked in there left nothing half done that matters.
+        let mut peers =
+            self.tools.rpc.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        act(&mut peers)
+    }
+
+    /// A peer says that it is there; returns what the scheduler knows.
+    fn beat(&self, request: &Request) -> Answer {
+        let peer = request.text(&["peer", "peer_id"]);
+        let peer = peer.unwrap_or_else(|| self.transport.to_string());
+        let now = self.tools.queue.now_ms();
+        let scheduler = self.with_peers(|peers| {
+            peers.merge(request.get("clock"));
+            peers.heard(&peer, now, peers::About::default());
+            json!({"clock": peers.clock(), "known_peers": peers.known(now)})
+        });
+        Ok(object(json!({"peer": peer, "scheduler": scheduler})))
+    }
+}
+
+/// The fields of an object that was written as one.
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
 }

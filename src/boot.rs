@@ -70,6 +70,9 @@ pub(crate) enum BootError {
     /// No secret of the mesh.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// No token of Python peers, who are let in by one.
+    #[error("mesh.token: {0}")]
+    Token(#[from] toolmesh_actors::secret::SecretError),
     /// No store.
     #[error(transparent)]
     Open(#[from] toolmesh_store::OpenError),
@@ -260,7 +263,8 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
                 worker.clone(),
                 router.clone(),
                 (&peer_id, name.as_str()),
-            ),
+            )
+            .with_token(wiring::token(&config.mesh)?),
             &supervisor,
         )
         .await,

@@ -2,10 +2,7 @@
 
 mod queue;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use globset::Glob;
 use toolmesh_actors::{
@@ -13,7 +10,10 @@ use toolmesh_actors::{
     gateway,
     link::{self, Endpoint, PythonDialect},
     registry::Gate,
-    router, swarm,
+    router,
+    secret::SecretError,
+    swarm,
+    tools::{TASK_QUEUE_RPC, Token},
 };
 use toolmesh_core::{link::Policy, policy, router as core};
 use toolmesh_net::Mode;
@@ -103,15 +103,34 @@ pub(crate) fn router(config: &Config) -> router::Settings {
             Exposure::Search => core::Exposure::Search,
         },
         page_size: config.gateway.page_size,
-        policy: policy(&config.policies),
+        policy: policy(config),
     }
 }
 
-fn policy(grants: &BTreeMap<String, Grant>) -> policy::Policy {
+fn policy(config: &Config) -> policy::Policy {
     let globs = |globs: &Option<Vec<Glob>>| globs.as_ref().map(policy::Globs::new);
-    policy::Policy::new(grants.iter().map(|(whom, Grant { tools, tasks })| {
-        (whom.clone(), policy::Section { tools: globs(tools), tasks: globs(tasks) })
-    }))
+    let policy =
+        policy::Policy::new(config.policies.iter().map(|(whom, Grant { tools, tasks })| {
+            (whom.clone(), policy::Section { tools: globs(tools), tasks: globs(tasks) })
+        }));
+    match config.mesh.admission {
+        Admission::Token(_) => policy.for_token_callers(TASK_QUEUE_RPC),
+        _ => policy,
+    }
+}
+
+/// The token that Python peers carry, where they are let in by one.
+///
+/// # Errors
+/// The file or variable that it is in cannot be read.
+pub(crate) fn token(mesh: &Mesh) -> Result<Option<Token>, SecretError> {
+    match &mesh.admission {
+        Admission::Token(secret) => {
+            let text = secret.resolve(|name| std::env::var(name).ok())?;
+            Ok(Some(Token::new(&text)))
+        }
+        _ => Ok(None),
+    }
 }
 
 fn upstream(name: &UpstreamName, upstream: &Upstream) -> router::Upstream {

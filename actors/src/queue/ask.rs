@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{sync::oneshot, time::Instant};
 use toolmesh_core::queue::{
-    Asker, Filter, Machine, Now, Page, QueueView, TaskId, TaskView, WorkerView,
+    Asker, Fence, Filter, LeaseRecord, Machine, Now, Page, QueueView, TaskId, TaskView, WorkerView,
 };
 use toolmesh_store::CommitError;
 
@@ -76,6 +76,31 @@ impl QueueHandle {
         limit: usize,
     ) -> Result<Page, QueueError> {
         self.look(move |machine, now| machine.list(&asker, &filter, limit, now)).await
+    }
+
+    /// Lists tasks, the oldest first, of any of `kinds`; see [`Machine::oldest`].
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn oldest(
+        &self,
+        asker: Asker,
+        filter: Filter,
+        kinds: Vec<String>,
+        limit: usize,
+    ) -> Result<Vec<TaskView>, QueueError> {
+        self.look(move |machine, now| machine.oldest(&asker, &filter, &kinds, limit, now)).await
+    }
+
+    /// The number of a task's last lease, and that lease while it holds; see [`Machine::last_lease`].
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn last_lease(
+        &self,
+        id: TaskId,
+    ) -> Result<Option<(Fence, Option<LeaseRecord>)>, QueueError> {
+        self.look(move |machine, _| machine.last_lease(id)).await
     }
 
     /// Lists dead letters, the last first: those before the one that ended the page before, by when

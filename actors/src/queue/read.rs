@@ -8,6 +8,9 @@ use super::{
     handle::{QueueHandle, not_found},
 };
 
+/// About what a task takes in an answer beside its payload, its result and its log, in bytes.
+const ROW_BYTES: usize = 1_024;
+
 /// A task with its record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
@@ -51,6 +54,41 @@ impl QueueHandle {
                 false => None,
             };
             Ok(Shown { view, kept, result })
+        })
+        .await
+    }
+
+    /// Reads what is kept of tasks that were seen, until payloads, results and logs come to `most`
+    /// bytes, and at least of one. Also tells whether some were left out for that.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn all_with_records(
+        &self,
+        views: Vec<TaskView>,
+        most: usize,
+    ) -> Result<(Vec<Shown>, bool), QueueError> {
+        self.read(move |records| {
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for view in views {
+                // One that was forgotten meanwhile is not there any more.
+                let Some(kept) = records::read_task(records, view.id)? else { continue };
+                let result = match view.state.is_final() {
+                    true => records::read_result(records, view.id)?,
+                    false => None,
+                };
+                let ended = result.as_ref();
+                let logs = ended.map_or(&view.logs, |ended| &ended.logs);
+                bytes += ROW_BYTES
+                    + kept.task.spec.payload.len()
+                    + ended.and_then(|ended| ended.result.as_ref()).map_or(0, String::len)
+                    + logs.iter().map(|line| ROW_BYTES / 8 + line.message.len()).sum::<usize>();
+                if bytes > most && !found.is_empty() {
+                    return Ok((found, true));
+                }
+                found.push(Shown { view, kept, result });
+            }
+            Ok((found, false))
         })
         .await
     }

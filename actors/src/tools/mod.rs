@@ -28,4 +28,4 @@ pub use echo::EchoTools;
 pub use group::{Call, Group, GroupHandle};
 pub use operator::{NodeFacts, OperatorTools};
 pub use peers::PeerTools;
-pub use taskqueue::TaskQueueTools;
+pub use taskqueue::{RPC as TASK_QUEUE_RPC, TaskQueueTools, Token};

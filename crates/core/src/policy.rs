@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use globset::{Glob, GlobMatcher};
 
+use crate::queue::{COMMAND, is_run_by_nodes};
+
 /// The section for every member.
 const MEMBERS: &str = "members";
 
@@ -16,8 +18,8 @@ const STRANGERS: &str = "strangers";
 /// What a grant's rule is called where no section says anything.
 const DEFAULT: &str = "default";
 
-/// The task type by which a shared tool is called from a queue.
-const TOOL_CALL: &str = "tool.call";
+/// What a grant's rule is called for strangers who carry the shared token instead.
+const TOKEN: &str = "token";
 
 /// Patterns of names; no pattern matches nothing. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +61,10 @@ enum Names {
     All,
     None,
     One(&'static str),
+    /// Of types of tasks: all but the programs of this node's configuration.
+    NoCommands,
+    /// Of types of tasks: those that workers claim.
+    ForWorkers,
     Matching(Globs),
 }
 
@@ -68,6 +74,8 @@ impl Names {
             Self::All => true,
             Self::None => false,
             Self::One(one) => *one == name,
+            Self::NoCommands => !name.starts_with(COMMAND),
+            Self::ForWorkers => !is_run_by_nodes(name),
             Self::Matching(globs) => globs.allow(name),
         }
     }
@@ -146,6 +154,8 @@ impl Grant {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     sections: BTreeMap<Arc<str>, Section>,
+    /// The built-in tool that strangers may call, and nothing else, because it asks for a token.
+    for_token: Option<&'static str>,
 }
 
 impl Policy {
@@ -153,7 +163,15 @@ impl Policy {
     /// for the node of that alias or PeerId.
     pub fn new(sections: impl IntoIterator<Item = (String, Section)>) -> Self {
         let sections = sections.into_iter().map(|(whom, section)| (Arc::from(whom), section));
-        Self { sections: sections.collect() }
+        Self { sections: sections.collect(), for_token: None }
+    }
+
+    /// The same policy of a node whose strangers carry a token: whatever the sections say they see
+    /// and call the built-in tool `name` alone, which asks for it, and submit work for workers.
+    #[must_use]
+    pub fn for_token_callers(mut self, name: &'static str) -> Self {
+        self.for_token = Some(name);
+        self
     }
 
     /// What `caller` is granted: by its PeerId, else by its alias, else as all members or all
@@ -161,7 +179,10 @@ impl Policy {
     pub fn grant(&self, caller: &Caller<'_>) -> Grant {
         let standing = caller.standing;
         let (all, tools, tasks) = match standing {
-            Standing::Member => (MEMBERS, Names::All, Names::One(TOOL_CALL)),
+            Standing::Member => (MEMBERS, Names::All, Names::NoCommands),
+            Standing::Stranger if self.for_token.is_some() => {
+                (STRANGERS, Names::None, Names::ForWorkers)
+            }
             Standing::Stranger => (STRANGERS, Names::None, Names::None),
         };
         // An alias is given to who proved the secret, and no node is called as a section for many.
@@ -176,6 +197,10 @@ impl Policy {
                 || (DEFAULT.into(), tools),
                 |(whom, globs)| (whom, Names::Matching(globs)),
             );
+        let (rule, tools) = match self.for_token {
+            Some(name) if standing == Standing::Stranger => (TOKEN.into(), Names::One(name)),
+            _ => (rule, tools),
+        };
         let tasks =
             said().find_map(|(_, section)| section.tasks.clone()).map_or(tasks, Names::Matching);
         Grant { standing, rule, tools, tasks }

@@ -208,6 +208,7 @@ mod tests {
     #[test]
     fn a_list_asks_for_what_was_typed() {
         let mut args = ListArgs {
+            peer: None,
             status: Some(State::Running),
             task_type: Some("tool.call".to_owned()),
             worker: Some("node".to_owned()),

@@ -40,9 +40,13 @@ impl Refused {
     }
 
     /// The code for programs.
-    #[cfg(test)]
     pub(crate) fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// What happened, for people.
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     /// The refusal as a tool's result.

@@ -8,6 +8,7 @@ mod elsewhere;
 mod error;
 mod manage;
 mod offer;
+mod rpc;
 mod show;
 mod spec;
 mod submit;
@@ -28,6 +29,7 @@ use toolmesh_core::{
     router::LocalTool,
 };
 
+pub use self::rpc::{NAME as RPC, Token};
 use self::{elsewhere::Place, error::Refused};
 use super::{
     definition::{Effect, answer, define},
@@ -53,6 +55,7 @@ pub struct TaskQueueTools {
     owner: Arc<str>,
     /// What this node calls itself.
     name: Arc<str>,
+    rpc: rpc::Memory,
 }
 
 impl TaskQueueTools {
@@ -65,7 +68,15 @@ impl TaskQueueTools {
         (owner, name): (&str, &str),
     ) -> Self {
         let view = router.view().clone();
-        Self { queue, worker, view, router, owner: owner.into(), name: name.into() }
+        let (owner, name) = (owner.into(), name.into());
+        Self { queue, worker, view, router, owner, name, rpc: rpc::Memory::default() }
+    }
+
+    /// The same tools of a node that lets strangers use [`RPC`] if they carry a token.
+    #[must_use]
+    pub fn with_token(mut self, token: Option<Token>) -> Self {
+        self.rpc.token = token;
+        self
     }
 }
 
@@ -107,11 +118,15 @@ impl Group for TaskQueueTools {
             [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()]
                 .concat();
         tools.iter_mut().for_each(elsewhere::takes_peer);
+        tools.push(rpc::tool());
         tools
     }
 
     fn call(self: Arc<Self>, call: Call) -> BoxFuture<'static, Result<Value, CallError>> {
         Box::pin(async move {
+            if call.tool == rpc::NAME {
+                return Ok(self.rpc(call.principal, call.arguments).await);
+            }
             let call = match self.elsewhere(call) {
                 Ok(Place::Here(call)) => call,
                 Ok(Place::There(there)) => return there.call().await,

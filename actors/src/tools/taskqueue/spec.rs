@@ -186,7 +186,7 @@ impl TaskQueueTools {
             return Ok(true);
         }
         let name = tool_name(payload)?;
-        if name.starts_with(OWN_TOOLS) {
+        if name.starts_with(OWN_TOOLS) || name == super::rpc::NAME {
             return Err(Refused::new(
                 "unknown_tool",
                 format!("{name} is the queue's own: call it, a task is of no use for it"),

@@ -62,7 +62,7 @@ struct Beat {
 /// A line of a log.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-enum Line {
+pub(super) enum Line {
     /// What was said.
     Text(String),
     /// What was said where.
@@ -354,7 +354,7 @@ impl TaskQueueTools {
 }
 
 /// Checks a worker's name. The node's own is not for others.
-fn worker(name: &str) -> Result<Arc<str>, Refused> {
+pub(super) fn worker(name: &str) -> Result<Arc<str>, Refused> {
     if name == NODE_WORKER {
         let message = format!("worker_id {name:?} is this node's own worker: choose another");
         return Err(Refused::new("not_permitted", message));
@@ -362,7 +362,7 @@ fn worker(name: &str) -> Result<Arc<str>, Refused> {
     arguments::name("worker_id", name)
 }
 
-fn too_large(what: &str, bytes: usize, most: usize) -> Refused {
+pub(super) fn too_large(what: &str, bytes: usize, most: usize) -> Refused {
     Refused::new(
         "too_large",
         format!(
@@ -372,7 +372,7 @@ fn too_large(what: &str, bytes: usize, most: usize) -> Refused {
     )
 }
 
-fn lines(given: Vec<Line>, now_ms: u64) -> Result<Vec<LogLine>, Refused> {
+pub(super) fn lines(given: Vec<Line>, now_ms: u64) -> Result<Vec<LogLine>, Refused> {
     if given.len() > limits::QUEUE_LOG_LINES_AT_ONCE {
         return Err(Refused::out_of_range(format!(
             "logs: {} lines are more than {} at once",

@@ -161,6 +161,26 @@ pub const QUEUE_PAGE: usize = 1_000;
 /// Longest delay, deadline and time of an attempt, in seconds: a year.
 pub const QUEUE_TIME_S: u64 = 365 * 24 * 3_600;
 
+/// Lease of a task that a Python worker claims over `task_queue.rpc` without `lease_s`, and the longest
+/// one there: such workers send no heartbeats, so a task is given to another after a quarter of an hour.
+pub const QUEUE_RPC_LEASE: Duration = Duration::from_secs(900);
+
+/// Seconds that `wait` of `task_queue.rpc` lasts that does not say, or says 0.
+pub const QUEUE_RPC_WAIT_S: u64 = 60;
+
+/// Bytes of rows in an answer of `task_queue.rpc`: with what is around them they fit the frame of 1 MiB
+/// beyond which Python peers drop the connection. A list is cut there (`truncated`), and of claimed tasks
+/// those beyond it go back in line; one row alone may be larger.
+pub const QUEUE_RPC_ROWS_BYTES: usize = 900 * 1024;
+
+/// Python peers whose liveness is remembered, and nodes in their clock. Beyond it the one that was
+/// silent for longest is forgotten, and a clock of more nodes is not merged.
+pub const QUEUE_RPC_PEERS: usize = 1_024;
+
+/// Time without a word after which a Python peer does not count as alive, in milliseconds, as at its
+/// own service.
+pub const QUEUE_RPC_PEER_MS: u64 = 300_000;
+
 /// Calls of the queue's tools at once. Most of them wait: claims for a task, questions for an end.
 /// Beyond it one is refused (`busy`).
 pub const QUEUE_CALLS: usize = 4_096;

@@ -35,7 +35,8 @@ fn stranger(peer_id: &'static str) -> Caller<'static> {
 fn without_a_policy_members_call_what_is_shared_and_strangers_nothing() {
     let member = Policy::default().grant(&member(LAPTOP, Some("laptop")));
     assert!(member.allows_tool("fs__read") && member.allows_built_in("p2p_peer_list"));
-    assert!(member.allows_task("tool.call") && !member.allows_task("command.run"));
+    assert!(member.allows_task("tool.call") && member.allows_task("text-generation"));
+    assert!(!member.allows_task("command.run"));
     let stranger = Policy::default().grant(&stranger(LAPTOP));
     for name in ["fs__read", "tools_search", "tool.call", "", "*"] {
         assert!(!stranger.allows_tool(name) && !stranger.allows_built_in(name), "{name}");
@@ -85,6 +86,26 @@ fn a_peer_id_may_be_granted_more_than_other_strangers() {
 }
 
 #[test]
+fn strangers_with_a_token_have_one_tool_and_submit_work_for_workers() {
+    let open = policy([
+        ("strangers", Some(&["*"]), None),
+        (LAPTOP, Some(&["fs__*"]), Some(&["text.*"])),
+        ("members", Some(&["fs__*"]), None),
+    ]);
+    let policy = open.for_token_callers("task_queue.rpc");
+    for peer_id in ["other", LAPTOP] {
+        let grant = policy.grant(&stranger(peer_id));
+        assert!(grant.allows_built_in("task_queue.rpc"), "{peer_id}");
+        assert!(!grant.allows_tool("fs__read") && !grant.allows_built_in("p2p_peer_list"));
+        assert!(!grant.allows_task("tool.call") && !grant.allows_task("command.run"));
+        assert!(grant.allows_task("text.embed"));
+        assert_eq!(grant.allows_task("image"), peer_id == "other", "its own section says less");
+    }
+    let member = policy.grant(&member("other", None));
+    assert!(member.allows_tool("fs__read") && member.allows_built_in("p2p_peer_list"));
+}
+
+#[test]
 fn a_node_that_is_called_like_a_section_gains_nothing() {
     let policy = policy([("strangers", Some(&["*"]), None), ("members", Some(&[]), None)]);
     let grant = policy.grant(&member("other", Some("strangers")));
@@ -125,6 +146,7 @@ fn catalogue() -> Catalogue {
         audience,
         category: "c",
         timeout_s: None,
+        for_nodes_only: false,
     });
     Catalogue::build(
         &local,

@@ -4,10 +4,10 @@ use std::{ops::Bound, sync::Arc};
 
 use super::{
     class::ClassKey,
-    id::{OwnerPrefix, TaskId},
+    id::{Fence, OwnerPrefix, TaskId},
     input::{Asker, Now},
     machine::{Counts, Machine},
-    record::{Dead, Failure, LogLine, State},
+    record::{Dead, Failure, LeaseRecord, LogLine, State},
     refusal::Refusal,
     spec::OnLost,
     task::{Slot, Task},
@@ -215,6 +215,42 @@ impl Machine {
         let more = found.len() > limit;
         found.truncate(limit);
         (found.into_iter().map(|task| self.view_of(task, now)).collect(), more)
+    }
+
+    /// Lists tasks that `asker` may know of, the oldest first: at most `limit`, of any of `kinds` or of
+    /// all without one. Where many others would have to be looked at there are fewer.
+    pub fn oldest(
+        &self,
+        asker: &Asker,
+        filter: &Filter,
+        kinds: &[String],
+        limit: usize,
+        now: Now,
+    ) -> Vec<TaskView> {
+        let all = self.ids.values().take(limits::QUEUE_LIST_LOOK);
+        let is_of = |task: &&Task| {
+            let kind = self.kinds.key(task.kind);
+            kinds.is_empty()
+                || kind.is_some_and(|kind| kinds.iter().any(|wanted| **wanted == **kind))
+        };
+        let mut found: Vec<&Task> = all
+            .filter_map(|slot| self.task(*slot))
+            .filter(|task| self.is_listed(asker, filter, task))
+            .filter(is_of)
+            .take(limit)
+            .collect();
+        // Ids are in order of seconds, and within one in none.
+        found.sort_by_key(|task| task.sequence);
+        found.into_iter().map(|task| self.view_of(task, now)).collect()
+    }
+
+    /// The number of a task's last lease, and that lease while it holds. `None`: there is no such
+    /// task, or it was never leased. It is asked for those who cannot keep the number themselves, so
+    /// whoever asks compares whose the lease is.
+    pub fn last_lease(&self, id: TaskId) -> Option<(Fence, Option<LeaseRecord>)> {
+        let task = self.task(*self.ids.get(&id)?)?;
+        let lease = task.lease().map(|lease| lease.record.clone());
+        (task.fence > 0).then_some((Fence(task.fence), lease))
     }
 
     fn is_listed(&self, asker: &Asker, filter: &Filter, task: &Task) -> bool {

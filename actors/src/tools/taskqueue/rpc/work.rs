@@ -1,0 +1,238 @@
+//! What Python workers ask: tasks to run, leases to keep, ends to tell.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use serde_json::{Map, Value, json};
+use toolmesh_core::{
+    limits,
+    queue::{Claim, Failure, Fence, Outcome, Proof, Ran, TaskId},
+};
+
+use super::{
+    super::{arguments, error::Refused, views::seconds, work},
+    Answer, Caller, Failed, object,
+    peers::About,
+    request::Request,
+    rows, types,
+};
+use crate::queue::{Leased, QueueError};
+
+/// What a task says that went back because its payload did not fit the answer.
+const NO_ROOM: &str = "it did not fit the answer beside the others";
+
+/// A refusal that Python workers know as `ok: false` without a word: who asks does not hold it.
+fn is_not_held(error: &QueueError) -> bool {
+    ["stale_fence", "not_found"].contains(&error.code())
+}
+
+fn not_held(id: &str) -> Map<String, Value> {
+    object(json!({
+        "ok": false,
+        "task_id": id,
+        "detail": "no worker of yours holds this task: what it did does not count; claim anew",
+    }))
+}
+
+impl Caller<'_> {
+    pub(super) async fn claim(&self, request: &Request) -> Answer {
+        let (worker, tasks) = self.claimed(request, 1).await?;
+        let task = tasks.first().map(|leased| rows::claimed(leased, &worker));
+        Ok(object(json!({"task": task})))
+    }
+
+    pub(super) async fn claim_many(&self, request: &Request) -> Answer {
+        let most = request.count(&["max_tasks", "limit"], 1, limits::QUEUE_CLAIM_TASKS);
+        let (worker, tasks) = self.claimed(request, most).await?;
+        let tasks: Vec<Value> = tasks.iter().map(|leased| rows::claimed(leased, &worker)).collect();
+        Ok(object(json!({"tasks": tasks})))
+    }
+
+    /// Claims up to `most` tasks, of one type unless the request says otherwise.
+    async fn claimed(
+        &self,
+        request: &Request,
+        most: usize,
+    ) -> Result<(Arc<str>, Vec<Leased>), Failed> {
+        let queue = &self.tools.queue;
+        let name =
+            request.text(&["worker_id"]).ok_or_else(|| Failed::plain("missing_worker_id"))?;
+        let worker = work::worker(&name)?;
+        let session = request.text(&["session_id", "session", "p2p_session"]);
+        let session = session.map(|text| arguments::name("session_id", &text)).transpose()?;
+        let kinds = types::expanded(&request.texts(&["supported_task_types", "task_types"]));
+        self.alive(request, &name, kinds.as_ref());
+        let same = most > 1 && request.is_on(&["same_task_type", "same_type"], true);
+        #[expect(clippy::cast_precision_loss, reason = "a minute, in seconds")]
+        let longest = limits::QUEUE_CLAIM_WAIT_S as f64;
+        let wait = request.number(&["wait_s"]).unwrap_or_default().clamp(0.0, longest);
+        let claim = Claim {
+            worker: worker.clone(),
+            principal: self.lessee(),
+            is_node: false,
+            kinds,
+            labels: BTreeSet::new(),
+            session,
+            max_tasks: if same { 1 } else { most },
+            lease_ms: lease_ms(request),
+            wait: None,
+        };
+        let wait = Duration::from_secs_f64(wait);
+        let mut tasks = queue.claim(claim.clone(), Some(wait)).await?.tasks;
+        if same && let Some(first) = tasks.first() {
+            let kinds = Some(BTreeSet::from([first.kept.task.spec.kind.clone()]));
+            let more = Claim { kinds, max_tasks: most - 1, ..claim };
+            match queue.claim(more, None).await {
+                Ok(more) => tasks.extend(more.tasks),
+                // What was given before is not lost by it.
+                Err(error) => tracing::debug!(%error, "a worker gets one task instead of several"),
+            }
+        }
+        for beyond in tasks.split_off(rows::fitting(&tasks)) {
+            let proof = Proof {
+                worker: worker.clone(),
+                principal: self.lessee(),
+                id: beyond.grant.id,
+                fence: beyond.grant.fence,
+            };
+            if let Err(error) = queue.release(proof, NO_ROOM.to_owned()).await {
+                tracing::debug!(%error, "a task stays leased to a worker that was not told of it");
+            }
+        }
+        Ok((worker, tasks))
+    }
+
+    /// Notes who claims: a claim says that a peer is there.
+    fn alive(&self, request: &Request, worker: &str, kinds: Option<&BTreeSet<Arc<str>>>) {
+        let peer = request.text(&["peer", "peer_id"]).unwrap_or_else(|| worker.to_owned());
+        let kinds = kinds.into_iter().flatten().take(limits::QUEUE_TAGS);
+        let about = About {
+            worker: Some(worker.to_owned()),
+            kinds: kinds.map(ToString::to_string).collect(),
+            transport: Some(self.transport.to_string()),
+        };
+        let now = self.tools.queue.now_ms();
+        self.with_peers(|peers| {
+            peers.merge(request.get("clock"));
+            peers.heard(&peer, now, about);
+        });
+    }
+
+    /// The proof of the lease that a request is about. Without a fence it is the present lease, if a
+    /// worker of the caller holds it; where the lease is over, the last one, for who tells its end
+    /// once more. `None`: nobody of the caller's can hold it.
+    async fn proof(&self, request: &Request) -> Result<(String, Option<Proof>), Failed> {
+        let text = request.text(&["task_id"]).ok_or_else(|| Failed::plain("missing_task_id"))?;
+        let Ok(id) = text.parse::<TaskId>() else { return Ok((text, None)) };
+        let Some((last, lease)) = self.tools.queue.last_lease(id).await? else {
+            return Ok((text, None));
+        };
+        let worker = request.text(&["worker_id", "assigned_worker"]).map(Arc::<str>::from);
+        let principal = self.lessee();
+        let fence = request.get("fence").and_then(Value::as_u64).map(Fence);
+        let (worker, fence) = match lease {
+            Some(lease) if lease.principal != principal => return Ok((text, None)),
+            Some(lease) => (worker.unwrap_or(lease.worker), fence.unwrap_or(lease.fence)),
+            None => (worker.unwrap_or_default(), fence.unwrap_or(last)),
+        };
+        Ok((text, Some(Proof { worker, principal, id, fence })))
+    }
+
+    pub(super) async fn complete(&self, mut request: Request) -> Answer {
+        let (id, proof) = self.proof(&request).await?;
+        let Some(proof) = proof else { return Ok(not_held(&id)) };
+        let result = request.take("result").map(|result| match result {
+            Value::Object(_) => result,
+            other => json!({"result": other}),
+        });
+        let result = result.unwrap_or_default();
+        let (text, most) = (result.to_string(), self.tools.queue.settings().result_bytes);
+        if text.len() > most {
+            return Err(work::too_large("result", text.len(), most).into());
+        }
+        let status = request.text(&["status"]).map(|status| status.to_lowercase());
+        let outcome = match status.as_deref().unwrap_or("completed") {
+            "completed" => Outcome::Completed(text),
+            "cancelled" => Outcome::Cancelled,
+            _ => {
+                let message = request.get("error").map(|error| match error {
+                    Value::String(message) => message.clone(),
+                    other => other.to_string(),
+                });
+                let message = message.filter(|message| !message.is_empty());
+                let message = message.unwrap_or_else(|| "the worker gave no reason".to_owned());
+                if message.len() > most {
+                    return Err(work::too_large("error", message.len(), most).into());
+                }
+                let failure = Failure { message, kind: "worker_error".into() };
+                let result = (!result.is_null()).then_some(text);
+                Outcome::Failed { failure, result, ran: Ran::Yes, again: true }
+            }
+        };
+        match self.tools.queue.finish(proof, outcome).await {
+            Ok(state) => Ok(object(json!({"task_id": id, "status": state.name()}))),
+            Err(error) if is_not_held(&error) => Ok(not_held(&id)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn release(&self, request: &Request) -> Answer {
+        if request.text(&["task_id"]).is_some() {
+            let worker = request.text(&["worker_id", "assigned_worker"]);
+            worker.ok_or_else(|| Failed::plain("missing_worker_id"))?;
+        }
+        let (id, proof) = self.proof(request).await?;
+        let Some(proof) = proof else { return Ok(not_held(&id)) };
+        let reason = request.text(&["reason"]).unwrap_or_else(|| "released".to_owned());
+        match self.tools.queue.release(proof, reason).await {
+            Ok(_) => Ok(object(json!({"task_id": id}))),
+            Err(error) if is_not_held(&error) => Ok(not_held(&id)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A worker says that it still runs a task.
+    pub(super) async fn keep(&self, mut request: Request) -> Answer {
+        let (id, proof) = self.proof(&request).await?;
+        let Some(proof) = proof else { return Ok(not_held(&id)) };
+        let queue = &self.tools.queue;
+        let progress = request.take("progress");
+        let progress =
+            progress.map(|value| arguments::small_json("progress", &value)).transpose()?;
+        let logs = request.take("logs").map(serde_json::from_value::<Vec<work::Line>>).transpose();
+        let logs = logs.map_err(|error| Refused::invalid(format!("logs: {error}")))?;
+        let logs = work::lines(logs.unwrap_or_default(), queue.now_ms())?;
+        match queue.heartbeat(proof, progress.map(Arc::from), logs).await {
+            Ok(alive) => Ok(object(json!({
+                "task_id": id,
+                "lease_s": alive.lease_ms.map(seconds),
+                "cancel_requested": alive.cancel_requested,
+                "draining": alive.draining,
+            }))),
+            Err(error) if is_not_held(&error) => Ok(not_held(&id)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// How long the leases of a claim hold, in milliseconds.
+fn lease_ms(request: &Request) -> u64 {
+    let (least, most) =
+        (limits::QUEUE_LEASE_MIN.as_secs_f64(), limits::QUEUE_RPC_LEASE.as_secs_f64());
+    let lease = request.number_or(&["lease_s"], most).clamp(least, most);
+    u64::try_from(Duration::from_secs_f64(lease).as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_a_quarter_of_an_hour_unless_asked_otherwise_within_bounds() {
+        let lease =
+            |value: Value| lease_ms(&Request::new(object(json!({"lease_s": value, "op": ""}))));
+        assert_eq!(lease(Value::Null), 900_000);
+        assert_eq!(lease(0.into()), 900_000);
+        assert_eq!(lease(60.into()), 60_000);
+        assert_eq!((lease(1.into()), lease(5_000.into())), (5_000, 900_000));
+    }
+}

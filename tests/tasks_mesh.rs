@@ -157,15 +157,15 @@ fn an_owner_that_is_away_is_said_to_be_so_and_has_the_task_when_it_is_back() -> 
 fn an_mcp_task_is_read_and_cancelled_through_another_node() -> Outcome {
     let Three { a, b, .. } = three()?;
     let mut owner = a.client(STATELESS)?.with_tasks();
-    let mut begin = |ms: u64| -> Outcome<String> {
+    let mut begin = |seconds: u64| -> Outcome<String> {
         let params = json!({
-            "name": "box__sleep", "arguments": {"milliseconds": ms, "ms": ms},
+            "name": "box__sleep", "arguments": {"seconds": seconds, "id": seconds.to_string()},
             "_meta": {"dev.toolmesh/task": true},
         });
         let made = owner.request("tools/call", params)?.result()?;
         Ok(made["taskId"].as_str().ok_or_else(|| format!("no task: {made}"))?.to_owned())
     };
-    let short = begin(10)?;
+    let short = begin(0)?;
     let mut other = b.client(STATELESS)?.with_tasks();
     let mut last = String::new();
     wait_for("the task is over", || {
@@ -175,7 +175,7 @@ fn an_mcp_task_is_read_and_cancelled_through_another_node() -> Outcome {
         (task["status"] == "completed" && task["result"].is_object()).then_some(())
     })
     .map_err(|error| format!("{error}; {last}"))?;
-    let long = begin(60_000)?;
+    let long = begin(60)?;
     other.request("tasks/cancel", json!({"taskId": long}))?.result()?;
     wait_for("the task is given up", || {
         let task = other.request("tasks/get", json!({"taskId": long})).ok()?.result().ok()?;

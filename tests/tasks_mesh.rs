@@ -185,3 +185,20 @@ fn an_mcp_task_is_read_and_cancelled_through_another_node() -> Outcome {
     assert_eq!(other.request("tasks/get", json!({"taskId": unknown}))?.code(), -32602);
     Ok(())
 }
+
+#[test]
+fn nodes_that_can_run_a_task_are_found_with_their_labels() -> Outcome {
+    let Three { a, b: _b, c } = three()?;
+    ask(&c, "announce", json!({"labels": ["gpu"]}))?;
+    let found = |needs: Value| -> Outcome<Vec<String>> {
+        let peers = ask(&a, "discover_peers", needs)?;
+        let peers = peers["peers"].as_array().cloned().unwrap_or_default();
+        Ok(peers.iter().map(|peer| peer["name"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    let mut all = found(json!({"task_type": "tool.call"}))?;
+    all.sort();
+    assert_eq!(all, ["a", "b", "c"]);
+    assert_eq!(found(json!({"task_type": "tool.call", "requires": ["gpu"]}))?, ["c"]);
+    assert_eq!(found(json!({"task_type": "command.none"}))?, Vec::<String>::new());
+    Ok(())
+}

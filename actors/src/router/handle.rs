@@ -128,6 +128,12 @@ impl RouterHandle {
         self.link(&Runtime::Peer(alias.clone()))
     }
 
+    /// The nodes that are connected, by alias, and the links to them.
+    pub(crate) fn connected_nodes(&self) -> Vec<(Arc<str>, LinkHandle)> {
+        let nodes = self.view().nodes();
+        nodes.keys().filter_map(|alias| Some((alias.clone(), self.node(alias)?))).collect()
+    }
+
     /// The link to the node that `is_it` holds for, with its alias, while it is connected.
     pub(crate) fn node_where(
         &self,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
     call::CallError,
     limits,
-    principal::Role,
+    principal::{Principal, Role},
     queue::{TaskId, owner_prefix},
     router::LocalTool,
 };
@@ -60,6 +60,19 @@ pub(super) struct There {
 }
 
 impl There {
+    /// A call of `tool` at another node, for `who`.
+    pub(super) fn ask(
+        link: LinkHandle,
+        tool: &str,
+        arguments: Map<String, Value>,
+        who: &Principal,
+    ) -> Self {
+        let params =
+            Map::from_iter([("name".into(), tool.into()), ("arguments".into(), arguments.into())]);
+        let cancel = CancellationToken::new();
+        Self { link, params, behalf: who.name().clone(), cancel }
+    }
+
     /// Asks the other node; its answer is the answer.
     pub(super) async fn call(self) -> Result<Value, CallError> {
         let Self { link, params, behalf, cancel } = self;
@@ -122,12 +135,8 @@ impl TaskQueueTools {
                 format!("{alias} is not connected at the moment; ask again when it is back"),
             )
         })?;
-        let behalf = call.principal.name().clone();
-        let params = Map::from_iter([
-            ("name".to_owned(), call.tool.into()),
-            ("arguments".to_owned(), call.arguments.into()),
-        ]);
-        Ok(Place::There(There { link, params, behalf, cancel: call.cancel }))
+        let there = There::ask(link, &call.tool, call.arguments, &call.principal);
+        Ok(Place::There(There { cancel: call.cancel, ..there }))
     }
 
     fn node(&self, is_it: impl Fn(&str, &str) -> bool) -> Option<(Arc<str>, Option<LinkHandle>)> {

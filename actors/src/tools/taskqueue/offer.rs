@@ -1,17 +1,19 @@
 //! What this node offers to run, and who can run a task.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
 use toolmesh_core::{
     limits,
-    principal::Role,
+    principal::{Principal, Role},
     queue::{COMMAND, TOOL_CALL, is_run_by_nodes},
     router::LocalTool,
 };
 
-use super::{Asked, Effect, TaskQueueTools, Told, arguments, told, tool};
+use super::{Asked, Effect, TaskQueueTools, Told, arguments, elsewhere::There, told, tool};
 use crate::worker::Offer;
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -53,10 +55,13 @@ struct Offered {
 }
 
 /// A node that can run a task.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct Peer {
     /// Its PeerId.
     peer_id: String,
+    /// What it is called here.
+    #[serde(default)]
+    name: String,
     /// Whether it is this node.
     is_self: bool,
     /// Types that it runs.
@@ -69,7 +74,7 @@ struct Peer {
     round_trip_ms: f64,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct Peers {
     /// Nodes that can run it, the least busy first.
     peers: Vec<Peer>,
@@ -148,11 +153,14 @@ impl TaskQueueTools {
     }
 
     pub(super) async fn discover_peers(&self, asked: Asked) -> Told {
+        let who = asked.who.clone();
+        let passed_on = asked.arguments.clone();
         let Needed { task_type, requires, limit, timeout_s } = asked.read()?;
         let kind = task_type.map(|kind| arguments::kind(&kind)).transpose()?;
         let requires = arguments::labels("requires", &requires, limits::QUEUE_REQUIRES)?;
         let limit = arguments::count("limit", limit, 10, limits::QUEUE_PAGE)?;
-        arguments::ms("timeout_s", timeout_s.unwrap_or(2.0), 0.0, limits::QUEUE_CLAIM_WAIT_S)?;
+        let time = timeout_s.unwrap_or(2.0);
+        let time = arguments::ms("timeout_s", time, 0.0, limits::QUEUE_CLAIM_WAIT_S)?;
         let offer = self.worker.offer();
         let offered = self.offered(&offer);
         let runs = kind.is_none_or(|kind| {
@@ -164,12 +172,41 @@ impl TaskQueueTools {
         let fits = runs && requires.is_subset(&offer.labels) && offer.slots > 0 && !draining;
         let this = Peer {
             peer_id: self.owner.to_string(),
+            name: self.name.to_string(),
             is_self: true,
             task_types: offered.task_types,
             labels: offered.labels,
             free_slots: offer.slots.saturating_sub(self.worker.running()),
             round_trip_ms: 0.0,
         };
-        told(&Peers { peers: fits.then_some(this).into_iter().take(limit).collect() })
+        let mut peers: Vec<Peer> = fits.then_some(this).into_iter().collect();
+        // A node asks others for its own clients alone.
+        if who.role > Role::Peer {
+            peers.extend(self.others(&passed_on, &who, Duration::from_millis(time)).await);
+        }
+        let busy = |peer: &Peer| (std::cmp::Reverse(peer.free_slots), peer.name.clone());
+        peers.sort_by_key(busy);
+        peers.truncate(limit);
+        told(&Peers { peers })
+    }
+
+    /// The other nodes that say within `time` that they can run it.
+    async fn others(
+        &self,
+        arguments: &Map<String, Value>,
+        who: &Principal,
+        time: Duration,
+    ) -> Vec<Peer> {
+        let asked = self.router.connected_nodes().into_iter().map(|(alias, link)| async move {
+            let began = Instant::now();
+            let there = There::ask(link, "p2p_taskqueue_discover_peers", arguments.clone(), who);
+            let answer = tokio::time::timeout(time, there.call()).await.ok()?.ok()?;
+            let round_trip_ms = began.elapsed().as_secs_f64() * 1_000.0;
+            let peers = answer.get("structuredContent")?.clone();
+            let peers: Peers = serde_json::from_value(peers).ok()?;
+            let peer = peers.peers.into_iter().find(|peer| peer.is_self)?;
+            Some(Peer { is_self: false, name: alias.to_string(), round_trip_ms, ..peer })
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 }

@@ -7,6 +7,8 @@
 
 #[path = "mesh_python/python.rs"]
 mod python;
+#[path = "mesh_python/queue.rs"]
+mod queue;
 mod support;
 
 use std::{fs, time::Duration};

@@ -76,6 +76,14 @@ impl Python {
         Ok(conversations)
     }
 
+    /// Starts `task_queue.py`, which asks or works as peers of that kind do.
+    pub(crate) fn task_queue(&self, arguments: &[&str]) -> Outcome<Lines> {
+        let mut command = self.command("task_queue.py", arguments);
+        let mut child = command.stderr(Stdio::inherit()).spawn()?;
+        let stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+        Ok(Lines { child, stdout })
+    }
+
     /// Starts the peer and waits until it serves.
     pub(crate) fn peer(&self, arguments: &[&str]) -> Outcome<Peer> {
         let mut child = self.command("peer.py", arguments).stderr(Stdio::inherit()).spawn()?;
@@ -90,6 +98,40 @@ impl Python {
             line.clear();
         }
         Err("the Python peer ended without a word".into())
+    }
+}
+
+/// A program that reads requests as lines and writes answers as lines; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Lines {
+    /// Sends a request and waits for its answer.
+    pub(crate) fn ask(&mut self, request: &Value) -> Outcome<Value> {
+        let stdin = self.child.stdin.as_mut().ok_or("no stdin")?;
+        stdin.write_all(format!("{request}\n").as_bytes())?;
+        self.answer()
+    }
+
+    /// Waits for the next answer.
+    pub(crate) fn answer(&mut self) -> Outcome<Value> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        let answer: Value = serde_json::from_str(&line)?;
+        match answer.get("failure") {
+            Some(failure) => Err(failure.to_string().into()),
+            None => Ok(answer),
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 

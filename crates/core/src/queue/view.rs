@@ -233,14 +233,21 @@ impl Machine {
             kinds.is_empty()
                 || kind.is_some_and(|kind| kinds.iter().any(|wanted| **wanted == **kind))
         };
-        let mut found: Vec<&Task> = all
+        let tasks = all
             .filter_map(|slot| self.task(*slot))
             .filter(|task| self.is_listed(asker, filter, task))
-            .filter(is_of)
-            .take(limit)
-            .collect();
-        // Ids are in order of seconds, and within one in none.
+            .filter(is_of);
+        let mut found: Vec<&Task> = Vec::new();
+        for task in tasks {
+            // Ids are in order of seconds, and within one in none.
+            let second = |task: &Task| task.submitted / 1_000;
+            if found.len() >= limit && found.last().is_some_and(|last| second(last) < second(task)) {
+                break;
+            }
+            found.push(task);
+        }
         found.sort_by_key(|task| task.sequence);
+        found.truncate(limit);
         found.into_iter().map(|task| self.view_of(task, now)).collect()
     }
 

@@ -80,6 +80,7 @@ async fn claim(shared: Arc<Shared>) {
             worker: NODE_WORKER.into(),
             principal: NODE_WORKER.into(),
             is_node: true,
+            is_member: false,
             kinds: offer.kinds,
             labels: offer.labels,
             session: None,

@@ -24,7 +24,6 @@ mod view;
 use std::time::Duration;
 
 pub(crate) use call::RUNTIME_KEY;
-pub(crate) use places::Labels;
 pub use call::{Meant, Request, Routed};
 pub use handle::RouterHandle;
 pub use stats::{RuntimeStats, Stats};

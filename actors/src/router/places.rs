@@ -14,7 +14,7 @@ use toolmesh_core::{
 use super::View;
 
 /// Labels of one place.
-pub(crate) type Labels = Arc<BTreeSet<Arc<str>>>;
+pub(super) type Labels = Arc<BTreeSet<Arc<str>>>;
 
 /// The labels that were made of the present catalogue, by the node's alias; `None` is this node.
 /// There are no more than nodes that are known.

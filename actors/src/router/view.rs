@@ -19,6 +19,7 @@ pub struct View {
     catalogue: watch::Sender<Arc<Catalogue>>,
     settings: Arc<ArcSwap<Settings>>,
     nodes: Arc<ArcSwap<Known>>,
+    news: watch::Sender<Arc<Nodes>>,
     pub(super) places: Arc<Places>,
     pub(super) stats: Arc<Stats>,
 }
@@ -36,6 +37,7 @@ impl Default for View {
             catalogue: watch::Sender::new(Arc::default()),
             settings: Arc::default(),
             nodes: Arc::default(),
+            news: watch::Sender::new(Arc::default()),
             places: Arc::default(),
             stats: Arc::default(),
         }
@@ -79,8 +81,13 @@ impl View {
         self.nodes.load().aliases.get(peer_id).cloned()
     }
 
+    /// The nodes that the router knows of, now and whenever that changes.
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Nodes>> {
+        self.news.subscribe()
+    }
+
     /// The nodes that the router knows of.
-    pub(crate) fn nodes(&self) -> Arc<Nodes> {
+    pub(super) fn nodes(&self) -> Arc<Nodes> {
         self.nodes.load().nodes.clone()
     }
 
@@ -111,7 +118,8 @@ impl View {
             (node.peer_id.to_string(), alias.clone())
         };
         let aliases = nodes.iter().map(alias).collect();
-        self.nodes.store(Arc::new(Known { nodes, aliases }));
+        self.nodes.store(Arc::new(Known { nodes: nodes.clone(), aliases }));
+        self.news.send_replace(nodes);
     }
 }
 

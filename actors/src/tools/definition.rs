@@ -47,7 +47,7 @@ pub(super) fn define<A: JsonSchema, R: JsonSchema>(
         ("annotations", annotations),
     ];
     let definition = definition.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    LocalTool { definition, audience, category, timeout_s: None }
+    LocalTool { definition, audience, category, timeout_s: None, for_nodes_only: false }
 }
 
 /// The schema of what is read or written: what is left out of a result when it is empty is not

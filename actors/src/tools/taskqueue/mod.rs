@@ -7,6 +7,7 @@ mod arguments;
 mod error;
 mod manage;
 mod offer;
+mod rpc;
 mod show;
 mod spec;
 mod submit;
@@ -88,12 +89,18 @@ impl Group for TaskQueueTools {
     }
 
     fn tools(&self) -> Vec<LocalTool> {
-        [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()].concat()
+        let own = [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()];
+        let mut tools = own.concat();
+        tools.push(rpc::tool());
+        tools
     }
 
     fn call(self: Arc<Self>, call: Call) -> BoxFuture<'static, Result<Value, CallError>> {
         Box::pin(async move {
             let Call { tool, arguments, principal, .. } = call;
+            if tool == rpc::NAME {
+                return Ok(self.rpc(principal, arguments).await);
+            }
             let Some(short) = tool.strip_prefix("p2p_taskqueue_") else {
                 return Err(RpcError::invalid_params(format!("unknown tool: {tool}")).into());
             };

@@ -125,6 +125,7 @@ fn catalogue() -> Catalogue {
         audience,
         category: "c",
         timeout_s: None,
+        for_nodes_only: false,
     });
     Catalogue::build(
         &local,

@@ -15,7 +15,7 @@ type Merged = BTreeMap<String, Tool>;
 /// What clients and operators are offered: everything, the members of a replica group as one tool.
 pub(super) fn for_clients(local: &[LocalTool], sources: &[&Source]) -> Merged {
     let mut merged = Merged::new();
-    for tool in local {
+    for tool in local.iter().filter(|tool| !tool.for_nodes_only) {
         let tool = local_tool(tool);
         merged.insert(tool.name.clone(), tool);
     }

@@ -46,6 +46,7 @@ fn local() -> Vec<LocalTool> {
             audience,
             category,
             timeout_s: None,
+            for_nodes_only: false,
         })
         .collect()
 }

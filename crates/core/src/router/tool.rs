@@ -119,6 +119,9 @@ pub struct LocalTool {
     pub category: &'static str,
     /// Seconds that a call may take, where it waits for longer than others.
     pub timeout_s: Option<u64>,
+    /// Whether it is not there for clients and operators, whose lists take no such name or have a
+    /// better tool for the same.
+    pub for_nodes_only: bool,
 }
 
 /// What the operator says of one tool of an upstream; wins over the tool's annotations.

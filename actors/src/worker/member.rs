@@ -38,13 +38,15 @@ pub(super) struct Work {
     pub(super) more: bool,
 }
 
-/// How an answer says that nothing was done.
+/// How an answer says whether something was done, and if not why.
 #[derive(Debug, Deserialize)]
-struct Refusal {
+struct Said {
     #[serde(default)]
-    code: String,
+    ok: bool,
     #[serde(default)]
-    message: String,
+    error: String,
+    #[serde(default)]
+    detail: String,
     #[serde(default)]
     retryable: bool,
 }
@@ -212,19 +214,15 @@ fn of(Held { id, fence }: Held) -> wire::Of {
 /// Reads the result of a call: an answer, or why nothing was done.
 fn answered<A: DeserializeOwned>(mut result: Value) -> Result<A, Untold> {
     let said = result.get_mut("structuredContent").map(Value::take).unwrap_or_default();
-    let error = said.get("error").filter(|error| !error.is_null());
-    if let Some(error) = error {
-        let refusal = Refusal::deserialize(error);
-        let Refusal { code, message, retryable } = match refusal {
-            Ok(refusal) => refusal,
-            Err(_) => Refusal { code: String::new(), message: error.to_string(), retryable: false },
-        };
-        return Err(match code.as_str() {
+    let unreadable = |error| Untold::Never(format!("the node's answer cannot be read: {error}"));
+    let Said { ok, error, detail, retryable } = Said::deserialize(&said).map_err(unreadable)?;
+    if !ok {
+        let message = format!("{error}: {detail}");
+        return Err(match error.as_str() {
             "too_large" => Untold::TooLarge(message),
             _ if retryable => Untold::NotNow(message),
             _ => Untold::Refused(message),
         });
     }
-    serde_json::from_value(said)
-        .map_err(|error| Untold::Never(format!("the node's answer cannot be read: {error}")))
+    serde_json::from_value(said).map_err(unreadable)
 }

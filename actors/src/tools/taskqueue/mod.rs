@@ -6,6 +6,7 @@
 mod arguments;
 mod error;
 mod manage;
+mod node;
 mod offer;
 mod rpc;
 mod show;

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 use toolmesh_core::{
     limits,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What came of an operation: fields of its answer, or why it was not done.
-pub(super) type Answered = Result<Value, Refused>;
+type Answered = Result<Value, Refused>;
 
 /// A member as a worker: its PeerId and the principal that it is.
 struct Member {
@@ -61,25 +61,33 @@ fn answer<T: Serialize>(answer: &T) -> Answered {
 }
 
 impl TaskQueueTools {
-    /// Does an operation `node.*` for `who`. `None`: there is none of that name.
+    /// Does an operation `node.*` for `who`, and returns the fields of its answer.
     pub(super) async fn node(
         &self,
         op: &str,
         who: &Principal,
-        arguments: Value,
-    ) -> Option<Answered> {
-        let member = match Member::of(who) {
-            Ok(member) => member,
-            Err(refused) => return op.starts_with("node.").then_some(Err(refused)),
-        };
-        Some(match op {
-            wire::CLAIM => self.node_claim(&member, arguments).await,
-            wire::HEARTBEAT => self.node_heartbeat(&member, arguments).await,
-            wire::FINISH => self.node_finish(&member, arguments).await,
-            wire::RELEASE => self.node_release(&member, arguments).await,
-            wire::ASK => self.node_ask(&member, arguments).await,
-            _ => return None,
-        })
+        request: Map<String, Value>,
+    ) -> Map<String, Value> {
+        match self.node_does(op, who, Value::Object(request)).await {
+            Ok(Value::Object(mut answer)) => {
+                answer.insert("ok".to_owned(), true.into());
+                answer
+            }
+            Ok(_) => Refused::invalid("an operation answers an object").into_answer(),
+            Err(refused) => refused.into_answer(),
+        }
+    }
+
+    async fn node_does(&self, op: &str, who: &Principal, request: Value) -> Answered {
+        let member = Member::of(who)?;
+        match op {
+            wire::CLAIM => self.node_claim(&member, request).await,
+            wire::HEARTBEAT => self.node_heartbeat(&member, request).await,
+            wire::FINISH => self.node_finish(&member, request).await,
+            wire::RELEASE => self.node_release(&member, request).await,
+            wire::ASK => self.node_ask(&member, request).await,
+            _ => Err(Refused::new("unknown_op", format!("there is no operation {op}"))),
+        }
     }
 
     async fn node_claim(&self, member: &Member, arguments: Value) -> Answered {

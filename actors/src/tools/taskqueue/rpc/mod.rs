@@ -13,6 +13,9 @@ use super::{CATEGORY, TaskQueueTools};
 /// What the tool is called. The dot keeps it from the lists of clients.
 pub(super) const NAME: &str = "task_queue.rpc";
 
+/// What the operations of members' workers begin with, which are in `node.rs`.
+const NODE_OPS: &str = "node.";
+
 /// What an operation comes to: what is answered, or the word for why it is not done.
 type Answer = Result<Map<String, Value>, Failed>;
 
@@ -52,6 +55,11 @@ impl TaskQueueTools {
     /// Answers one call; returns a `CallToolResult`.
     pub(super) async fn rpc(&self, who: Principal, arguments: Map<String, Value>) -> Value {
         let request = unwrapped(arguments);
+        let op = request.get("op").and_then(Value::as_str).unwrap_or_default();
+        if op.starts_with(NODE_OPS) {
+            let op = op.to_owned();
+            return self.answered(self.node(&op, &who, request).await);
+        }
         let answer = match self.operate(&who, &request).await {
             Ok(mut answer) => {
                 answer.entry("ok").or_insert(Value::Bool(true));

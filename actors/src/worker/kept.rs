@@ -100,8 +100,7 @@ mod tests {
     #[test]
     fn as_many_are_kept_as_may_be_in_number_and_in_bytes() {
         let kept = Kept::default();
-        let mut places: Vec<_> =
-            (0..limits::WORKER_KEPT_RESULTS).map(|_| kept.enter(1)).collect();
+        let mut places: Vec<_> = (0..limits::WORKER_KEPT_RESULTS).map(|_| kept.enter(1)).collect();
         assert!(places.iter().all(Option::is_some));
         assert!(kept.enter(1).is_none(), "one beyond");
         places.pop();

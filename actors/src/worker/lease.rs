@@ -7,10 +7,7 @@ use std::{
 
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::{
-    limits,
-    queue::LogLine,
-};
+use toolmesh_core::{limits, queue::LogLine};
 
 use super::{
     handle::Shared,

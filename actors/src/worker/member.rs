@@ -95,7 +95,9 @@ impl Member {
                 Some(leased) if is_offered && work.tasks.len() < max_tasks => {
                     work.tasks.push(leased);
                 }
-                _ => tracing::warn!(peer = %self.peer_id, "a member gave a task that was not asked for"),
+                _ => {
+                    tracing::warn!(peer = %self.peer_id, "a member gave a task that was not asked for")
+                }
             }
         }
         Ok(work)
@@ -116,11 +118,9 @@ impl Member {
             timeout_ms: task.timeout_s.and_then(ms),
             on_lost: task.on_lost,
         };
-        let mut spec =
-            Spec::plain(&task.task_type, &task.payload, task.on_lost, task.max_attempts);
+        let mut spec = Spec::plain(&task.task_type, &task.payload, task.on_lost, task.max_attempts);
         spec.model = task.model_name;
-        let submitter =
-            Submitter { id: format!("peer:{}", self.peer_id).into(), role: Role::Peer };
+        let submitter = Submitter { id: format!("peer:{}", self.peer_id).into(), role: Role::Peer };
         let answers = task.answers;
         let task = TaskRecord { id, sequence: 0, submitted: 0, submitter, spec };
         Some(Leased { grant, kept: KeptTask { task, answers } })

@@ -215,8 +215,7 @@ pub(super) async fn told(source: &Source, held: Held, ending: &Ending) -> Result
         Err(Untold::TooLarge(message)) => {
             // The owner keeps less than this node does.
             let failure = Failure { message, kind: "too_large".into() };
-            let outcome =
-                Outcome::Failed { failure, result: None, ran: Ran::Yes, again: false };
+            let outcome = Outcome::Failed { failure, result: None, ran: Ran::Yes, again: false };
             source.finish(held, outcome).await
         }
         told => told,

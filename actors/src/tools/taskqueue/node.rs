@@ -38,8 +38,7 @@ impl Member {
     /// # Errors
     /// `unauthorized` for whoever is no member.
     fn of(who: &Principal) -> Result<Self, Refused> {
-        let is_member =
-            who.grant.as_ref().is_some_and(|grant| grant.standing == Standing::Member);
+        let is_member = who.grant.as_ref().is_some_and(|grant| grant.standing == Standing::Member);
         match who.id.strip_prefix("peer:").filter(|_| is_member && who.role == Role::Peer) {
             Some(peer_id) => Ok(Self { peer_id: peer_id.into(), principal: who.id.clone() }),
             None => Err(Refused::new("unauthorized", "only members of this mesh run its tasks")),
@@ -179,8 +178,7 @@ impl TaskQueueTools {
             left = left.saturating_sub(claimed.tasks.iter().map(bytes).sum());
             let came = !claimed.tasks.is_empty();
             all.tasks.extend(claimed.tasks);
-            (all.more, all.paused, all.draining) =
-                (claimed.more, claimed.paused, claimed.draining);
+            (all.more, all.paused, all.draining) = (claimed.more, claimed.paused, claimed.draining);
             if !came || !all.more || all.tasks.len() >= wanted || left < largest {
                 return Ok(all);
             }
@@ -252,7 +250,10 @@ impl TaskQueueTools {
             Outcome::Failed { failure, result, .. } => {
                 let most = self.queue.settings().result_bytes;
                 if failure.message.len() > most {
-                    return Err(Refused::new("too_large", format!("message: more than {most} bytes")));
+                    return Err(Refused::new(
+                        "too_large",
+                        format!("message: more than {most} bytes"),
+                    ));
                 }
                 arguments::name("kind", &failure.kind)?;
                 result.as_deref().map_or(Ok(()), |result| self.is_result(result))?;
@@ -282,8 +283,11 @@ impl TaskQueueTools {
     async fn node_ask(&self, member: &Member, arguments: Value) -> Answered {
         let wire::Asks { of, asks } = read(arguments)?;
         if asks.len() > limits::QUEUE_METADATA_BYTES {
-            let message =
-                format!("asks: {} bytes are more than {}", asks.len(), limits::QUEUE_METADATA_BYTES);
+            let message = format!(
+                "asks: {} bytes are more than {}",
+                asks.len(),
+                limits::QUEUE_METADATA_BYTES
+            );
             return Err(Refused::new("too_large", message));
         }
         is_json("asks", &asks)?;

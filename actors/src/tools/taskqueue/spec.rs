@@ -184,12 +184,7 @@ impl TaskQueueTools {
 
     /// Looks at what a task is for; refuses those that nobody could run, or that `who` may not
     /// submit.
-    fn checked(
-        &self,
-        kind: &Arc<str>,
-        payload: &Value,
-        who: &Principal,
-    ) -> Result<Kind, Refused> {
+    fn checked(&self, kind: &Arc<str>, payload: &Value, who: &Principal) -> Result<Kind, Refused> {
         let anywhere = |may_repeat| Kind { may_repeat, placed: None };
         if who.grant.as_ref().is_some_and(|grant| !grant.allows_task(kind)) {
             return Err(Refused::new(

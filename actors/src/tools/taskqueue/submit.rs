@@ -123,7 +123,8 @@ impl TaskQueueTools {
             return Err(Refused::new("not_finished", message));
         }
         let before = shown.kept.task;
-        let spec = self.resubmitted(before.spec, shown.view.priority, overrides, before.submitter.role)?;
+        let spec =
+            self.resubmitted(before.spec, shown.view.priority, overrides, before.submitter.role)?;
         // It stays whose it is: an operator who has it run again does not lend its role.
         let submitted = self.queue.submit(before.submitter, spec, None).await?;
         told(&self.receipt(&submitted, Some(id)))

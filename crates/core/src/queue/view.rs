@@ -419,7 +419,9 @@ impl Machine {
             return format!("waits for worker {sticky}, which is here");
         }
         if let Some(tool) = class.requires.iter().find_map(|label| placed_by(label)) {
-            return format!("no node that has the tool {tool}, and what else it needs, takes tasks");
+            return format!(
+                "no node that has the tool {tool}, and what else it needs, takes tasks"
+            );
         }
         match &class.session {
             Some(session) => format!("no worker of session {session} is here that fits"),

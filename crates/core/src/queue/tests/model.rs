@@ -106,10 +106,9 @@ impl Model {
             && !item.asks
             && item.not_before <= self.now
             && is_run_by_nodes(&spec.kind) == claim.is_node
-            && claim.kinds.as_ref().map_or(
-                !claim.is_member || *spec.kind == *TOOL_CALL,
-                |kinds| kinds.contains(&spec.kind),
-            )
+            && claim.kinds.as_ref().map_or(!claim.is_member || *spec.kind == *TOOL_CALL, |kinds| {
+                kinds.contains(&spec.kind)
+            })
             && (!claim.is_member
                 || *spec.kind != *TOOL_CALL
                 || spec.requires.iter().any(|label| label.starts_with(PLACE)))
@@ -174,9 +173,8 @@ impl Model {
         for claim in std::mem::take(&mut self.waiting) {
             let given = self.grant(&claim, fences);
             let Some((ticket, until)) = claim.wait else { continue };
-            let is_over = until <= self.now
-                || self.draining.contains(&claim.worker)
-                || self.has_more(&claim);
+            let is_over =
+                until <= self.now || self.draining.contains(&claim.worker) || self.has_more(&claim);
             if given.is_empty() && !is_over {
                 self.waiting.push(claim);
             } else {

@@ -152,7 +152,7 @@ fn a_result_comes_to_an_owner_that_was_killed_meanwhile() -> Outcome {
     let mut client = a.client(STATELESS)?;
     let mut view = Value::Null;
     wait_within(BACK, "the task has ended", || {
-        view = asked(&mut client, "task_status", json!({"task_id": id})).ok()?;
+        view = asked(&mut client, "task_status", json!({"task_id": id})).ok()?["task"].take();
         (view["state"] != "running" && view["state"] != "queued").then_some(())
     })
     .map_err(|error| format!("{error}: {view}; a:\n{}\nc:\n{}", a.home().log(), c.home().log()))?;

@@ -19,7 +19,10 @@ pub(super) type Labels = Arc<BTreeSet<Arc<str>>>;
 /// The labels that were made of the present catalogue, by the node's alias; `None` is this node.
 /// There are no more than nodes that are known.
 #[derive(Debug, Default)]
-pub(super) struct Places(Mutex<(Arc<Catalogue>, HashMap<Option<Arc<str>>, Labels>)>);
+pub(super) struct Places(Mutex<Made>);
+
+/// A catalogue, and the labels that were made of it.
+type Made = (Arc<Catalogue>, HashMap<Option<Arc<str>>, Labels>);
 
 impl View {
     /// The reserved labels of what the node known as `alias` has, as this node lists it.

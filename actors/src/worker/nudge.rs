@@ -113,10 +113,9 @@ pub(super) async fn follow(shared: Arc<Shared>) {
             stays
         });
         for peer_id in connected {
-            if !asking.0.contains_key(&peer_id) {
-                let task = tokio::spawn(ask(shared.clone(), peer_id.clone()));
-                asking.0.insert(peer_id, task.abort_handle());
-            }
+            asking.0.entry(peer_id).or_insert_with_key(|peer_id| {
+                tokio::spawn(ask(shared.clone(), peer_id.clone())).abort_handle()
+            });
         }
         if nodes.changed().await.is_err() {
             return;

@@ -106,6 +106,8 @@ pub struct Leased {
 pub struct Claimed {
     /// The tasks.
     pub tasks: Vec<Leased>,
+    /// Whether more wait that the claim fits.
+    pub more: bool,
     /// Whether the queue is paused.
     pub paused: bool,
     /// Whether this worker is given no more.
@@ -249,9 +251,9 @@ impl QueueHandle {
         if let Some(mut withdraw) = withdraw {
             withdraw.done = true;
         }
-        let Granted { tasks, paused, draining } = granted?;
+        let Granted { tasks, more, paused, draining } = granted?;
         let tasks = self.with_tasks(tasks).await?;
-        Ok(Claimed { tasks, paused, draining })
+        Ok(Claimed { tasks, more, paused, draining })
     }
 
     /// Reads what granted tasks are to do.

@@ -77,6 +77,7 @@ fn claim(worker: &str) -> Claim {
         worker: worker.into(),
         principal: "w".into(),
         is_node: false,
+        is_member: false,
         kinds: None,
         labels: BTreeSet::new(),
         session: None,

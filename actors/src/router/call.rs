@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// `_meta` key with which a caller names the runtime.
-const RUNTIME_KEY: &str = "dev.toolmesh/runtime";
+pub(crate) const RUNTIME_KEY: &str = "dev.toolmesh/runtime";
 
 /// `_meta` key with which a caller says how long it waits for the result, in milliseconds.
 const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";

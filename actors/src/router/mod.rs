@@ -14,6 +14,7 @@ mod call;
 mod handle;
 mod links;
 mod listing;
+mod places;
 mod refusal;
 mod stats;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod view;
 
 use std::time::Duration;
 
+pub(crate) use call::RUNTIME_KEY;
 pub use call::{Meant, Request, Routed};
 pub use handle::RouterHandle;
 pub use stats::{RuntimeStats, Stats};

@@ -10,7 +10,7 @@ use toolmesh_core::{
     router::{Catalogue, Runtime},
 };
 
-use super::{Settings, stats::Stats};
+use super::{Settings, places::Places, stats::Stats};
 use crate::registry::Nodes;
 
 /// What reads the router. It cannot call anything. Cheap to clone.
@@ -19,6 +19,8 @@ pub struct View {
     catalogue: watch::Sender<Arc<Catalogue>>,
     settings: Arc<ArcSwap<Settings>>,
     nodes: Arc<ArcSwap<Known>>,
+    news: watch::Sender<Arc<Nodes>>,
+    pub(super) places: Arc<Places>,
     pub(super) stats: Arc<Stats>,
 }
 
@@ -35,6 +37,8 @@ impl Default for View {
             catalogue: watch::Sender::new(Arc::default()),
             settings: Arc::default(),
             nodes: Arc::default(),
+            news: watch::Sender::new(Arc::default()),
+            places: Arc::default(),
             stats: Arc::default(),
         }
     }
@@ -72,6 +76,16 @@ impl View {
         Principal::peer(peer_id, grant)
     }
 
+    /// The alias that a node is known by. `None`: it never was a member.
+    pub fn alias(&self, peer_id: &str) -> Option<Arc<str>> {
+        self.nodes.load().aliases.get(peer_id).cloned()
+    }
+
+    /// The nodes that the router knows of, now and whenever that changes.
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Nodes>> {
+        self.news.subscribe()
+    }
+
     /// The nodes that the router knows of.
     pub(super) fn nodes(&self) -> Arc<Nodes> {
         self.nodes.load().nodes.clone()
@@ -104,7 +118,8 @@ impl View {
             (node.peer_id.to_string(), alias.clone())
         };
         let aliases = nodes.iter().map(alias).collect();
-        self.nodes.store(Arc::new(Known { nodes, aliases }));
+        self.nodes.store(Arc::new(Known { nodes: nodes.clone(), aliases }));
+        self.news.send_replace(nodes);
     }
 }
 

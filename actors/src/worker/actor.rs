@@ -1,18 +1,15 @@
-//! The shell of the worker: claims while it has slots.
+//! The shell of the worker: holds what claims, and what listens for tasks that are to stop.
 
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Message};
 use tokio::{sync::broadcast::error::RecvError, task::AbortHandle};
-use toolmesh_core::{
-    limits,
-    queue::{Claim, Event},
-};
+use toolmesh_core::queue::Event;
 
-use super::{handle::Shared, run};
+use super::{claim, handle::Shared, nudge};
 use crate::{
     kit::{Obituary, Permit},
-    queue::{Claimed, NODE_WORKER},
+    queue::NODE_WORKER,
 };
 
 /// Claims no more.
@@ -48,9 +45,10 @@ impl Actor for Worker {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        let claiming = tokio::spawn(claim(self.shared.clone()));
+        let claiming = tokio::spawn(claim::claim(self.shared.clone()));
+        let nudged = tokio::spawn(nudge::follow(self.shared.clone()));
         let listening = tokio::spawn(listen(self.shared.clone()));
-        self.tasks = vec![claiming.abort_handle(), listening.abort_handle()];
+        self.tasks = [claiming, nudged, listening].map(|task| task.abort_handle()).into();
     }
 }
 
@@ -60,56 +58,6 @@ impl Handler<Stop> for Worker {
     fn handle(&mut self, Stop(permit): Stop, _: &mut Self::Context) {
         self.end();
         drop(permit);
-    }
-}
-
-/// Claims as many tasks as there are free slots, for ever, once it may.
-async fn claim(shared: Arc<Shared>) {
-    if shared.begun.subscribe().wait_for(|begun| *begun).await.is_err() {
-        return;
-    }
-    let mut failures = 0_u32;
-    loop {
-        let offer = shared.offer.borrow().clone();
-        let mut changes = shared.offer.subscribe();
-        let free = tokio::select! {
-            free = shared.running.free(offer.slots) => free,
-            _ = changes.changed() => continue,
-        };
-        let claim = Claim {
-            worker: NODE_WORKER.into(),
-            principal: NODE_WORKER.into(),
-            is_node: true,
-            kinds: offer.kinds,
-            labels: offer.labels,
-            session: None,
-            max_tasks: free.min(limits::QUEUE_CLAIM_TASKS),
-            lease_ms: shared.settings.lease_ms,
-            wait: None,
-        };
-        let claimed = tokio::select! {
-            claimed = shared.queue.claim(claim, Some(limits::WORKER_CLAIM_WAIT)) => claimed,
-            // What it was given meanwhile goes back to the queue.
-            _ = changes.changed() => continue,
-        };
-        match claimed {
-            Ok(Claimed { tasks, draining, .. }) => {
-                failures = 0;
-                if tasks.is_empty() && draining {
-                    tokio::time::sleep(limits::WORKER_REPORT).await;
-                }
-                for leased in tasks {
-                    run::start(shared.clone(), leased);
-                }
-            }
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                if failures == 3 {
-                    tracing::warn!(%error, "this node's worker gets no tasks");
-                }
-                tokio::time::sleep(limits::WORKER_REPORT * failures.min(20)).await;
-            }
-        }
     }
 }
 

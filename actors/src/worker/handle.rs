@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,8 @@ use toolmesh_core::limits;
 use super::{
     actor::{Stop, Worker},
     command::Command,
+    kept::Kept,
+    nudge::Ready,
     run::Running,
 };
 use crate::{
@@ -51,6 +56,12 @@ pub(super) struct Shared {
     pub(super) router: RouterHandle,
     pub(super) guard: Arc<Guard>,
     pub(super) running: Running,
+    /// Ends that their owners could not be told.
+    pub(super) kept: Kept,
+    /// Members that said that they have work.
+    pub(super) ready: Ready,
+    /// Whether tasks of members are taken no more. What this node's own queue gives, it decides.
+    pub(super) is_draining: AtomicBool,
     pub(super) offer: watch::Sender<Offer>,
     /// Whether it claims.
     pub(super) begun: watch::Sender<bool>,
@@ -85,7 +96,18 @@ impl WorkerHandle {
     ) -> Self {
         let offer = watch::Sender::new(settings.offer.clone());
         let (running, begun) = (Running::default(), watch::Sender::new(false));
-        let shared = Arc::new(Shared { settings, queue, router, guard, running, offer, begun });
+        let shared = Arc::new(Shared {
+            settings,
+            queue,
+            router,
+            guard,
+            running,
+            kept: Kept::default(),
+            ready: Ready::default(),
+            is_draining: AtomicBool::new(false),
+            offer,
+            begun,
+        });
         let door = Door::new(limits::DOOR);
         let for_actor = shared.clone();
         let supervised = supervisor
@@ -123,6 +145,7 @@ impl WorkerHandle {
     /// The queue does not take it; see [`QueueError`].
     pub async fn drain(&self, deadline: Duration) -> Result<Drained, QueueError> {
         let _one_at_a_time = self.stopping.lock().await;
+        self.shared.is_draining.store(true, Ordering::Relaxed);
         // Without slots it never claimed, and nobody knows it.
         match self.shared.queue.drain(NODE_WORKER.into(), true).await {
             Err(QueueError::Refused(_)) | Ok(()) => {}
@@ -141,6 +164,7 @@ impl WorkerHandle {
     /// # Errors
     /// The queue does not take it; see [`QueueError`].
     pub async fn resume(&self) -> Result<(), QueueError> {
+        self.shared.is_draining.store(false, Ordering::Relaxed);
         match self.shared.queue.drain(NODE_WORKER.into(), false).await {
             Err(QueueError::Refused(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error),

@@ -7,13 +7,13 @@ use std::{
 
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::{
-    limits,
-    queue::{LogLine, Proof},
-};
+use toolmesh_core::{limits, queue::LogLine};
 
-use super::handle::Shared;
-use crate::queue::{QueueError, QueueHandle};
+use super::{
+    handle::Shared,
+    source::{Held, Source, Untold},
+};
+use crate::queue::QueueHandle;
 
 /// What is to be told with the next heartbeat.
 #[derive(Debug, Default)]
@@ -41,19 +41,20 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Keeps the lease that `proof` proves, which holds `lease_ms` milliseconds. `cancel` fires when
+    /// Keeps a lease that `source` gave, which holds `lease_ms` milliseconds. `cancel` fires when
     /// the task is to be given up, or is lost.
     pub(super) fn keep(
         shared: &Shared,
-        proof: Proof,
+        source: Source,
+        held: Held,
         lease_ms: u64,
         cancel: CancellationToken,
     ) -> Self {
         let (queue, news) = (shared.queue.clone(), Arc::<(Mutex<News>, Notify)>::default());
         let stop = CancellationToken::new();
         let keeper = Keeper {
-            queue: queue.clone(),
-            proof,
+            source,
+            held,
             news: news.clone(),
             pause: Duration::from_millis(lease_ms / 3),
             cancel,
@@ -104,8 +105,8 @@ fn locked(news: &Mutex<News>) -> MutexGuard<'_, News> {
 }
 
 struct Keeper {
-    queue: QueueHandle,
-    proof: Proof,
+    source: Source,
+    held: Held,
     news: Arc<(Mutex<News>, Notify)>,
     pause: Duration,
     cancel: CancellationToken,
@@ -131,14 +132,14 @@ impl Keeper {
             if stopping && progress.is_none() && logs.is_empty() {
                 return told;
             }
-            match self.queue.heartbeat(self.proof.clone(), progress, logs).await {
-                Ok(alive) => {
-                    if alive.cancel_requested {
+            match self.source.heartbeat(self.held, progress, logs).await {
+                Ok(cancel_requested) => {
+                    if cancel_requested {
                         told.cancel_requested = true;
                         self.cancel.cancel();
                     }
                 }
-                Err(QueueError::Refused(_)) => {
+                Err(Untold::Refused(_)) => {
                     told.is_lost = true;
                     self.cancel.cancel();
                     return told;

@@ -4,24 +4,26 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use futures::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::queue::{COMMAND, Failure, Fence, Outcome, Proof, Ran, TOOL_CALL};
+use toolmesh_core::queue::{COMMAND, Failure, Fence, Outcome, Ran, TOOL_CALL};
 
-use super::{call, command, handle::Shared, lease::Lease};
-use crate::queue::{Leased, NODE_WORKER, QueueError};
-
-/// Wait before an end is told again to a queue that did not take it.
-const TELL_AGAIN: Duration = Duration::from_millis(200);
+use super::{
+    call, command,
+    handle::Shared,
+    kept::TELL_AGAIN,
+    lease::Lease,
+    source::{Held, LeaseKey, Source, Untold},
+};
+use crate::queue::Leased;
 
 /// The tasks that run. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Running {
-    tasks: Arc<Mutex<HashMap<Fence, CancellationToken>>>,
+    tasks: Arc<Mutex<HashMap<LeaseKey, CancellationToken>>>,
     count: watch::Sender<usize>,
 }
 
@@ -32,7 +34,7 @@ impl Default for Running {
 }
 
 impl Running {
-    fn tasks(&self) -> MutexGuard<'_, HashMap<Fence, CancellationToken>> {
+    fn tasks(&self) -> MutexGuard<'_, HashMap<LeaseKey, CancellationToken>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,9 +57,9 @@ impl Running {
         let _none = count.wait_for(|count| *count == 0).await;
     }
 
-    /// Gives one up, if it runs here.
+    /// Gives one of this node's own up, if it runs here.
     pub(super) fn stop(&self, fence: Fence) {
-        if let Some(cancel) = self.tasks().get(&fence) {
+        if let Some(cancel) = self.tasks().get(&(None, fence)) {
             cancel.cancel();
         }
     }
@@ -69,9 +71,9 @@ impl Running {
         tasks.len()
     }
 
-    fn enter(&self, fence: Fence) -> CancellationToken {
+    fn enter(&self, key: LeaseKey) -> CancellationToken {
         let cancel = CancellationToken::new();
-        self.tasks().insert(fence, cancel.clone());
+        self.tasks().insert(key, cancel.clone());
         self.count.send_modify(|count| *count += 1);
         cancel
     }
@@ -80,42 +82,46 @@ impl Running {
 /// A task among those that run, until it is dropped.
 struct Entered {
     running: Running,
-    fence: Fence,
+    key: LeaseKey,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.running.tasks().remove(&self.fence);
+        self.running.tasks().remove(&self.key);
         self.running.count.send_modify(|count| *count -= 1);
     }
 }
 
-/// Runs a task in the background. It enters the set before this returns, so that who counts next
-/// counts it.
-pub(super) fn start(shared: Arc<Shared>, leased: Leased) {
-    let fence = leased.grant.fence;
-    let cancel = shared.running.enter(fence);
-    let entered = Entered { running: shared.running.clone(), fence };
+/// Runs a task that `source` gave in the background. It enters the set before this returns, so that
+/// who counts next counts it.
+pub(super) fn start(shared: Arc<Shared>, source: Source, leased: Leased) {
+    let held = Held { id: leased.grant.id, fence: leased.grant.fence };
+    let key = source.key(held.fence);
+    let cancel = shared.running.enter(key.clone());
+    let entered = Entered { running: shared.running.clone(), key };
     tokio::spawn(async move {
-        let _entered = entered;
-        let proof = Proof {
-            worker: NODE_WORKER.into(),
-            principal: NODE_WORKER.into(),
-            id: leased.grant.id,
-            fence,
-        };
-        let lease = Lease::keep(&shared, proof.clone(), leased.grant.lease_ms, cancel.clone());
+        let lease_ms = leased.grant.lease_ms;
+        let lease = Lease::keep(&shared, source.clone(), held, lease_ms, cancel.clone());
         let running = AssertUnwindSafe(outcome(&shared, &leased, &lease, &cancel)).catch_unwind();
         let ending = running.await.unwrap_or_else(|_panic| {
-            tracing::error!(task = %proof.id, "running a task panicked");
+            tracing::error!(task = %held.id, "running a task panicked");
             Ending::Outcome(failed("worker_error", "running it failed in the node", Ran::Unknown))
         });
-        let told = lease.end().await;
-        if told.is_lost {
-            tracing::info!(task = %proof.id, "the lease of a task was lost while it ran");
+        let lost = lease.end().await;
+        if lost.is_lost {
+            tracing::info!(task = %held.id, "the lease of a task was lost while it ran");
             return;
         }
-        tell(&shared, proof, given_up(ending, told.cancel_requested, &cancel)).await;
+        let ending = given_up(ending, lost.cancel_requested, &cancel);
+        while let Err(Untold::NotNow(why)) = told(&source, held, &ending).await {
+            if source.is_far() {
+                tracing::info!(task = %held.id, why, "how a task ended is kept for its owner");
+                shared.kept.keep(source, held, ending);
+                break;
+            }
+            tokio::time::sleep(TELL_AGAIN).await;
+        }
+        drop(entered);
     });
 }
 
@@ -195,26 +201,34 @@ pub(super) fn too_large(limit: usize) -> Outcome {
     Outcome::Failed { failure, result: None, ran: Ran::Yes, again: false }
 }
 
-/// Tells the queue how a task ended, until it takes it or the lease is lost.
-async fn tell(shared: &Shared, proof: Proof, ending: Ending) {
-    loop {
-        let proof = proof.clone();
-        let told = match &ending {
-            Ending::Asks(asks) => shared.queue.ask(proof, asks.clone()).await,
-            Ending::NotRun => shared.queue.release(proof, "the node stops or drains".into()).await,
-            Ending::Outcome(outcome) => shared.queue.finish(proof, outcome.clone()).await,
-        };
-        match told {
-            Ok(_) => return,
-            Err(QueueError::Refused(refusal)) => {
-                tracing::info!(%refusal, "how a task ended does not count");
-                return;
-            }
-            Err(error) if error.is_retryable() => tokio::time::sleep(TELL_AGAIN).await,
-            Err(error) => {
-                tracing::warn!(%error, "how a task ended cannot be kept");
-                return;
-            }
+/// Tells a queue how a task ended.
+///
+/// # Errors
+/// [`Untold::NotNow`]: the same may be told again. Of anything else the log is told.
+pub(super) async fn told(source: &Source, held: Held, ending: &Ending) -> Result<(), Untold> {
+    let told = match ending {
+        Ending::Asks(asks) => source.ask(held, asks.clone()).await,
+        Ending::NotRun => source.release(held, "the node stops or drains").await,
+        Ending::Outcome(outcome) => source.finish(held, outcome.clone()).await,
+    };
+    match told {
+        Err(Untold::TooLarge(message)) => {
+            // The owner keeps less than this node does.
+            let failure = Failure { message, kind: "too_large".into() };
+            let outcome = Outcome::Failed { failure, result: None, ran: Ran::Yes, again: false };
+            source.finish(held, outcome).await
         }
+        told => told,
     }
+    .or_else(|untold| match untold {
+        Untold::NotNow(_) => Err(untold),
+        Untold::Refused(refusal) => {
+            tracing::info!(refusal, task = %held.id, "how a task ended does not count");
+            Ok(())
+        }
+        Untold::TooLarge(error) | Untold::Never(error) => {
+            tracing::warn!(error, task = %held.id, "how a task ended cannot be kept");
+            Ok(())
+        }
+    })
 }

@@ -27,7 +27,7 @@ use super::raw::Verb;
 use crate::{
     kit::DoorError,
     queue::{QueueError, QueueHandle},
-    router::{Meant, RouterHandle},
+    router::{Meant, RUNTIME_KEY, RouterHandle},
 };
 
 /// `_meta` key with which a client says that it wants a call as a task (`true`), or not (`false`).
@@ -323,7 +323,13 @@ fn spec(meant: Meant, max_attempts: u16) -> Spec {
     let arguments = arguments.unwrap_or_else(|| json!({}));
     let payload = json!({"tool": name, "arguments": arguments, REQUEST: params});
     let on_lost = if tool.is_repeatable() { OnLost::Retry } else { OnLost::Fail };
-    Spec::plain(TOOL_CALL, &payload, on_lost, max_attempts)
+    let mut spec = Spec::plain(TOOL_CALL, &payload, on_lost, max_attempts);
+    // Who names a runtime means it as this node calls it: this node makes the call then.
+    let is_explicit = payload[REQUEST]["_meta"].get(RUNTIME_KEY).is_some();
+    if tool.is_at_nodes() && !is_explicit {
+        spec.place_by(&tool.name);
+    }
+    spec
 }
 
 fn asker(who: &Principal) -> Asker {

@@ -108,7 +108,7 @@ impl TaskQueueTools {
         let (alias, link) = match named {
             Some(peer) if !is_here(&peer) => {
                 let is_it = |alias: &str, peer_id: &str| alias == peer || peer_id == peer;
-                self.node(is_it).ok_or_else(|| {
+                self.other(is_it).ok_or_else(|| {
                     Refused::new(
                         "unknown_peer",
                         format!("no node {peer:?} is known here: see p2p_peer_list"),
@@ -139,7 +139,7 @@ impl TaskQueueTools {
         Ok(Place::There(There { cancel: call.cancel, ..there }))
     }
 
-    fn node(&self, is_it: impl Fn(&str, &str) -> bool) -> Option<(Arc<str>, Option<LinkHandle>)> {
+    fn other(&self, is_it: impl Fn(&str, &str) -> bool) -> Option<(Arc<str>, Option<LinkHandle>)> {
         self.router.node_where(|alias, node| is_it(alias, &node.peer_id.to_string()))
     }
 

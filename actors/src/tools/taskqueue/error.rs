@@ -49,6 +49,17 @@ impl Refused {
         &self.message
     }
 
+    /// The refusal as `task_queue.rpc` answers it.
+    pub(super) fn into_answer(self) -> Map<String, Value> {
+        let fields = [
+            ("ok", false.into()),
+            ("error", self.code.into()),
+            ("detail", self.message.into()),
+            ("retryable", self.retryable.into()),
+        ];
+        fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
     /// The refusal as a tool's result.
     pub(crate) fn into_result(self) -> Value {
         let mut error = json!({

@@ -7,6 +7,7 @@ mod arguments;
 mod elsewhere;
 mod error;
 mod manage;
+mod node;
 mod offer;
 mod rpc;
 mod show;

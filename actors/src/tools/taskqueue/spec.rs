@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolmesh_core::{
     limits,
-    principal::Principal,
+    principal::{Principal, Role},
     queue::{
         COMMAND, OnLost, PRIORITY, RetryPolicy, Spec, TOOL_CALL, TaskId, canonical, content_digest,
-        key_digest,
+        key_digest, placed_by,
     },
 };
 
@@ -91,6 +91,14 @@ impl From<OnLostName> for OnLost {
     }
 }
 
+/// What is known of a task by its type and payload.
+struct Kind {
+    /// Whether it may be run again when it is lost.
+    may_repeat: bool,
+    /// The tool by which it is placed, because other nodes have it.
+    placed: Option<String>,
+}
+
 impl TaskQueueTools {
     /// Makes what the queue takes of a submission by `who`, and the id that it asks for.
     pub(super) fn spec(
@@ -102,7 +110,7 @@ impl TaskQueueTools {
         let now = self.queue.now_ms();
         let kind = arguments::kind(&submission.task_type)?;
         let payload = payload(&submission.payload, settings.payload_bytes)?;
-        let may_repeat = self.may_repeat(&kind, &submission.payload, who)?;
+        let Kind { may_repeat, placed } = self.checked(&kind, &submission.payload, who)?;
         let model = submission.model_name.unwrap_or_default();
         if !model.is_empty() {
             arguments::name("model_name", &model)?;
@@ -129,7 +137,7 @@ impl TaskQueueTools {
         let metadata =
             metadata.map(|value| arguments::small_json("metadata", &value)).transpose()?;
         let content = content_digest(&kind, &model, &canonical(&submission.payload));
-        let spec = Spec {
+        let mut spec = Spec {
             model,
             payload,
             priority: arguments::priority(submission.priority.unwrap_or(PRIORITY.into()))?,
@@ -153,19 +161,31 @@ impl TaskQueueTools {
             retries_asked,
             kind,
         };
+        if let Some(tool) = placed {
+            spec.place_by(&tool);
+        }
         let id = submission.task_id.map(|id| id.parse()).transpose();
         let id = id.map_err(|error| Refused::out_of_range(format!("task_id: {error}")))?;
         Ok((spec, id))
     }
 
-    /// Whether tasks like this one may be run again when they are lost; refuses those that nobody
-    /// could run, or that `who` may not submit.
-    fn may_repeat(
-        &self,
-        kind: &Arc<str>,
-        payload: &Value,
-        who: &Principal,
-    ) -> Result<bool, Refused> {
+    /// Places a task of which the payload was replaced, by the tool that it names now.
+    pub(super) fn place_again(&self, spec: &mut Spec, payload: &Value, role: Role) {
+        if *spec.kind != *TOOL_CALL {
+            return;
+        }
+        spec.requires.retain(|label| placed_by(label).is_none());
+        let catalogue = self.view.catalogue();
+        let name = payload.get("tool").and_then(Value::as_str).unwrap_or_default();
+        if let Some(tool) = catalogue.listed(role, name).filter(|tool| tool.is_at_nodes()) {
+            spec.place_by(&tool.name);
+        }
+    }
+
+    /// Looks at what a task is for; refuses those that nobody could run, or that `who` may not
+    /// submit.
+    fn checked(&self, kind: &Arc<str>, payload: &Value, who: &Principal) -> Result<Kind, Refused> {
+        let anywhere = |may_repeat| Kind { may_repeat, placed: None };
         if who.grant.as_ref().is_some_and(|grant| !grant.allows_task(kind)) {
             return Err(Refused::new(
                 "not_permitted",
@@ -175,7 +195,7 @@ impl TaskQueueTools {
         if let Some(name) = kind.strip_prefix(COMMAND) {
             let commands = &self.queue.settings().commands;
             let known = commands.iter().find(|(known, _)| known == name);
-            return known.map(|(_, repeatable)| *repeatable).ok_or_else(|| {
+            return known.map(|(_, repeatable)| anywhere(*repeatable)).ok_or_else(|| {
                 Refused::new(
                     "unknown_type",
                     format!("{kind} is not configured on this node: add [command.{name}] to it"),
@@ -183,7 +203,7 @@ impl TaskQueueTools {
             });
         }
         if **kind != *TOOL_CALL {
-            return Ok(true);
+            return Ok(anywhere(true));
         }
         let name = tool_name(payload)?;
         if name.starts_with(OWN_TOOLS) || name == super::rpc::NAME {
@@ -194,7 +214,10 @@ impl TaskQueueTools {
         }
         let catalogue = self.view.catalogue();
         match catalogue.get(who, name) {
-            Some(tool) => Ok(tool.is_repeatable()),
+            Some(tool) => Ok(Kind {
+                may_repeat: tool.is_repeatable(),
+                placed: tool.is_at_nodes().then(|| tool.name.clone()),
+            }),
             None => {
                 let near = catalogue.near(who, name, 3).join(", ");
                 let near = if near.is_empty() { near } else { format!("; near it: {near}") };

@@ -123,7 +123,8 @@ impl TaskQueueTools {
             return Err(Refused::new("not_finished", message));
         }
         let before = shown.kept.task;
-        let spec = self.resubmitted(before.spec, shown.view.priority, overrides)?;
+        let spec =
+            self.resubmitted(before.spec, shown.view.priority, overrides, before.submitter.role)?;
         // It stays whose it is: an operator who has it run again does not lend its role.
         let submitted = self.queue.submit(before.submitter, spec, None).await?;
         told(&self.receipt(&submitted, Some(id)))
@@ -135,6 +136,7 @@ impl TaskQueueTools {
         before: Spec,
         priority: u8,
         overrides: Overrides,
+        role: Role,
     ) -> Result<Spec, Refused> {
         let now = self.queue.now_ms();
         let Overrides {
@@ -161,6 +163,7 @@ impl TaskQueueTools {
             let most = self.queue.settings().payload_bytes;
             spec.payload = super::spec::payload(&payload, most)?;
             spec.content = content_digest(&spec.kind, &spec.model, &canonical(&payload));
+            self.place_again(&mut spec, &payload, role);
         }
         if let Some(attempts) = max_attempts {
             spec.max_attempts = arguments::attempts(attempts)?;

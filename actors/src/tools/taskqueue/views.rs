@@ -1,9 +1,13 @@
 //! How tasks, workers and the queue are shown.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use toolmesh_core::queue::{Failure, LogLine, OnLost, Position, QueueView, State, WorkerView};
+use toolmesh_core::queue::{
+    Failure, LogLine, OnLost, Position, QueueView, State, WorkerView, placed_by,
+};
 
 use crate::queue::Shown;
 
@@ -11,6 +15,12 @@ use crate::queue::Shown;
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below 2^52")]
 pub(super) fn seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
+}
+
+/// The labels that users gave; those by which tasks are placed are the queue's own affair.
+pub(super) fn by_users(labels: &[Arc<str>]) -> Vec<String> {
+    let users = labels.iter().filter(|label| placed_by(label).is_none());
+    users.map(ToString::to_string).collect()
 }
 
 /// JSON text as JSON; text that is none, as a string.
@@ -174,7 +184,7 @@ impl Task {
         let Shown { view, kept, result } = shown;
         let spec = &kept.task.spec;
         let started = view.lease.as_ref().map(|lease| lease.started);
-        let text = |name: &Option<std::sync::Arc<str>>| name.as_ref().map(ToString::to_string);
+        let text = |name: &Option<Arc<str>>| name.as_ref().map(ToString::to_string);
         Self {
             task_id: view.id.to_string(),
             task_type: view.kind.to_string(),
@@ -188,7 +198,7 @@ impl Task {
             on_lost: on_lost(view.on_lost),
             tags: spec.tags.clone(),
             metadata: spec.metadata.as_deref().map(json),
-            requires: spec.requires.iter().map(ToString::to_string).collect(),
+            requires: by_users(&spec.requires),
             session_id: text(&spec.session),
             sticky_worker_id: text(&spec.sticky),
             submitted_at: seconds(view.submitted),
@@ -388,7 +398,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Shows a worker.
     pub(super) fn of(view: &WorkerView) -> Self {
-        let texts = |names: &[std::sync::Arc<str>]| names.iter().map(ToString::to_string).collect();
+        let texts = |names: &[Arc<str>]| names.iter().map(ToString::to_string).collect();
         Self {
             worker_id: view.worker.to_string(),
             running: view.running,
@@ -398,7 +408,7 @@ impl Worker {
             p95_s: view.p95_ms.map(seconds),
             last_seen_s: seconds(view.seen_ms_ago),
             task_types: view.kinds.as_deref().map(texts),
-            labels: texts(&view.labels),
+            labels: by_users(&view.labels),
             state: view.state,
         }
     }

@@ -246,6 +246,7 @@ impl TaskQueueTools {
             worker: worker(&worker_id)?,
             principal: who.full_name(),
             is_node: false,
+            is_member: false,
             kinds,
             labels: arguments::labels("labels", &labels, limits::WORKER_LABELS)?,
             session: session_id.map(|text| arguments::name("session_id", &text)).transpose()?,

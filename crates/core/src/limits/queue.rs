@@ -206,6 +206,36 @@ pub const WORKER_ROUNDS: u32 = 8;
 /// Pause before such a call: a tool that sheds load has time to recover.
 pub const WORKER_ROUND_PAUSE: Duration = Duration::from_millis(500);
 
+/// Bytes of payloads that one claim of another node is given, unless one task alone has more: with
+/// what a result adds to them they fit a frame of the mesh. Beyond it the node claims again.
+pub const QUEUE_NODE_CLAIM_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long another node is asked at once whether it has tasks for this one. It answers when it
+/// has some, so only who went away without a word is noticed later.
+pub const WORKER_ASK_WAIT: Duration = Duration::from_secs(30);
+
+/// Time for another node to answer what need not wait: a claim, a heartbeat, an end. Beyond it
+/// the same is asked again, which does no harm.
+pub const WORKER_ASK_TIME: Duration = Duration::from_secs(10);
+
+/// Longest wait before another node is asked again that could not be asked: it may be back.
+pub const WORKER_ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
+
+/// How long a node keeps how another node's task ended while it cannot tell that node: a restart
+/// or a repair of the network takes less, and nobody waits for what is older. Then it is dropped
+/// with a warning, and the owner decides by the lease that ended.
+pub const WORKER_KEEPS_RESULTS: Duration = Duration::from_secs(15 * 60);
+
+/// Ends of tasks that are kept so at once: each has a task that tells it again. One beyond is
+/// dropped with a warning.
+pub const WORKER_KEPT_RESULTS: usize = 256;
+
+/// Bytes of those: sixteen of the largest. One beyond is dropped with a warning.
+pub const WORKER_KEPT_BYTES: usize = 16 * QUEUE_RESULT_BYTES_MAX;
+
+/// Longest wait before a kept end is told again, so that it is told soon after its owner is back.
+pub const WORKER_TELL_AGAIN_MAX: Duration = Duration::from_secs(5);
+
 /// Tasks that a node runs at once. They wait for tools more than they compute; beyond it they wait
 /// in the queue.
 pub const WORKER_SLOTS: usize = 16;

@@ -13,7 +13,7 @@ use super::{
     refusal::Refusal,
     spec::{OnLost, RetryPolicy, Spec, Submitter, is_run_by_nodes},
     task::{Lease, More, Slot, Task},
-    workers::WorkerKey,
+    workers::{WorkerKey, may_placed, may_unnamed},
 };
 use crate::limits;
 
@@ -186,7 +186,7 @@ impl Machine {
             return Err(Refusal::TooManyWorkers);
         }
         let granted = self.grant(now, &claim);
-        if granted.tasks.is_empty() && !granted.draining && claim.wait.is_some() {
+        if granted.is_nothing() && claim.wait.is_some() {
             if self.waiting.len() >= limits::QUEUE_WAITING {
                 return Err(Refusal::TooManyWaiting);
             }
@@ -205,7 +205,7 @@ impl Machine {
         for claim in std::mem::take(&mut self.waiting) {
             let granted = self.grant(now, &claim);
             let Some((ticket, until)) = claim.wait else { continue };
-            if granted.tasks.is_empty() && !granted.draining && until > now.ms {
+            if granted.is_nothing() && until > now.ms {
                 self.waiting.push_back(claim);
             } else {
                 self.out.grants.push((ticket, granted));
@@ -217,14 +217,15 @@ impl Machine {
     fn grant(&mut self, now: Now, claim: &Claim) -> Granted {
         let key: WorkerKey = (claim.worker.clone(), claim.principal.clone());
         let draining = self.workers.get_mut(&key).is_some_and(|worker| worker.draining);
-        let mut granted = Granted { paused: self.paused, draining, tasks: Vec::new() };
+        let mut granted = Granted { paused: self.paused, draining, ..Granted::default() };
         if self.paused || draining {
             return granted;
         }
         while granted.tasks.len() < claim.max_tasks {
-            let Some(head) = self.first_for(now, claim) else { break };
+            let Some(head) = self.first_for(now, claim) else { return granted };
             granted.tasks.extend(self.lease(now, claim, head.slot));
         }
+        granted.more = self.first_for(now, claim).is_some();
         granted
     }
 
@@ -244,7 +245,11 @@ impl Machine {
                 let numbers = kinds.iter().filter_map(|kind| self.kinds.number(kind));
                 numbers.for_each(|number| look(self, number));
             }
-            None => self.kinds.iter().for_each(|(number, _, _)| look(self, number)),
+            None => {
+                let kinds = self.kinds.iter().map(|(number, kind, _)| (number, kind));
+                let may = kinds.filter(|(_, kind)| may_unnamed(claim.is_member, kind));
+                may.for_each(|(number, _)| look(self, number));
+            }
         }
         fitting.retain(|class| {
             self.classes.key(*class).is_some_and(|key| self.is_for(now, key, claim))
@@ -255,7 +260,9 @@ impl Machine {
     }
 
     fn is_for(&self, now: Now, class: &ClassKey, claim: &Claim) -> bool {
-        class.requires.iter().all(|label| claim.labels.contains(label))
+        let kind = self.kinds.key(class.kind).map(|kind| &**kind).unwrap_or_default();
+        may_placed(claim.is_member, class, kind)
+            && class.requires.iter().all(|label| claim.labels.contains(label))
             && (claim.is_node || class.session.is_none() || class.session == claim.session)
             && (class.sticky.as_ref() == Some(&claim.worker) || !self.is_kept(class, now))
     }

@@ -97,15 +97,19 @@ pub struct Claim {
     pub worker: Arc<str>,
     /// The principal that it is.
     pub principal: Arc<str>,
-    /// Whether it is this node's own worker, which runs tools and commands and nothing else.
+    /// Whether it is the worker of a node, which runs tools and commands and nothing else.
     pub is_node: bool,
+    /// Whether that is another node, a member: it gets calls only of tools that tasks are placed
+    /// by, and commands only of types that it names.
+    pub is_member: bool,
     /// Types that it runs; `None`: all.
     pub kinds: Option<BTreeSet<Arc<str>>>,
     /// Labels that it has.
     pub labels: BTreeSet<Arc<str>>,
     /// The session that it has.
     pub session: Option<Arc<str>>,
-    /// Tasks at most.
+    /// Tasks at most. With 0 the claim leases nothing and only asks whether there are any: it is
+    /// answered as soon as there are.
     pub max_tasks: usize,
     /// How long each lease holds without a heartbeat, in milliseconds.
     pub lease_ms: u64,
@@ -339,10 +343,19 @@ pub struct Grant {
 pub struct Granted {
     /// The tasks.
     pub tasks: Vec<Grant>,
+    /// Whether more wait that the claim fits.
+    pub more: bool,
     /// Whether nobody is given any.
     pub paused: bool,
     /// Whether this worker is given none.
     pub draining: bool,
+}
+
+impl Granted {
+    /// Whether it says nothing that a claim that waits would wait for.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.tasks.is_empty() && !self.more && !self.draining
+    }
 }
 
 /// The answer to an input.

@@ -40,7 +40,7 @@ pub use record::{
 };
 pub use refusal::Refusal;
 pub use spec::{
-    COMMAND, OnLost, PRIORITY, REQUEST, ROUND, RetryPolicy, Spec, Submitter, TOOL_CALL, canonical,
-    content_digest, is_run_by_nodes, key_digest,
+    COMMAND, OnLost, PLACE, PRIORITY, REQUEST, ROUND, RetryPolicy, Spec, Submitter, TOOL_CALL,
+    canonical, content_digest, is_placed, is_run_by_nodes, key_digest, place, placed_by,
 };
 pub use view::{Filter, LeaseView, Page, Position, QueueView, TaskView, WorkerView};

@@ -25,7 +25,26 @@ pub const PRIORITY: u8 = 5;
 /// What the types of tasks begin with that run a program of the node's configuration.
 pub const COMMAND: &str = "command.";
 
-/// Whether tasks of this type are run by a node's own worker alone.
+/// What the reserved labels begin with, each of which says which tool a `tool.call` is placed by:
+/// workers that reach it have the label. No label that a user may write has a colon.
+pub const PLACE: &str = "tool:";
+
+/// The reserved label of a tool, by the name that it is listed as at the task's owner.
+pub fn place(tool: &str) -> Arc<str> {
+    format!("{PLACE}{tool}").into()
+}
+
+/// The tool of a reserved label, as it is listed at the task's owner. `None`: the label is a user's.
+pub fn placed_by(label: &str) -> Option<&str> {
+    label.strip_prefix(PLACE)
+}
+
+/// Whether a task that requires `labels` is placed: other nodes may run it, if they reach its tool.
+pub fn is_placed(labels: &[Arc<str>]) -> bool {
+    labels.iter().any(|label| placed_by(label).is_some())
+}
+
+/// Whether tasks of this type are run by the workers of nodes alone.
 pub fn is_run_by_nodes(kind: &str) -> bool {
     kind == TOOL_CALL || kind.starts_with(COMMAND)
 }
@@ -136,6 +155,12 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Has it run only where this tool is reached, named as the task's owner lists it.
+    pub fn place_by(&mut self, tool: &str) {
+        self.requires.push(place(tool));
+        self.requires.sort();
+    }
+
     /// A task of this type and payload that asks for nothing particular.
     pub fn plain(kind: &str, payload: &Value, on_lost: OnLost, max_attempts: u16) -> Self {
         Self {

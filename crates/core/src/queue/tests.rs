@@ -30,6 +30,8 @@ const START: u64 = 1_700_000_000_000;
 const LEASE: u64 = 30_000;
 /// The name of the node's own worker.
 const NODE: &str = "node";
+/// The name of another node's worker.
+const MEMBER: &str = "member";
 
 fn name(text: &str) -> Arc<str> {
     text.into()
@@ -72,7 +74,8 @@ fn worker(of: &str) -> Claim {
     Claim {
         worker: of.into(),
         principal: format!("token:{of}").into(),
-        is_node: of == NODE,
+        is_node: of == NODE || of == MEMBER,
+        is_member: of == MEMBER,
         kinds: None,
         labels: BTreeSet::new(),
         session: None,

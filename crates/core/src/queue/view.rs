@@ -9,7 +9,7 @@ use super::{
     machine::{Counts, Machine},
     record::{Dead, Failure, LeaseRecord, LogLine, State},
     refusal::Refusal,
-    spec::OnLost,
+    spec::{OnLost, placed_by},
     task::{Slot, Task},
 };
 use crate::limits;
@@ -445,7 +445,7 @@ impl Machine {
         let runs = here.iter().filter(|(_, worker)| worker.runs(&name));
         let sticky = class.sticky.as_ref().filter(|_| self.is_kept(class, now));
         let fitting = runs.clone().filter(|((id, _), worker)| {
-            worker.has(class) && sticky.is_none_or(|sticky| sticky == id)
+            worker.has(class, &name) && sticky.is_none_or(|sticky| sticky == id)
         });
         if fitting.clone().all(|(_, worker)| worker.draining) && fitting.clone().count() > 0 {
             return "the workers that could run it take no more tasks".to_owned();
@@ -460,6 +460,11 @@ impl Machine {
         }
         if let Some(sticky) = sticky {
             return format!("waits for worker {sticky}, which is here");
+        }
+        if let Some(tool) = class.requires.iter().find_map(|label| placed_by(label)) {
+            return format!(
+                "no node that has the tool {tool}, and what else it needs, takes tasks"
+            );
         }
         match &class.session {
             Some(session) => format!("no worker of session {session} is here that fits"),

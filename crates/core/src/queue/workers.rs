@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{class::ClassKey, input::Claim, spec::is_run_by_nodes};
+use super::{
+    class::ClassKey,
+    input::Claim,
+    spec::{TOOL_CALL, is_placed, is_run_by_nodes},
+};
 use crate::limits;
 
 /// A worker's name and the principal that it is: two principals may use one name.
@@ -19,6 +23,7 @@ pub(super) struct Worker {
     /// Whether it ever claimed: what it runs is known then.
     pub(super) claimed: bool,
     pub(super) is_node: bool,
+    pub(super) is_member: bool,
     pub(super) kinds: Option<BTreeSet<Arc<str>>>,
     pub(super) labels: BTreeSet<Arc<str>>,
     pub(super) session: Option<Arc<str>>,
@@ -38,13 +43,15 @@ impl Worker {
 
     /// Whether it runs tasks of this type.
     pub(super) fn runs(&self, kind: &Arc<str>) -> bool {
+        let unnamed = may_unnamed(self.is_member, kind);
         self.is_node == is_run_by_nodes(kind)
-            && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
+            && self.kinds.as_ref().map_or(unnamed, |kinds| kinds.contains(kind))
     }
 
-    /// Whether it has what tasks of a class need.
-    pub(super) fn has(&self, class: &ClassKey) -> bool {
-        class.requires.iter().all(|label| self.labels.contains(label))
+    /// Whether it has what tasks of a class and this type need.
+    pub(super) fn has(&self, class: &ClassKey, kind: &str) -> bool {
+        may_placed(self.is_member, class, kind)
+            && class.requires.iter().all(|label| self.labels.contains(label))
             && (self.is_node || class.session.is_none() || class.session == self.session)
     }
 
@@ -60,6 +67,18 @@ impl Worker {
         }
         self.times.push_back(ms);
     }
+}
+
+/// Whether a worker that names no types runs tasks of this one: a member runs no command that it
+/// does not name.
+pub(super) fn may_unnamed(is_member: bool, kind: &str) -> bool {
+    !is_member || kind == TOOL_CALL
+}
+
+/// Whether a worker may have tasks of a class as far as their place is concerned: a member runs
+/// calls only of tools that say where they are reached.
+pub(super) fn may_placed(is_member: bool, class: &ClassKey, kind: &str) -> bool {
+    !is_member || kind != TOOL_CALL || is_placed(&class.requires)
 }
 
 /// The workers that are known.
@@ -90,6 +109,7 @@ impl Workers {
         let worker = self.seen(&(claim.worker.clone(), claim.principal.clone()), now)?;
         worker.claimed = true;
         worker.is_node = claim.is_node;
+        worker.is_member = claim.is_member;
         worker.kinds.clone_from(&claim.kinds);
         worker.labels.clone_from(&claim.labels);
         worker.session.clone_from(&claim.session);
@@ -108,7 +128,7 @@ impl Workers {
         let from = (name.clone(), Arc::from(""));
         let mut named = self.by_key.range(from..).take_while(|((other, _), _)| other == name);
         named.any(|(_, worker)| {
-            let fits = !worker.claimed || worker.runs(kind) && worker.has(class);
+            let fits = !worker.claimed || worker.runs(kind) && worker.has(class, kind);
             worker.is_here(now) && !worker.draining && fits
         })
     }

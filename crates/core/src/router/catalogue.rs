@@ -146,6 +146,11 @@ impl Catalogue {
         self.for_clients.tools.iter().any(|tool| tool.is_at(runtime))
     }
 
+    /// All tools that clients and operators are offered, in order of their names.
+    pub fn all_for_clients(&self) -> impl Iterator<Item = &Arc<Tool>> {
+        self.for_clients.tools.iter()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -55,6 +55,11 @@ impl Tool {
         self.targets.iter().any(|target| target.runtime == *runtime)
     }
 
+    /// Whether another node may execute it.
+    pub fn is_at_nodes(&self) -> bool {
+        self.targets.iter().any(|target| target.runtime.is_peer())
+    }
+
     /// How long it is worth waiting for who executes it, once it went away.
     pub fn patience(&self) -> Duration {
         match self.targets.as_slice() {

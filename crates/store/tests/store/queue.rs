@@ -46,6 +46,7 @@ fn written() -> Result<Vec<Write>, Box<dyn std::error::Error>> {
         worker: "w".into(),
         principal: "local".into(),
         is_node: false,
+        is_member: false,
         kinds: None,
         labels: ["gpu".into()].into(),
         session: None,

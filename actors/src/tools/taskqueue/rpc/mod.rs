@@ -35,6 +35,9 @@ pub const NAME: &str = "task_queue.rpc";
 /// All who carry the shared token.
 const TOKEN_CALLERS: &str = "mesh-token";
 
+/// What the operations of members' workers begin with, which are in `node.rs`.
+const NODE_OPS: &str = "node.";
+
 /// What an operation comes to: what is answered, or why it is not done.
 type Answer = Result<Map<String, Value>, Failed>;
 
@@ -97,7 +100,12 @@ pub(super) fn tool() -> LocalTool {
 impl TaskQueueTools {
     /// Answers one call; returns a `CallToolResult`.
     pub(super) async fn rpc(&self, who: Principal, arguments: Map<String, Value>) -> Value {
-        let answer = match self.admitted(who, Request::new(arguments)) {
+        let request = Request::new(arguments);
+        let op = request.op();
+        if op.starts_with(NODE_OPS) {
+            return self.answered(self.node(&op, &who, request.into_fields()).await);
+        }
+        let answer = match self.admitted(who, request) {
             Ok((caller, request)) => caller.operate(request).await,
             Err(failed) => Err(failed),
         };
@@ -109,6 +117,11 @@ impl TaskQueueTools {
             answer
         });
         answer.entry("ok").or_insert(Value::Bool(true));
+        self.answered(answer)
+    }
+
+    /// Writes an answer as a tool's result.
+    fn answered(&self, mut answer: Map<String, Value>) -> Value {
         answer.insert("peer_id".to_owned(), (*self.owner).into());
         let answer = Value::Object(answer);
         json!({

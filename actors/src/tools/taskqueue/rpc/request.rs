@@ -17,6 +17,11 @@ impl Request {
         }
     }
 
+    /// All that is given.
+    pub(super) fn into_fields(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// The operation.
     pub(super) fn op(&self) -> String {
         self.text(&["op"]).unwrap_or_default().to_lowercase()

@@ -69,6 +69,7 @@ impl Caller<'_> {
             worker: worker.clone(),
             principal: self.lessee(),
             is_node: false,
+            is_member: false,
             kinds,
             labels: BTreeSet::new(),
             session,

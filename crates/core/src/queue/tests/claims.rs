@@ -16,6 +16,52 @@ fn a_node_runs_tools_and_commands_and_others_run_the_rest() {
 }
 
 #[test]
+fn a_member_gets_calls_of_tools_that_it_reaches_and_commands_that_it_names() {
+    let mut rig = Rig::new();
+    let placed = |tool: &str| {
+        let mut placed = spec("tool.call");
+        placed.place_by(tool);
+        placed
+    };
+    let [call, command, other] =
+        ["tool.call", "command.build", "work"].map(|kind| rig.submit(spec(kind)));
+    let [here, there] = ["x", "y"].map(|tool| rig.submit(placed(tool)));
+    let labels = || names(&["tool:x", "tool:z"]);
+    let all = |of| Claim { max_tasks: 10, labels: labels(), ..worker(of) };
+    let kinds = |kinds: &[&str]| Some(names(kinds));
+    let named = Claim { kinds: kinds(&["tool.call", "work"]), ..all(MEMBER) };
+    assert_eq!(rig.ids(named), [here], "no command, nothing of others, no tool that is elsewhere");
+    assert_eq!(rig.ids(all(MEMBER)), [], "nor because it names nothing");
+    assert_eq!(rig.ids(Claim { kinds: kinds(&["command.build"]), ..all(MEMBER) }), [command]);
+    assert_eq!(rig.ids(all(NODE)), [call], "what is placed elsewhere is not for this node");
+    assert_eq!(rig.ids(Claim { labels: names(&["tool:y"]), ..all(NODE) }), [there]);
+    assert_eq!(rig.ids(all("w")), [other]);
+}
+
+#[test]
+fn a_claim_of_no_tasks_is_told_whether_there_are_any() {
+    let mut rig = Rig::new();
+    let none = || Claim { max_tasks: 0, ..worker("w") };
+    let more = |more| Granted { more, ..Granted::default() };
+    let told = |granted| Ok(Reply::Claimed(granted));
+    assert_eq!(rig.apply(Input::Claim(none())).reply, told(more(false)));
+    let waits = Claim { wait: Some((1, START + 60_000)), ..none() };
+    assert_eq!(rig.ok(Input::Claim(waits.clone())), Reply::Waiting);
+    rig.submit(spec("tool.call"));
+    let step = rig.try_submit("alice", spec("work"), None);
+    assert_eq!(step.grants, [(1, more(true))]);
+    assert_eq!(rig.apply(Input::Claim(waits)).reply, told(more(true)), "at once where there are");
+    rig.submit(spec("work"));
+    let mut granted = Vec::new();
+    for _ in 0..3 {
+        let step = rig.apply(Input::Claim(worker("w")));
+        let Ok(Reply::Claimed(claimed)) = step.reply else { continue };
+        granted.push((claimed.tasks.len(), claimed.more));
+    }
+    assert_eq!(granted, [(1, true), (1, false), (0, false)]);
+}
+
+#[test]
 fn a_worker_gets_the_types_that_it_names_and_no_more_than_it_wants() {
     let mut rig = Rig::new();
     let [a, _b, c, d] = ["a", "b", "c", "a"].map(|kind| rig.submit(spec(kind)));

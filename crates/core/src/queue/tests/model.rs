@@ -106,7 +106,12 @@ impl Model {
             && !item.asks
             && item.not_before <= self.now
             && is_run_by_nodes(&spec.kind) == claim.is_node
-            && claim.kinds.as_ref().is_none_or(|kinds| kinds.contains(&spec.kind))
+            && claim.kinds.as_ref().map_or(!claim.is_member || *spec.kind == *TOOL_CALL, |kinds| {
+                kinds.contains(&spec.kind)
+            })
+            && (!claim.is_member
+                || *spec.kind != *TOOL_CALL
+                || spec.requires.iter().any(|label| label.starts_with(PLACE)))
             && spec.requires.iter().all(|label| claim.labels.contains(label))
             && (claim.is_node || spec.session.is_none() || spec.session == claim.session)
             && bound.is_none_or(|(_, limit)| runs.count() < *limit)
@@ -144,10 +149,18 @@ impl Model {
         given
     }
 
+    /// Whether something waits that a claim fits.
+    fn has_more(&self, claim: &Claim) -> bool {
+        !self.paused
+            && !self.draining.contains(&claim.worker)
+            && self.items.iter().any(|item| self.fits(item, claim))
+    }
+
     /// The answer to a claim; `None`: it waits.
     pub(super) fn claim(&mut self, claim: &Claim, fences: &[Grant]) -> Option<Given> {
         let given = self.grant(claim, fences);
-        if given.is_empty() && !self.draining.contains(&claim.worker) && claim.wait.is_some() {
+        let is_over = self.draining.contains(&claim.worker) || self.has_more(claim);
+        if given.is_empty() && !is_over && claim.wait.is_some() {
             self.waiting.push(claim.clone());
             return None;
         }
@@ -160,7 +173,8 @@ impl Model {
         for claim in std::mem::take(&mut self.waiting) {
             let given = self.grant(&claim, fences);
             let Some((ticket, until)) = claim.wait else { continue };
-            let is_over = until <= self.now || self.draining.contains(&claim.worker);
+            let is_over =
+                until <= self.now || self.draining.contains(&claim.worker) || self.has_more(&claim);
             if given.is_empty() && !is_over {
                 self.waiting.push(claim);
             } else {

@@ -40,7 +40,7 @@ struct With {
 }
 
 const KINDS: [&str; 4] = ["tool.call", "work", "few", "other"];
-const WORKERS: [&str; 4] = [NODE, "w1", "w2", "w3"];
+const WORKERS: [&str; 5] = [NODE, "w1", "w2", "w3", MEMBER];
 
 fn with() -> impl Strategy<Value = With> {
     let times = (
@@ -82,7 +82,7 @@ fn op() -> impl Strategy<Value = Op> {
             |(by, kind, priority, key, content, with)| Op::Submit {
                 by, kind, priority, key, content, with,
             }),
-        12 => (0_u8..4, 1_usize..4, 1_000_u64..9_000, wait, prop::bool::weighted(0.2)).prop_map(
+        12 => (0_u8..5, 0_usize..4, 1_000_u64..9_000, wait, prop::bool::weighted(0.2)).prop_map(
             |(worker, max_tasks, lease_ms, wait, picky)| Op::Claim {
                 worker, max_tasks, lease_ms, wait, picky,
             }),
@@ -99,7 +99,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (which(), 0_u64..5_000).prop_map(|(which, ms)| Op::Delay { which, ms }),
         1 => (which(), 0_u16..5).prop_map(|(which, most)| Op::Attempts { which, most }),
         1 => prop::bool::weighted(0.3).prop_map(Op::Pause),
-        1 => (0_u8..4, prop::bool::weighted(0.4)).prop_map(
+        1 => (0_u8..5, prop::bool::weighted(0.4)).prop_map(
             |(worker, on)| Op::Drain { worker, on }),
         1 => (state, 0_u64..10_000).prop_map(
             |(state, older_ms)| Op::Purge { state, older_ms }),
@@ -264,7 +264,11 @@ impl Pair {
                 self.known.insert(name(of));
                 let claim = Claim {
                     kinds: picky.then(|| names(&["few", "tool.call"])),
-                    labels: if of == "w1" { BTreeSet::new() } else { names(&["gpu"]) },
+                    labels: match of {
+                        "w1" => BTreeSet::new(),
+                        NODE | MEMBER => names(&["gpu", "tool:x"]),
+                        _ => names(&["gpu"]),
+                    },
                     session: (of == "w2").then(|| name("s")),
                     max_tasks,
                     lease_ms,
@@ -428,7 +432,11 @@ impl Pair {
             priority,
             key: key.map(|(key, _)| key_digest("p", &key.to_string())),
             content: content_digest(kind, "", &content.to_string()),
-            requires: if with.label { names(&["gpu"]) } else { Vec::new() },
+            requires: match with.label {
+                true if kind == "tool.call" => names(&["tool:x"]),
+                true => names(&["gpu"]),
+                false => Vec::new(),
+            },
             session: with.session.then(|| name("s")),
             timeout_ms: with.timeout,
             max_attempts: with.max_attempts,

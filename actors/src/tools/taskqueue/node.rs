@@ -1,0 +1,305 @@
+//! What the workers of members ask of this node's queue: operations `node.*` of `task_queue.rpc`.
+//!
+//! A member is given calls of the tools that this node lists as that member's, under the names that
+//! they have there. What it says is bounded as what any worker says is.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use toolmesh_core::{
+    limits,
+    policy::Standing,
+    principal::{Principal, Role},
+    queue::{Claim, Fence, LogLine, Outcome, Proof, TOOL_CALL, placed_by},
+};
+
+use super::{
+    TaskQueueTools, arguments,
+    error::Refused,
+    views::{json as parsed, seconds},
+};
+use crate::{
+    queue::{Claimed, Leased},
+    worker::wire,
+};
+
+/// What came of an operation: fields of its answer, or why it was not done.
+type Answered = Result<Value, Refused>;
+
+/// A member as a worker: its PeerId and the principal that it is.
+struct Member {
+    peer_id: Arc<str>,
+    principal: Arc<str>,
+}
+
+impl Member {
+    /// # Errors
+    /// `unauthorized` for whoever is no member.
+    fn of(who: &Principal) -> Result<Self, Refused> {
+        let is_member = who.grant.as_ref().is_some_and(|grant| grant.standing == Standing::Member);
+        match who.id.strip_prefix("peer:").filter(|_| is_member && who.role == Role::Peer) {
+            Some(peer_id) => Ok(Self { peer_id: peer_id.into(), principal: who.id.clone() }),
+            None => Err(Refused::new("unauthorized", "only members of this mesh run its tasks")),
+        }
+    }
+
+    fn proof(&self, of: &wire::Of) -> Result<Proof, Refused> {
+        let (worker, principal) = (self.peer_id.clone(), self.principal.clone());
+        Ok(Proof { worker, principal, id: of.task_id.parse()?, fence: Fence(of.fence) })
+    }
+}
+
+fn read<T: DeserializeOwned>(arguments: Value) -> Result<T, Refused> {
+    serde_json::from_value(arguments).map_err(|error| Refused::invalid(error.to_string()))
+}
+
+fn answer<T: Serialize>(answer: &T) -> Answered {
+    serde_json::to_value(answer).map_err(|error| Refused::invalid(error.to_string()))
+}
+
+impl TaskQueueTools {
+    /// Does an operation `node.*` for `who`, and returns the fields of its answer.
+    pub(super) async fn node(
+        &self,
+        op: &str,
+        who: &Principal,
+        request: Map<String, Value>,
+    ) -> Map<String, Value> {
+        match self.node_does(op, who, Value::Object(request)).await {
+            Ok(Value::Object(mut answer)) => {
+                answer.insert("ok".to_owned(), true.into());
+                answer
+            }
+            Ok(_) => Refused::invalid("an operation answers an object").into_answer(),
+            Err(refused) => refused.into_answer(),
+        }
+    }
+
+    async fn node_does(&self, op: &str, who: &Principal, request: Value) -> Answered {
+        let member = Member::of(who)?;
+        match op {
+            wire::CLAIM => self.node_claim(&member, request).await,
+            wire::HEARTBEAT => self.node_heartbeat(&member, request).await,
+            wire::FINISH => self.node_finish(&member, request).await,
+            wire::RELEASE => self.node_release(&member, request).await,
+            wire::ASK => self.node_ask(&member, request).await,
+            _ => Err(Refused::new("unknown_op", format!("there is no operation {op}"))),
+        }
+    }
+
+    async fn node_claim(&self, member: &Member, arguments: Value) -> Answered {
+        let wants: wire::Wants = read(arguments)?;
+        if wants.worker_id.as_deref().is_some_and(|id| *id != *member.peer_id) {
+            let message = "worker_id: a node claims as itself, by its PeerId";
+            return Err(Refused::new("unauthorized", message));
+        }
+        let (least, most) =
+            (limits::QUEUE_LEASE_MIN.as_secs_f64(), limits::QUEUE_LEASE_MAX.as_secs());
+        let lease_ms = match wants.lease_s {
+            Some(lease) => arguments::ms("lease_s", lease, least, most)?,
+            None => self.queue.settings().lease_ms,
+        };
+        if wants.max_tasks > limits::QUEUE_CLAIM_TASKS {
+            let message = format!("max_tasks: more than {}", limits::QUEUE_CLAIM_TASKS);
+            return Err(Refused::out_of_range(message));
+        }
+        let wait = arguments::ms("wait_s", wants.wait_s, 0.0, limits::QUEUE_CLAIM_WAIT_S)?;
+        let kinds: Result<BTreeSet<_>, _> =
+            wants.task_types.iter().map(|kind| arguments::kind(kind)).collect();
+        let labels = arguments::labels("labels", &wants.labels, limits::WORKER_LABELS)?;
+        let alias = self.view.alias(&member.peer_id);
+        let claim = Claim {
+            worker: member.peer_id.clone(),
+            principal: member.principal.clone(),
+            is_node: true,
+            is_member: true,
+            kinds: Some(kinds?),
+            labels,
+            session: None,
+            max_tasks: wants.max_tasks,
+            lease_ms,
+            wait: None,
+        };
+        let until = Instant::now() + Duration::from_millis(wait);
+        let claimed = self.claimed_by(claim, alias.as_ref(), until).await?;
+        let mut tasks = Vec::with_capacity(claimed.tasks.len());
+        for leased in &claimed.tasks {
+            match self.task(leased, alias.as_ref()) {
+                Some(task) => tasks.push(task),
+                // What is listed changed since it was claimed: it is for somebody else now.
+                None => self.give_back(member, leased).await,
+            }
+        }
+        let Claimed { more, paused, draining, .. } = claimed;
+        let peer_id = self.owner.to_string();
+        answer(&wire::Given { tasks, more, paused, draining, peer_id })
+    }
+
+    /// Claims as often as the bytes of an answer allow; waits for the first task until `until`.
+    async fn claimed_by(
+        &self,
+        mut claim: Claim,
+        alias: Option<&Arc<str>>,
+        until: Instant,
+    ) -> Result<Claimed, Refused> {
+        let (own, wanted) = (claim.labels.clone(), claim.max_tasks);
+        let largest = self.queue.settings().payload_bytes.max(1);
+        let mut all = Claimed::default();
+        let mut left = limits::QUEUE_NODE_CLAIM_BYTES;
+        loop {
+            let mut changes = self.view.changes(Role::Operator);
+            claim.labels.clone_from(&own);
+            if let Some(alias) = alias {
+                claim.labels.extend(self.view.places_at(alias).iter().cloned());
+            }
+            let some = (left / largest).max(usize::from(all.tasks.is_empty()));
+            claim.max_tasks = some.min(wanted - all.tasks.len());
+            let wait = until.saturating_duration_since(Instant::now());
+            let claimed = if all.tasks.is_empty() && !wait.is_zero() {
+                tokio::select! {
+                    claimed = self.queue.claim(claim.clone(), Some(wait)) => claimed,
+                    // Other tools are reached there by now.
+                    true = changes.changed() => continue,
+                }
+            } else {
+                self.queue.claim(claim.clone(), None).await
+            };
+            let claimed = match claimed {
+                Ok(claimed) => claimed,
+                Err(_) if !all.tasks.is_empty() => return Ok(all),
+                Err(error) => return Err(error.into()),
+            };
+            let bytes = |leased: &Leased| {
+                leased.kept.task.spec.payload.len()
+                    + leased.kept.answers.as_ref().map_or(0, String::len)
+            };
+            left = left.saturating_sub(claimed.tasks.iter().map(bytes).sum());
+            let came = !claimed.tasks.is_empty();
+            all.tasks.extend(claimed.tasks);
+            (all.more, all.paused, all.draining) = (claimed.more, claimed.paused, claimed.draining);
+            if !came || !all.more || all.tasks.len() >= wanted || left < largest {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// A task as the member that runs it reads it. `None`: its tool is not reached there any more.
+    fn task(&self, leased: &Leased, alias: Option<&Arc<str>>) -> Option<wire::Task> {
+        let Leased { grant, kept } = leased;
+        let spec = &kept.task.spec;
+        let mut payload = parsed(&spec.payload);
+        if *spec.kind == *TOOL_CALL {
+            let label = spec.requires.iter().find(|label| placed_by(label).is_some())?;
+            payload["tool"] = self.view.name_at(alias?, label)?.into();
+        }
+        Some(wire::Task {
+            task_id: grant.id.to_string(),
+            task_type: spec.kind.to_string(),
+            model_name: spec.model.clone(),
+            payload,
+            fence: grant.fence.0,
+            lease_s: seconds(grant.lease_ms),
+            attempt: grant.attempt,
+            max_attempts: grant.max_attempts,
+            timeout_s: grant.timeout_ms.map(seconds),
+            on_lost: grant.on_lost,
+            answers: kept.answers.clone(),
+        })
+    }
+
+    async fn give_back(&self, member: &Member, leased: &Leased) {
+        let (worker, principal) = (member.peer_id.clone(), member.principal.clone());
+        let (id, fence) = (leased.grant.id, leased.grant.fence);
+        let proof = Proof { worker, principal, id, fence };
+        if let Err(error) = self.queue.release(proof, "its tool went away".into()).await {
+            tracing::debug!(%error, task = %id, "a task waits for its lease to end");
+        }
+    }
+
+    async fn node_heartbeat(&self, member: &Member, arguments: Value) -> Answered {
+        let wire::Beat { of, progress, logs } = read(arguments)?;
+        let proof = member.proof(&of)?;
+        let progress = progress.map(|progress| arguments::small_json("progress", &progress));
+        let progress = progress.transpose()?.map(Arc::from);
+        if logs.len() > limits::QUEUE_LOG_LINES_AT_ONCE {
+            return Err(Refused::out_of_range(format!(
+                "logs: {} lines are more than {} at once",
+                logs.len(),
+                limits::QUEUE_LOG_LINES_AT_ONCE
+            )));
+        }
+        let at = self.queue.now_ms();
+        let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        let logs = logs.iter().map(|line| LogLine {
+            at,
+            stream: cut(&line.stream, limits::QUEUE_NAME_CHARS),
+            message: cut(&line.message, limits::QUEUE_LOG_CHARS),
+        });
+        let alive = self.queue.heartbeat(proof, progress, logs.collect()).await?;
+        answer(&wire::Stands { cancel_requested: alive.cancel_requested })
+    }
+
+    async fn node_finish(&self, member: &Member, arguments: Value) -> Answered {
+        let wire::Finish { of, outcome } = read(arguments)?;
+        let proof = member.proof(&of)?;
+        let outcome = Outcome::from(outcome);
+        match &outcome {
+            Outcome::Completed(result) => self.is_result(result)?,
+            Outcome::Failed { failure, result, .. } => {
+                let most = self.queue.settings().result_bytes;
+                if failure.message.len() > most {
+                    return Err(Refused::new(
+                        "too_large",
+                        format!("message: more than {most} bytes"),
+                    ));
+                }
+                arguments::name("kind", &failure.kind)?;
+                result.as_deref().map_or(Ok(()), |result| self.is_result(result))?;
+            }
+            Outcome::Cancelled => {}
+        }
+        let state = self.queue.finish(proof, outcome).await?;
+        answer(&serde_json::json!({"task_id": of.task_id, "state": state.name()}))
+    }
+
+    /// Checks a result that came as text.
+    fn is_result(&self, text: &str) -> Result<(), Refused> {
+        let most = self.queue.settings().result_bytes;
+        if text.len() > most {
+            let message = format!("result: {} bytes are more than {most}", text.len());
+            return Err(Refused::new("too_large", message));
+        }
+        is_json("result", text)
+    }
+
+    async fn node_release(&self, member: &Member, arguments: Value) -> Answered {
+        let wire::GiveBack { of, reason } = read(arguments)?;
+        let state = self.queue.release(member.proof(&of)?, reason).await?;
+        answer(&serde_json::json!({"task_id": of.task_id, "state": state.name()}))
+    }
+
+    async fn node_ask(&self, member: &Member, arguments: Value) -> Answered {
+        let wire::Asks { of, asks } = read(arguments)?;
+        if asks.len() > limits::QUEUE_METADATA_BYTES {
+            let message = format!(
+                "asks: {} bytes are more than {}",
+                asks.len(),
+                limits::QUEUE_METADATA_BYTES
+            );
+            return Err(Refused::new("too_large", message));
+        }
+        is_json("asks", &asks)?;
+        let state = self.queue.ask(member.proof(&of)?, asks.into()).await?;
+        answer(&serde_json::json!({"task_id": of.task_id, "state": state.name()}))
+    }
+}
+
+/// Checks that a text is JSON that whoever asks can read.
+fn is_json(what: &str, text: &str) -> Result<(), Refused> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        true => Ok(()),
+        false => Err(Refused::invalid(format!("{what}: JSON text is expected"))),
+    }
+}

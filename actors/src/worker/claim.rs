@@ -1,0 +1,140 @@
+//! Claims while the worker has slots: from this node's own queue first, then from members that said
+//! that they have work, and waits only when nothing came.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use toolmesh_core::{limits, principal::Role, queue::Claim};
+
+use super::{
+    handle::{Offer, Shared},
+    member::Member,
+    run,
+    source::{Held, Source},
+};
+use crate::queue::{Claimed, NODE_WORKER, QueueError};
+
+/// Claims as many tasks as there are free slots, for ever, once it may.
+pub(super) async fn claim(shared: Arc<Shared>) {
+    if shared.begun.subscribe().wait_for(|begun| *begun).await.is_err() {
+        return;
+    }
+    let mut failures = 0_u32;
+    loop {
+        let mut changes = shared.offer.subscribe();
+        let mut tools = shared.router.view().changes(Role::Operator);
+        let offer = changes.borrow_and_update().clone();
+        let free = tokio::select! {
+            free = shared.running.free(offer.slots) => free,
+            _ = changes.changed() => continue,
+        };
+        let free = free.min(limits::QUEUE_CLAIM_TASKS);
+        // What is dropped here, and is given something meanwhile, gives that back to the queue.
+        let claimed = if shared.ready.is_empty() {
+            let wait = Some(limits::WORKER_CLAIM_WAIT);
+            tokio::select! {
+                claimed = own(&shared, &offer, free, wait) => claimed,
+                () = shared.ready.some() => continue,
+                _ = changes.changed() => continue,
+                // What is placed here may be another set of tools by now.
+                true = tools.changed() => continue,
+            }
+        } else {
+            own(&shared, &offer, free, None).await
+        };
+        match claimed {
+            Ok(Claimed { tasks, draining, .. }) => {
+                failures = 0;
+                if tasks.is_empty() && draining {
+                    tokio::time::sleep(limits::WORKER_REPORT).await;
+                } else if tasks.is_empty() {
+                    from_members(&shared, &offer, free).await;
+                }
+                for leased in tasks {
+                    run::start(shared.clone(), Source::Own(shared.queue.clone()), leased);
+                }
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                if failures == 3 {
+                    tracing::warn!(%error, "this node's worker gets no tasks");
+                }
+                tokio::time::sleep(limits::WORKER_REPORT * failures.min(20)).await;
+            }
+        }
+    }
+}
+
+/// Claims from this node's own queue.
+async fn own(
+    shared: &Shared,
+    offer: &Offer,
+    free: usize,
+    wait: Option<Duration>,
+) -> Result<Claimed, QueueError> {
+    let mut labels = offer.labels.clone();
+    labels.extend(shared.router.view().places_here().iter().cloned());
+    let claim = Claim {
+        worker: NODE_WORKER.into(),
+        principal: NODE_WORKER.into(),
+        is_node: true,
+        is_member: false,
+        kinds: offer.kinds.clone(),
+        labels,
+        session: None,
+        max_tasks: free,
+        lease_ms: shared.settings.lease_ms,
+        wait: None,
+    };
+    shared.queue.claim(claim, wait).await
+}
+
+/// Claims from members that said that they have work, one after the other, until one gives some.
+async fn from_members(shared: &Arc<Shared>, offer: &Offer, free: usize) {
+    for peer_id in shared.ready.latest_first() {
+        if shared.is_draining.load(Ordering::Relaxed) {
+            shared.ready.done(&peer_id, false);
+            continue;
+        }
+        let member = Member::new(peer_id.clone(), shared.router.clone());
+        let claiming = from(shared.clone(), member, offer.clone(), free);
+        // In a task of its own: once it is asked for, what comes is run or given back, even if
+        // nobody claims any more by then.
+        let came = tokio::spawn(claiming).await.unwrap_or_default();
+        if came {
+            return;
+        }
+    }
+}
+
+/// Claims from one member. Returns whether it gave any tasks.
+async fn from(shared: Arc<Shared>, member: Member, offer: Offer, free: usize) -> bool {
+    let kinds = member.kinds(&shared, &offer);
+    let lease_ms = shared.settings.lease_ms;
+    let claimed = member.claim(&kinds, &offer.labels, free, lease_ms, Duration::ZERO).await;
+    let work = match claimed {
+        Ok(work) => work,
+        Err(error) => {
+            tracing::debug!(%error, peer = %member.peer_id, "a member gives no tasks");
+            shared.ready.done(&member.peer_id, false);
+            return false;
+        }
+    };
+    let came = !work.tasks.is_empty();
+    for leased in work.tasks {
+        if shared.is_draining.load(Ordering::Relaxed) {
+            let held = Held { id: leased.grant.id, fence: leased.grant.fence };
+            if let Err(error) = member.source().release(held, "the node drains").await {
+                tracing::debug!(%error, task = %held.id, "a task waits for its lease to end");
+            }
+        } else {
+            run::start(shared.clone(), member.source(), leased);
+        }
+    }
+    if !work.more || !came {
+        shared.ready.done(&member.peer_id, came);
+    }
+    came
+}

@@ -1,0 +1,164 @@
+//! Asks members whether they have work for this node: one question to each that is connected, which
+//! it answers when it has some. What it answers is a nudge; the claim decides.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::AbortHandle, time::Instant};
+use toolmesh_core::limits;
+
+use super::{handle::Shared, member::Member};
+
+/// Wait before a member is asked again that gave nothing though it had work, or no answer; it
+/// doubles with each time in a row.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Members that said that they have work, and did not give all of it yet.
+#[derive(Debug, Default)]
+pub(super) struct Ready(watch::Sender<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By when they said so, the last one last.
+    ready: Vec<Arc<str>>,
+    /// Those whose last claim came to nothing.
+    missed: BTreeSet<Arc<str>>,
+}
+
+impl Ready {
+    /// Whether nobody has work, as far as is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().ready.is_empty()
+    }
+
+    /// Waits until somebody has work. Cancel-safe.
+    pub(super) async fn some(&self) {
+        let mut states = self.0.subscribe();
+        // The sender lives as long as this does.
+        let _some = states.wait_for(|state| !state.ready.is_empty()).await;
+    }
+
+    /// Who has work, who said so last first.
+    pub(super) fn latest_first(&self) -> Vec<Arc<str>> {
+        self.0.borrow().ready.iter().rev().cloned().collect()
+    }
+
+    /// A member said that it has work.
+    fn mark(&self, peer_id: &Arc<str>) {
+        self.0.send_modify(|state| {
+            state.ready.retain(|other| other != peer_id);
+            state.ready.push(peer_id.clone());
+            state.missed.remove(peer_id);
+        });
+    }
+
+    /// A member gave what it had, or nothing.
+    pub(super) fn done(&self, peer_id: &Arc<str>, came: bool) {
+        self.0.send_modify(|state| {
+            state.ready.retain(|other| other != peer_id);
+            if !came {
+                state.missed.insert(peer_id.clone());
+            }
+        });
+    }
+
+    /// Waits until a member that was marked gave what it had; returns whether it gave anything.
+    async fn taken(&self, peer_id: &Arc<str>) -> bool {
+        let mut states = self.0.subscribe();
+        let state = states.wait_for(|state| !state.ready.contains(peer_id)).await;
+        state.is_ok_and(|state| !state.missed.contains(peer_id))
+    }
+
+    fn forget(&self, peer_id: &Arc<str>) {
+        self.0.send_modify(|state| {
+            state.ready.retain(|other| other != peer_id);
+            state.missed.remove(peer_id);
+        });
+    }
+}
+
+/// Tasks that end with whoever holds them.
+#[derive(Default)]
+struct Asking(BTreeMap<Arc<str>, AbortHandle>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.values().for_each(AbortHandle::abort);
+    }
+}
+
+/// Asks every member that is connected, for as long as it is.
+pub(super) async fn follow(shared: Arc<Shared>) {
+    if shared.begun.subscribe().wait_for(|begun| *begun).await.is_err() {
+        return;
+    }
+    let mut nodes = shared.router.view().follow();
+    let mut asking = Asking::default();
+    loop {
+        let connected: BTreeSet<Arc<str>> = nodes
+            .borrow_and_update()
+            .values()
+            .filter(|node| node.connected)
+            .map(|node| Arc::from(node.peer_id.to_string()))
+            .collect();
+        asking.0.retain(|peer_id, task| {
+            let stays = connected.contains(peer_id);
+            if !stays {
+                task.abort();
+                shared.ready.forget(peer_id);
+            }
+            stays
+        });
+        for peer_id in connected {
+            asking.0.entry(peer_id).or_insert_with_key(|peer_id| {
+                tokio::spawn(ask(shared.clone(), peer_id.clone())).abort_handle()
+            });
+        }
+        if nodes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks one member for ever.
+async fn ask(shared: Arc<Shared>, peer_id: Arc<str>) {
+    let member = Member::new(peer_id.clone(), shared.router.clone());
+    let mut misses = 0_u32;
+    loop {
+        let mut changes = shared.offer.subscribe();
+        let offer = changes.borrow_and_update().clone();
+        let kinds = member.kinds(&shared, &offer);
+        let nothing = kinds.is_empty() || offer.slots == 0;
+        if nothing {
+            // The policy is read again now and then, as it tells nobody of its changes.
+            let _over = tokio::time::timeout(limits::WORKER_ASK_AGAIN_MAX, changes.changed()).await;
+            continue;
+        }
+        let (wait, since) = (limits::WORKER_ASK_WAIT, Instant::now());
+        let asked = tokio::select! {
+            asked = member.claim(&kinds, &offer.labels, 0, shared.settings.lease_ms, wait) => asked,
+            _ = changes.changed() => continue,
+        };
+        let gave = match asked {
+            Ok(work) if work.more => {
+                shared.ready.mark(&peer_id);
+                shared.ready.taken(&peer_id).await
+            }
+            // One that has nothing and says so at once, as to a worker that it drains, is not asked
+            // at once.
+            Ok(_) => since.elapsed() >= wait / 2,
+            Err(error) => {
+                tracing::debug!(%error, peer = %peer_id, "a member is not asked for tasks");
+                false
+            }
+        };
+        misses = if gave { 0 } else { misses.saturating_add(1) };
+        if misses > 0 {
+            let wait = ASK_AGAIN * 2_u32.saturating_pow(misses.min(10));
+            tokio::time::sleep(wait.min(limits::WORKER_ASK_AGAIN_MAX)).await;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Tasks of one node that run on others: where the tool is that they call, by load where several
+//! have it, and to their end though their owner is killed meanwhile.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::{Client, Home, Node, Outcome, STATELESS, SideFile, upstream, wait_for, wait_within};
+
+/// How long the tasks of one test may take on a busy machine.
+const ALL_DONE: Duration = Duration::from_secs(60);
+
+/// Within this a node that is back has its members again and is told what they kept for it.
+const BACK: Duration = Duration::from_secs(45);
+
+/// Tasks that are spread over two nodes.
+const TASKS: usize = 200;
+
+/// A node's home: one shared server `fs` that notes what it does, in a replica group if asked for.
+fn home(name: &str, more: &str) -> Outcome<(Home, SideFile)> {
+    let home = Home::new("")?;
+    let notes = SideFile::new(&home, "notes");
+    let server = upstream("fs", "fixture-server", &[])? + &notes.env();
+    let mesh = "[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]";
+    home.configure(&format!("name = {name:?}\n{mesh}\n{server}share = true\n{more}"))?;
+    Ok((home, notes))
+}
+
+/// A node without servers of its own.
+fn owner() -> Outcome<Node> {
+    Node::start("name = \"node-a\"\n[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n")
+}
+
+/// Starts a node as a member of the mesh of `other`.
+fn join(home: &Home, other: &Node) -> Outcome<Node> {
+    let output = other.home().run(&["peer", "invite", "--json"])?;
+    let said: Value = serde_json::from_slice(&output.stdout)?;
+    let line = said["invite"].as_str().ok_or_else(|| format!("no invite: {said}"))?;
+    home.up_with(&["--http", "127.0.0.1:0", "--join", line])
+}
+
+/// Waits until a node lists a tool that so many others have.
+fn wait_tool(node: &Node, tool: &str, at: usize) -> Outcome {
+    let mut client = node.client(STATELESS)?;
+    wait_for(&format!("{tool} at {at} nodes"), || {
+        let said = client.call("router_explain", json!({"tool": tool})).ok()?;
+        let candidates = said["structuredContent"]["candidates"].as_array()?.len();
+        (candidates == at).then_some(())
+    })
+    .map_err(|error| format!("{error}; log:\n{}", node.home().log()).into())
+}
+
+/// What a tool of the queue says.
+fn asked(client: &mut Client, tool: &str, arguments: Value) -> Outcome<Value> {
+    let said = client.call(&format!("p2p_taskqueue_{tool}"), arguments)?;
+    Ok(said["structuredContent"].clone())
+}
+
+/// Submits a call of a tool and returns the task's id.
+fn submit(client: &mut Client, tool: &str, arguments: Value) -> Outcome<String> {
+    let payload = json!({"tool": tool, "arguments": arguments});
+    let said = asked(client, "submit", json!({"task_type": "tool.call", "payload": payload}))?;
+    Ok(said["task_id"].as_str().ok_or_else(|| format!("no id: {said}"))?.to_owned())
+}
+
+/// A node's PeerId.
+fn peer_id(node: &Node) -> Outcome<String> {
+    let said = asked(&mut node.client(STATELESS)?, "status", json!({}))?;
+    Ok(said["owner"].as_str().ok_or_else(|| format!("no owner: {said}"))?.to_owned())
+}
+
+/// How many tasks of `node` each worker completed, by its name.
+fn completed(node: &Node, worker: &str) -> Outcome<u64> {
+    let said = asked(&mut node.client(STATELESS)?, "worker_stats", json!({}))?;
+    let workers = said["workers"].as_array().cloned().unwrap_or_default();
+    let found = workers.iter().find(|of| of["worker_id"] == worker);
+    Ok(found.and_then(|of| of["completed"].as_u64()).unwrap_or(0))
+}
+
+#[test]
+fn a_task_runs_where_its_tool_is_and_its_result_is_at_its_owner() -> Outcome {
+    let a = owner()?;
+    let b = Home::new("name = \"node-b\"\n[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n")?;
+    let b = join(&b, &a)?;
+    let (home_c, _notes) = home("node-c", "")?;
+    let c = join(&home_c, &a)?;
+    wait_tool(&a, "node-c__fs__echo", 1)?;
+    let mut client = a.client(STATELESS)?;
+    let id = submit(&mut client, "node-c__fs__echo", json!({"message": "far"}))?;
+    let done = asked(&mut client, "wait", json!({"task_id": id, "timeout_s": 30}))?;
+    let logs = || format!("a:\n{}\nc:\n{}", a.home().log(), c.home().log());
+    let result = asked(&mut client, "get_result", json!({"task_id": id}))?;
+    assert_eq!(result["state"], "completed", "{done}; {result}; {}", logs());
+    assert_eq!(result["result"]["content"][0]["text"], "far", "{result}");
+    let view = asked(&mut client, "task_status", json!({"task_id": id}))?;
+    assert!(!view.to_string().contains("tool:"), "no reserved label is shown: {view}");
+    assert_eq!(completed(&a, &peer_id(&c)?)?, 1);
+    assert_eq!(completed(&a, &peer_id(&b)?)?, 0);
+    assert_eq!(completed(&a, "node")?, 0);
+    Ok(())
+}
+
+#[test]
+fn two_nodes_that_have_a_tool_share_its_tasks() -> Outcome {
+    let a = owner()?;
+    let homes = ["node-b", "node-c"].map(|name| home(name, "replicas = \"docs\"\n"));
+    let mut nodes = Vec::new();
+    for home in homes {
+        nodes.push(join(&home?.0, &a)?);
+    }
+    wait_tool(&a, "docs__sleep", 2)?;
+    let mut client = a.client(STATELESS)?;
+    let ids: Vec<String> = (0..TASKS)
+        .map(|n| {
+            let arguments = json!({"seconds": 0.05, "id": format!("task-{n}")});
+            submit(&mut client, "docs__sleep", arguments)
+        })
+        .collect::<Outcome<_>>()?;
+    let mut status = Value::Null;
+    wait_within(ALL_DONE, "all are done", || {
+        status = asked(&mut client, "status", json!({})).ok()?;
+        (status["counts"]["completed"] == TASKS).then_some(())
+    })
+    .map_err(|error| format!("{error}: {status}; log:\n{}", a.home().log()))?;
+    for id in ids {
+        let result = asked(&mut client, "get_result", json!({"task_id": id}))?;
+        assert_eq!(result["state"], "completed", "{result}");
+    }
+    let mut shares = Vec::new();
+    for node in &nodes {
+        shares.push(completed(&a, &peer_id(node)?)?);
+    }
+    assert_eq!(shares.iter().sum::<u64>(), TASKS as u64, "each ran once: {shares:?}");
+    assert!(shares.iter().all(|share| *share > 0), "both ran some: {shares:?}");
+    Ok(())
+}
+
+#[test]
+fn a_result_comes_to_an_owner_that_was_killed_meanwhile() -> Outcome {
+    let a = owner()?;
+    let (home_c, notes) = home("node-c", "")?;
+    let c = join(&home_c, &a)?;
+    wait_tool(&a, "node-c__fs__sleep", 1)?;
+    let arguments = json!({"seconds": 2.0, "id": "long"});
+    let id = submit(&mut a.client(STATELESS)?, "node-c__fs__sleep", arguments)?;
+    notes.wait("start", "long")?;
+    let home = a.home().clone();
+    a.kill()?;
+    notes.wait("done", "long")?;
+    let a = home.up()?;
+    let mut client = a.client(STATELESS)?;
+    let mut view = Value::Null;
+    wait_within(BACK, "the task has ended", || {
+        view = asked(&mut client, "task_status", json!({"task_id": id})).ok()?["task"].take();
+        (view["state"] != "running" && view["state"] != "queued").then_some(())
+    })
+    .map_err(|error| format!("{error}: {view}; a:\n{}\nc:\n{}", a.home().log(), c.home().log()))?;
+    assert_eq!((&view["state"], &view["attempts"]), (&json!("completed"), &json!(1)), "{view}");
+    assert_eq!(notes.times("start", "long"), 1, "it ran once");
+    Ok(())
+}

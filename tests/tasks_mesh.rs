@@ -38,10 +38,12 @@ fn caller(node: &Node) -> Outcome<Caller> {
     Caller::new(node.address())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "arguments are written where they are used")]
 fn ask(node: &Node, tool: &str, arguments: Value) -> Outcome<Value> {
     caller(node)?.call(tool, &arguments).done()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "arguments are written where they are used")]
 fn code(node: &Node, tool: &str, arguments: Value) -> Outcome<String> {
     Ok(caller(node)?.call(tool, &arguments).code().to_owned())
 }
@@ -74,7 +76,7 @@ fn a_task_is_asked_about_on_every_node() -> Outcome {
         assert_eq!(status["task"]["submitter"], "local");
     }
     // The owner's own client and another node's are one principal: the key is the same.
-    let mut there = job.clone();
+    let mut there = job;
     there["peer"] = "a".into();
     let again = ask(&b, "submit", there.clone())?;
     assert_eq!((id(&again)?, &again["created"]), (task.clone(), &json!(false)));

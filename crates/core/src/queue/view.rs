@@ -241,7 +241,8 @@ impl Machine {
         for task in tasks {
             // Ids are in order of seconds, and within one in none.
             let second = |task: &Task| task.submitted / 1_000;
-            if found.len() >= limit && found.last().is_some_and(|last| second(last) < second(task)) {
+            if found.len() >= limit && found.last().is_some_and(|last| second(last) < second(task))
+            {
                 break;
             }
             found.push(task);

@@ -203,3 +203,42 @@ fn the_queue_and_its_workers_are_shown() {
     rig.pass(limits::QUEUE_WORKER_AWAY_MS + 1);
     assert_eq!(rig.machine.workers(rig.now())[0].state, "away");
 }
+
+#[test]
+fn the_oldest_come_in_the_order_they_were_submitted_though_in_one_second() {
+    let mut rig = Rig::new();
+    let submit = |rig: &mut Rig, kind: &str| {
+        rig.ms += 300;
+        rig.submit_by("bob", spec("other"));
+        rig.submit_by("alice", spec(kind))
+    };
+    let kinds = ["a", "b", "a", "c", "a", "a", "b", "a"];
+    let alices: Vec<TaskId> = kinds.iter().map(|kind| submit(&mut rig, kind)).collect();
+    let oldest = |filter: &Filter, kinds: &[&str], limit| {
+        let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
+        let tasks = rig.machine.oldest(&asker("alice"), filter, &kinds, limit, rig.now());
+        tasks.iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    let all = Filter::default();
+    assert_eq!(oldest(&all, &[], 100), alices);
+    for limit in 0..=alices.len() {
+        assert_eq!(oldest(&all, &[], limit), alices[..limit]);
+    }
+    assert_eq!(oldest(&all, &["b", "c", "none"], 100), [alices[1], alices[3], alices[6]]);
+    let running = Filter { state: Some(State::Running), ..Filter::default() };
+    assert!(oldest(&running, &[], 100).is_empty());
+}
+
+#[test]
+fn the_last_lease_of_a_task_is_known_and_present_only_while_it_holds() {
+    let mut rig = Rig::new();
+    let id = rig.submit(spec("work"));
+    assert_eq!(rig.machine.last_lease(id), None);
+    let grant = rig.take("w");
+    let (fence, lease) = rig.machine.last_lease(id).unwrap();
+    let lease = lease.unwrap();
+    assert_eq!((fence, lease.fence), (grant.fence, grant.fence));
+    assert_eq!((&*lease.worker, &lease.principal), ("w", &proof("w", &grant).principal));
+    rig.finish("w", &grant, completed());
+    assert_eq!(rig.machine.last_lease(id), Some((grant.fence, None)));
+}

@@ -120,10 +120,10 @@ fn python_peers_submit_claim_and_complete() -> Outcome {
     ];
     assert_eq!(keys(&claimed), columns);
     assert_eq!((&claimed["task_id"], &claimed["lease_s"]), (&id, &json!(900.0)));
-    assert_eq!(peers.done("claim", claim.clone())?["task"], Value::Null);
+    assert_eq!(peers.done("claim", claim)?["task"], Value::Null);
 
     let proof = json!({"task_id": id, "worker_id": "w", "fence": claimed["fence"]});
-    let mut telling = proof.clone();
+    let mut telling = proof;
     telling["progress"] = json!({"percent": 50});
     telling["logs"] = json!([{"ts": 1, "stream": "stdout", "message": "half"}, "more"]);
     let kept = peers.done("task.heartbeat", telling)?;

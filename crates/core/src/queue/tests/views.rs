@@ -235,10 +235,13 @@ fn the_last_lease_of_a_task_is_known_and_present_only_while_it_holds() {
     let id = rig.submit(spec("work"));
     assert_eq!(rig.machine.last_lease(id), None);
     let grant = rig.take("w");
-    let (fence, lease) = rig.machine.last_lease(id).unwrap();
-    let lease = lease.unwrap();
-    assert_eq!((fence, lease.fence), (grant.fence, grant.fence));
-    assert_eq!((&*lease.worker, &lease.principal), ("w", &proof("w", &grant).principal));
+    let held = LeaseRecord {
+        worker: name("w"),
+        principal: proof("w", &grant).principal,
+        fence: grant.fence,
+        lease_ms: grant.lease_ms,
+    };
+    assert_eq!(rig.machine.last_lease(id), Some((grant.fence, Some(held))));
     rig.finish("w", &grant, completed());
     assert_eq!(rig.machine.last_lease(id), Some((grant.fence, None)));
 }

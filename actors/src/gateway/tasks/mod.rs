@@ -371,7 +371,7 @@ fn refused(error: &QueueError) -> RpcError {
 mod tests {
     use std::sync::Arc;
 
-    use toolmesh_core::router::Tool;
+    use toolmesh_core::router::{Runtime, Target, Tool};
 
     use super::*;
 
@@ -426,6 +426,24 @@ mod tests {
         let task = spec(meant(false, json!({"name": "box__do", "arguments": null})), 3);
         assert_eq!(task.on_lost, OnLost::Fail);
         assert!(task.payload.contains("\"arguments\":{}"), "{}", task.payload);
+    }
+
+    #[test]
+    fn a_call_is_placed_by_its_tool_unless_it_names_a_runtime() {
+        let requires = |params: Value| {
+            let mut meant = meant(true, params);
+            let runtime = Runtime::Peer("c".into());
+            let tool = Tool {
+                targets: vec![Target { runtime, tool: "do".into() }],
+                ..(*meant.tool).clone()
+            };
+            meant.tool = Arc::new(tool);
+            spec(meant, 3).requires
+        };
+        assert_eq!(requires(json!({"name": "do"})), [Arc::from("tool:box__do")]);
+        let explicit = json!({"name": "do", "_meta": {"dev.toolmesh/runtime": "peer:c"}});
+        assert!(requires(explicit).is_empty());
+        assert!(spec(meant(true, json!({"name": "do"})), 3).requires.is_empty(), "none has it");
     }
 
     #[test]

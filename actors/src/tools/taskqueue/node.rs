@@ -303,3 +303,29 @@ fn is_json(what: &str, text: &str) -> Result<(), Refused> {
         false => Err(Refused::invalid(format!("{what}: JSON text is expected"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use toolmesh_core::policy::{Caller, Policy};
+
+    use super::*;
+
+    #[test]
+    fn only_members_run_tasks() {
+        let peer = |standing| {
+            let caller = Caller { peer_id: "12D3", node: None, standing };
+            Principal::peer("12D3", Policy::default().grant(&caller))
+        };
+        let of = |who: &Principal| Member::of(who).map(|member| member.peer_id).ok();
+        assert_eq!(of(&peer(Standing::Member)).as_deref(), Some("12D3"));
+        assert_eq!(of(&peer(Standing::Stranger)), None);
+        assert_eq!(of(&Principal::new("peer:12D3", Role::Operator)), None);
+        assert_eq!(of(&Principal::local()), None);
+    }
+
+    #[test]
+    fn results_are_json() {
+        assert!(is_json("result", "{\"a\": 2.50}").is_ok());
+        assert!(is_json("result", "{").is_err());
+    }
+}

@@ -1,6 +1,12 @@
 //! What one node may do for another: replicas that stand in for each other, what policy lets others
 //! see, and what callers are told when a node is gone.
 
+#[expect(dead_code, reason = "peers by hand are for other tests")]
+#[path = "support/mesh.rs"]
+mod mesh;
+#[expect(dead_code, reason = "peers by hand are for other tests")]
+#[path = "support/raw_peer.rs"]
+mod raw_peer;
 mod support;
 
 use std::{
@@ -9,10 +15,9 @@ use std::{
     time::Duration,
 };
 
+use mesh::join;
 use serde_json::{Value, json};
-use support::{
-    Client, Home, Node, Outcome, STATELESS, SideFile, pause, timed, upstream, wait_for, wait_within,
-};
+use support::{Client, Node, Outcome, STATELESS, noting, pause, timed, wait_for, wait_within};
 
 /// Within this a caller is told that a node is gone.
 const TOLD: Duration = Duration::from_secs(1);
@@ -25,24 +30,6 @@ const BACK: Duration = Duration::from_secs(10);
 
 /// How often a node is killed under calls.
 const KILLS: u32 = 8;
-
-/// A node's home: one shared server `fs` that notes what it does, in a replica group if asked for.
-fn home(name: &str, more: &str) -> Outcome<(Home, SideFile)> {
-    let home = Home::new("")?;
-    let notes = SideFile::new(&home, "notes");
-    let server = upstream("fs", "fixture-server", &[])? + &notes.env();
-    let mesh = "[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]";
-    home.configure(&format!("name = {name:?}\n{mesh}\n{server}share = true\n{more}"))?;
-    Ok((home, notes))
-}
-
-/// Starts a node as a member of the mesh of `other`.
-fn join(home: &Home, other: &Node) -> Outcome<Node> {
-    let output = other.home().run(&["peer", "invite", "--json"])?;
-    let said: Value = serde_json::from_slice(&output.stdout)?;
-    let line = said["invite"].as_str().ok_or_else(|| format!("no invite: {said}"))?;
-    home.up_with(&["--http", "127.0.0.1:0", "--join", line])
-}
 
 fn wait_listed(node: &Node, tool: &str) -> Outcome<Duration> {
     let mut client = node.client(STATELESS)?;
@@ -87,10 +74,10 @@ fn caller(mut client: Client, tool: &str, label: &str, stop: &AtomicBool) -> Out
 
 #[test]
 fn replicas_stand_in_for_each_other_and_nothing_unsafe_runs_twice() -> Outcome {
-    let (home_a, _) = home("node-a", "")?;
+    let (home_a, _) = noting("node-a", "")?;
     let a = home_a.up()?;
-    let (home_b, notes_b) = home("node-b", "replicas = \"docs\"\n")?;
-    let (home_c, notes_c) = home("node-c", "replicas = \"docs\"\n")?;
+    let (home_b, notes_b) = noting("node-b", "replicas = \"docs\"\n")?;
+    let (home_c, notes_c) = noting("node-c", "replicas = \"docs\"\n")?;
     let mut replicas = [Some(join(&home_b, &a)?), Some(join(&home_c, &a)?)];
     wait_replicas(&a, "docs__safe_read", 2)?;
     let tools = a.client(STATELESS)?.tools()?;
@@ -148,9 +135,9 @@ fn replicas_stand_in_for_each_other_and_nothing_unsafe_runs_twice() -> Outcome {
 
 #[test]
 fn this_nodes_replica_comes_first_and_one_that_is_named_alone() -> Outcome {
-    let (home_a, notes_a) = home("node-a", "replicas = \"docs\"\n")?;
+    let (home_a, notes_a) = noting("node-a", "replicas = \"docs\"\n")?;
     let a = home_a.up()?;
-    let (home_b, notes_b) = home("node-b", "replicas = \"docs\"\n")?;
+    let (home_b, notes_b) = noting("node-b", "replicas = \"docs\"\n")?;
     let _b = join(&home_b, &a)?;
     wait_replicas(&a, "docs__safe_read", 2)?;
     let mut client = a.client(STATELESS)?;
@@ -175,9 +162,9 @@ fn this_nodes_replica_comes_first_and_one_that_is_named_alone() -> Outcome {
 
 #[test]
 fn a_node_that_is_gone_is_told_of_at_once_and_its_tools_go_and_come_back() -> Outcome {
-    let (home_a, _) = home("node-a", "")?;
+    let (home_a, _) = noting("node-a", "")?;
     let a = home_a.up()?;
-    let (home_b, _) = home("node-b", "")?;
+    let (home_b, _) = noting("node-b", "")?;
     let b = join(&home_b, &a)?;
     wait_listed(&a, "node-b__fs__echo")?;
     let mut client = a.client(STATELESS)?;
@@ -206,9 +193,9 @@ fn a_node_that_is_gone_is_told_of_at_once_and_its_tools_go_and_come_back() -> Ou
 
 #[test]
 fn the_executing_node_decides_what_another_sees_and_calls() -> Outcome {
-    let (home_a, notes) = home("node-a", "")?;
+    let (home_a, notes) = noting("node-a", "")?;
     let a = home_a.up()?;
-    let (home_b, _) = home("node-b", "")?;
+    let (home_b, _) = noting("node-b", "")?;
     let b = join(&home_b, &a)?;
     wait_listed(&b, "node-a__fs__unsafe_increment")?;
     let mut client = b.client(STATELESS)?;

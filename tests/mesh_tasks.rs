@@ -1,12 +1,21 @@
 //! Tasks of one node that run on others: where the tool is that they call, by load where several
 //! have it, and to their end though their owner is killed meanwhile.
 
+#[path = "mesh_tasks/asked.rs"]
+mod asked;
+#[expect(dead_code, reason = "peers by hand are for other tests")]
+#[path = "support/mesh.rs"]
+mod mesh;
+#[expect(dead_code, reason = "peers by hand are for other tests")]
+#[path = "support/raw_peer.rs"]
+mod raw_peer;
 mod support;
 
 use std::time::Duration;
 
+use mesh::join;
 use serde_json::{Value, json};
-use support::{Client, Home, Node, Outcome, STATELESS, SideFile, upstream, wait_for, wait_within};
+use support::{Client, Home, Node, Outcome, STATELESS, noting, wait_for, wait_within};
 
 /// How long the tasks of one test may take on a busy machine.
 const ALL_DONE: Duration = Duration::from_secs(60);
@@ -17,27 +26,9 @@ const BACK: Duration = Duration::from_secs(45);
 /// Tasks that are spread over two nodes.
 const TASKS: usize = 200;
 
-/// A node's home: one shared server `fs` that notes what it does, in a replica group if asked for.
-fn home(name: &str, more: &str) -> Outcome<(Home, SideFile)> {
-    let home = Home::new("")?;
-    let notes = SideFile::new(&home, "notes");
-    let server = upstream("fs", "fixture-server", &[])? + &notes.env();
-    let mesh = "[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]";
-    home.configure(&format!("name = {name:?}\n{mesh}\n{server}share = true\n{more}"))?;
-    Ok((home, notes))
-}
-
 /// A node without servers of its own.
 fn owner() -> Outcome<Node> {
     Node::start("name = \"node-a\"\n[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n")
-}
-
-/// Starts a node as a member of the mesh of `other`.
-fn join(home: &Home, other: &Node) -> Outcome<Node> {
-    let output = other.home().run(&["peer", "invite", "--json"])?;
-    let said: Value = serde_json::from_slice(&output.stdout)?;
-    let line = said["invite"].as_str().ok_or_else(|| format!("no invite: {said}"))?;
-    home.up_with(&["--http", "127.0.0.1:0", "--join", line])
 }
 
 /// Waits until a node lists a tool that so many others have.
@@ -84,7 +75,7 @@ fn a_task_runs_where_its_tool_is_and_its_result_is_at_its_owner() -> Outcome {
     let a = owner()?;
     let b = Home::new("name = \"node-b\"\n[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n")?;
     let b = join(&b, &a)?;
-    let (home_c, _notes) = home("node-c", "")?;
+    let (home_c, _notes) = noting("node-c", "")?;
     let c = join(&home_c, &a)?;
     wait_tool(&a, "node-c__fs__echo", 1)?;
     let mut client = a.client(STATELESS)?;
@@ -105,7 +96,7 @@ fn a_task_runs_where_its_tool_is_and_its_result_is_at_its_owner() -> Outcome {
 #[test]
 fn two_nodes_that_have_a_tool_share_its_tasks() -> Outcome {
     let a = owner()?;
-    let homes = ["node-b", "node-c"].map(|name| home(name, "replicas = \"docs\"\n"));
+    let homes = ["node-b", "node-c"].map(|name| noting(name, "replicas = \"docs\"\n"));
     let mut nodes = Vec::new();
     for home in homes {
         nodes.push(join(&home?.0, &a)?);
@@ -140,7 +131,7 @@ fn two_nodes_that_have_a_tool_share_its_tasks() -> Outcome {
 #[test]
 fn a_result_comes_to_an_owner_that_was_killed_meanwhile() -> Outcome {
     let a = owner()?;
-    let (home_c, notes) = home("node-c", "")?;
+    let (home_c, notes) = noting("node-c", "")?;
     let c = join(&home_c, &a)?;
     wait_tool(&a, "node-c__fs__sleep", 1)?;
     let arguments = json!({"seconds": 2.0, "id": "long"});

@@ -34,6 +34,11 @@ pub(crate) fn config(name: &str, mesh: &str) -> Outcome<String> {
     ))
 }
 
+/// Starts a node as a member of the mesh of `other`.
+pub(crate) fn join(home: &Home, other: &Node) -> Outcome<Node> {
+    home.up_with(&["--http", "127.0.0.1:0", "--join", &invite(other, &[])?])
+}
+
 /// Two members, the first of which is the one that others try.
 pub(crate) struct Mesh {
     pub(crate) first: Node,
@@ -48,9 +53,7 @@ impl Mesh {
     /// Starts them; `mesh` is more of the `[mesh]` table of the first.
     pub(crate) fn with(mesh: &str) -> Outcome<Self> {
         let first = Node::start(&config("node-a", mesh)?)?;
-        let line = invite(&first, &[])?;
-        let flags = ["--http", "127.0.0.1:0", "--join", &line];
-        let second = Home::new(&config("node-b", "")?)?.up_with(&flags)?;
+        let second = join(&Home::new(&config("node-b", "")?)?, &first)?;
         let mesh = Self { first, second };
         wait_for("each has the other's tools", || mesh.is_whole().then_some(()))?;
         Ok(mesh)

@@ -34,7 +34,7 @@ pub(crate) use node::{Home, Node, run_by};
 pub(crate) use packages::{Packages, root};
 pub(crate) use queue::{Caller, Refusal, Reply};
 pub(crate) use random::Random;
-pub(crate) use upstreams::{HttpUpstream, Recorder, SideFile, http_config, is_alive, kill};
+pub(crate) use upstreams::{HttpUpstream, Recorder, SideFile, http_config, is_alive, kill, noting};
 
 /// What a test returns.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-use super::{Client, Home, Outcome, test_server, wait_for};
+use super::{Client, Home, Outcome, test_server, upstream, wait_for};
 
 /// The file in which a test server notes what it did.
 #[derive(Debug, Clone)]
@@ -173,4 +173,14 @@ pub(crate) fn is_alive(pid: u64) -> bool {
 
 fn process(pid: u64) -> Outcome<Pid> {
     Ok(i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("no process id")?)
+}
+
+/// A node's home: one shared server `fs` that notes what it does; `more` is more of its table.
+pub(crate) fn noting(name: &str, more: &str) -> Outcome<(Home, SideFile)> {
+    let home = Home::new("")?;
+    let notes = SideFile::new(&home, "notes");
+    let server = upstream("fs", "fixture-server", &[])? + &notes.env();
+    let mesh = "[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]";
+    home.configure(&format!("name = {name:?}\n{mesh}\n{server}share = true\n{more}"))?;
+    Ok((home, notes))
 }

@@ -1,17 +1,12 @@
 //! Tasks of one node through another: by their ids, by `peer`, as MCP tasks; whose they are is the
 //! same on every node.
 
-#[expect(dead_code, reason = "peers by hand are for other tests")]
-#[path = "support/mesh.rs"]
-mod mesh;
-#[expect(dead_code, reason = "peers by hand are for other tests")]
-#[path = "support/raw_peer.rs"]
-mod raw_peer;
-mod support;
-
-use mesh::{config, invite, members, told};
 use serde_json::{Value, json};
-use support::{Caller, Client, Home, Node, Outcome, STATELESS, wait_for};
+
+use crate::{
+    mesh::{config, join, members, told},
+    support::{Caller, Client, Home, Node, Outcome, Reply, STATELESS, wait_for},
+};
 
 /// Three nodes of one mesh, each connected with the others.
 struct Three {
@@ -22,11 +17,8 @@ struct Three {
 
 fn three() -> Outcome<Three> {
     let a = Node::start(&config("a", "")?)?;
-    let join = |name: &str| {
-        let line = invite(&a, &[])?;
-        Home::new(&config(name, "")?)?.up_with(&["--http", "127.0.0.1:0", "--join", &line])
-    };
-    let (b, c) = (join("b")?, join("c")?);
+    let member = |name: &str| join(&Home::new(&config(name, "")?)?, &a);
+    let (b, c) = (member("b")?, member("c")?);
     for node in [&a, &b, &c] {
         let all = || members(node).is_ok_and(|members| members.len() == 2);
         wait_for("all nodes know each other", || all().then_some(()))?;
@@ -139,7 +131,7 @@ fn an_owner_that_is_away_is_said_to_be_so_and_has_the_task_when_it_is_back() -> 
     let gone = wait_for("the owner is missed", || {
         let reply = away.call("task_status", &json!({"task_id": task}));
         match reply {
-            support::Reply::Refused(refusal) if refusal.code == "peer_away" => Some(refusal),
+            Reply::Refused(refusal) if refusal.code == "peer_away" => Some(refusal),
             _ => None,
         }
     })?;

@@ -400,9 +400,7 @@ async fn ask_owner(
 ) -> Result<Map<String, Value>, RpcError> {
     params.shift_remove("_meta");
     let behalf = Some(who.name().clone());
-    let deadline = tokio::time::Instant::now() + limits::TOOL_TIME;
-    let call =
-        link::Call { method: method.to_owned(), params, deadline, cancel, progress: None, behalf };
+    let call = link::Call { cancel, behalf, ..link::Call::new(method, params, limits::TOOL_TIME) };
     match link.forward(call).await.map_err(CallError::into_rpc)? {
         Value::Object(mut result) => {
             result.shift_remove("_meta");

@@ -42,6 +42,27 @@ pub struct Call {
     pub behalf: Option<Arc<str>>,
 }
 
+impl Call {
+    /// A request that is waited for as long as `time`, by whoever asks this node itself.
+    pub(crate) fn new(method: &str, params: Map<String, Value>, time: Duration) -> Self {
+        Self {
+            method: method.to_owned(),
+            params,
+            deadline: Instant::now() + time,
+            cancel: CancellationToken::new(),
+            progress: None,
+            behalf: None,
+        }
+    }
+
+    /// A call of a tool, as [`Call::new`].
+    pub(crate) fn tool(name: &str, arguments: Map<String, Value>, time: Duration) -> Self {
+        let params =
+            Map::from_iter([("name".into(), name.into()), ("arguments".into(), arguments.into())]);
+        Self::new("tools/call", params, time)
+    }
+}
+
 /// How a link is, for people and for metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {

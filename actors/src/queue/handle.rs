@@ -12,8 +12,8 @@ use tokio::sync::{broadcast, oneshot};
 use toolmesh_core::{
     limits,
     queue::{
-        Asker, Change, Claim, Config, Event, Grant, Granted, Input, LogLine, Machine, Now, Outcome,
-        Proof, Refusal, Reply, Spec, State, Submitter, TaskId, TaskView,
+        Asker, COMMAND, Change, Claim, Config, Event, Grant, Granted, Input, LogLine, Machine, Now,
+        Outcome, Proof, Refusal, Reply, Spec, State, Submitter, TOOL_CALL, TaskId, TaskView,
     },
 };
 use toolmesh_store::{
@@ -47,6 +47,14 @@ pub struct Settings {
     pub max_attempts: u16,
     /// Task types `command.<name>` that there are, and whether one that was lost may run again.
     pub commands: Vec<(String, bool)>,
+}
+
+impl Settings {
+    /// The types of tasks that a node with these runs itself.
+    pub fn kinds_of_nodes(&self) -> impl Iterator<Item = Arc<str>> {
+        let commands = self.commands.iter().map(|(name, _)| format!("{COMMAND}{name}").into());
+        commands.chain([TOOL_CALL.into()])
+    }
 }
 
 impl Default for Settings {

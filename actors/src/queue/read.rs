@@ -1,7 +1,10 @@
 //! Tasks with what is kept of them: what was asked for, and how they ended.
 
 use toolmesh_core::queue::{Asker, Filter, ResultRecord, TaskId, TaskView};
-use toolmesh_store::records::{self, KeptTask};
+use toolmesh_store::{
+    Records,
+    records::{self, KeptTask},
+};
 
 use super::{
     error::QueueError,
@@ -48,12 +51,7 @@ impl QueueHandle {
     pub async fn with_records(&self, view: TaskView) -> Result<Shown, QueueError> {
         self.read(move |records| {
             let id = view.id;
-            let kept = records::read_task(records, id)?.ok_or_else(|| not_found(id))?;
-            let result = match view.state.is_final() {
-                true => records::read_result(records, id)?,
-                false => None,
-            };
-            Ok(Shown { view, kept, result })
+            shown(records, view)?.ok_or_else(|| not_found(id))
         })
         .await
     }
@@ -72,21 +70,17 @@ impl QueueHandle {
             let (mut found, mut bytes) = (Vec::new(), 0);
             for view in views {
                 // One that was forgotten meanwhile is not there any more.
-                let Some(kept) = records::read_task(records, view.id)? else { continue };
-                let result = match view.state.is_final() {
-                    true => records::read_result(records, view.id)?,
-                    false => None,
-                };
-                let ended = result.as_ref();
-                let logs = ended.map_or(&view.logs, |ended| &ended.logs);
+                let Some(shown) = shown(records, view)? else { continue };
+                let ended = shown.result.as_ref();
+                let logs = ended.map_or(&shown.view.logs, |ended| &ended.logs);
                 bytes += ROW_BYTES
-                    + kept.task.spec.payload.len()
+                    + shown.kept.task.spec.payload.len()
                     + ended.and_then(|ended| ended.result.as_ref()).map_or(0, String::len)
                     + logs.iter().map(|line| ROW_BYTES / 8 + line.message.len()).sum::<usize>();
                 if bytes > most && !found.is_empty() {
                     return Ok((found, true));
                 }
-                found.push(Shown { view, kept, result });
+                found.push(shown);
             }
             Ok((found, false))
         })
@@ -122,4 +116,14 @@ impl QueueHandle {
             .await?;
         Ok(Listed { tasks, next })
     }
+}
+
+/// Reads what is kept of a task that was seen. `None`: it was forgotten meanwhile.
+fn shown(records: &dyn Records, view: TaskView) -> Result<Option<Shown>, QueueError> {
+    let Some(kept) = records::read_task(records, view.id)? else { return Ok(None) };
+    let result = match view.state.is_final() {
+        true => records::read_result(records, view.id)?,
+        false => None,
+    };
+    Ok(Some(Shown { view, kept, result }))
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use toolmesh_core::{
     call::{CallError, RpcError, Why},
     limits,
-    queue::{TaskId, owner_prefix},
+    queue::TaskId,
     router::{LocalTool, Runtime},
 };
 
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     kit::{Clock, Door, DoorError, Supervised, Supervisor, row},
     link::{LinkHandle, Surroundings},
-    registry::{NodeView, Nodes},
+    registry::Nodes,
     tools::{self, GroupHandle},
 };
 
@@ -134,20 +134,21 @@ impl RouterHandle {
         nodes.keys().filter_map(|alias| Some((alias.clone(), self.node(alias)?))).collect()
     }
 
-    /// The link to the node that `is_it` holds for, with its alias, while it is connected.
-    pub(crate) fn node_where(
-        &self,
-        is_it: impl Fn(&str, &NodeView) -> bool,
-    ) -> Option<(Arc<str>, Option<LinkHandle>)> {
+    /// The node of this alias or PeerId, by alias, and the link to it while it is connected.
+    pub(crate) fn node_called(&self, name: &str) -> Option<(Arc<str>, Option<LinkHandle>)> {
         let nodes = self.view().nodes();
-        let (alias, _) = nodes.iter().find(|(alias, node)| is_it(alias, node))?;
-        Some((alias.clone(), self.node(alias)))
+        let by_alias = nodes.get_key_value(name).map(|(alias, _)| alias.clone());
+        let alias = by_alias.or_else(|| self.view().alias(name))?;
+        let link = self.node(&alias);
+        Some((alias, link))
     }
 
-    /// The node that owns the task with this id by what the id says, and the link to it while it is
-    /// connected. Not this node itself.
+    /// The node that owns the task with this id by what the id says, by alias, and the link to it
+    /// while it is connected. Not this node itself.
     pub(crate) fn owner_of(&self, id: TaskId) -> Option<(Arc<str>, Option<LinkHandle>)> {
-        self.node_where(|_, node| owner_prefix(&node.peer_id.to_string()) == id.owner())
+        let alias = self.view().owner(id.owner())?;
+        let link = self.node(&alias);
+        Some((alias, link))
     }
 
     fn links_of(&self, which: impl Fn(&Runtime) -> bool) -> Vec<LinkHandle> {

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use toolmesh_core::{
     policy::{Caller, Standing},
     principal::{Principal, Role},
+    queue::{OwnerPrefix, owner_prefix},
     router::{Catalogue, Runtime},
 };
 
@@ -18,17 +19,19 @@ use crate::registry::Nodes;
 pub struct View {
     catalogue: watch::Sender<Arc<Catalogue>>,
     settings: Arc<ArcSwap<Settings>>,
-    nodes: Arc<ArcSwap<Known>>,
-    news: watch::Sender<Arc<Nodes>>,
+    nodes: watch::Sender<Arc<Known>>,
     pub(super) places: Arc<Places>,
     pub(super) stats: Arc<Stats>,
 }
 
-/// The nodes that are known, and their aliases by PeerId.
+/// The nodes that are known, and by what they are found.
 #[derive(Debug, Default)]
-struct Known {
-    nodes: Arc<Nodes>,
+pub(crate) struct Known {
+    pub(crate) nodes: Arc<Nodes>,
+    /// Their aliases by PeerId.
     aliases: HashMap<String, Arc<str>>,
+    /// Their aliases by how the ids of their tasks begin.
+    owners: HashMap<OwnerPrefix, Arc<str>>,
 }
 
 impl Default for View {
@@ -36,8 +39,7 @@ impl Default for View {
         Self {
             catalogue: watch::Sender::new(Arc::default()),
             settings: Arc::default(),
-            nodes: Arc::default(),
-            news: watch::Sender::new(Arc::default()),
+            nodes: watch::Sender::new(Arc::default()),
             places: Arc::default(),
             stats: Arc::default(),
         }
@@ -70,7 +72,7 @@ impl View {
     /// Another node as the asker of a request, with what the policy grants it at this moment.
     /// `peer_id` is what its connection proved.
     pub fn peer(&self, peer_id: &str, standing: Standing) -> Principal {
-        let known = self.nodes.load();
+        let known = self.nodes.borrow().clone();
         let node = known.aliases.get(peer_id).map(|alias| &**alias);
         let grant = self.settings.load().policy.grant(&Caller { peer_id, node, standing });
         Principal::peer(peer_id, grant)
@@ -78,17 +80,22 @@ impl View {
 
     /// The alias that a node is known by. `None`: it never was a member.
     pub fn alias(&self, peer_id: &str) -> Option<Arc<str>> {
-        self.nodes.load().aliases.get(peer_id).cloned()
+        self.nodes.borrow().aliases.get(peer_id).cloned()
     }
 
     /// The nodes that the router knows of, now and whenever that changes.
-    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Nodes>> {
-        self.news.subscribe()
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Known>> {
+        self.nodes.subscribe()
+    }
+
+    /// The alias of the node whose tasks' ids begin so.
+    pub(super) fn owner(&self, prefix: OwnerPrefix) -> Option<Arc<str>> {
+        self.nodes.borrow().owners.get(&prefix).cloned()
     }
 
     /// The nodes that the router knows of.
     pub(super) fn nodes(&self) -> Arc<Nodes> {
-        self.nodes.load().nodes.clone()
+        self.nodes.borrow().nodes.clone()
     }
 
     /// Whether a runtime lists any tool.
@@ -114,12 +121,13 @@ impl View {
     }
 
     pub(super) fn know(&self, nodes: Arc<Nodes>) {
-        let alias = |(alias, node): (&Arc<str>, &crate::registry::NodeView)| {
-            (node.peer_id.to_string(), alias.clone())
-        };
-        let aliases = nodes.iter().map(alias).collect();
-        self.nodes.store(Arc::new(Known { nodes: nodes.clone(), aliases }));
-        self.news.send_replace(nodes);
+        let mut known = Known { nodes, ..Known::default() };
+        for (alias, node) in known.nodes.iter() {
+            let peer_id = node.peer_id.to_string();
+            known.owners.insert(owner_prefix(&peer_id), alias.clone());
+            known.aliases.insert(peer_id, alias.clone());
+        }
+        self.nodes.send_replace(Arc::new(known));
     }
 }
 

@@ -5,16 +5,15 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use serde_json::Value;
 use toolmesh_core::{
     call::CallError,
     limits,
     policy::Standing,
     principal::Role,
-    queue::{COMMAND, Fence, Grant, LogLine, Outcome, Spec, Submitter, TOOL_CALL, TaskRecord},
+    queue::{Fence, Grant, LogLine, Outcome, Spec, Submitter, TaskRecord},
 };
+use toolmesh_net::dialect::TASK_QUEUE;
 use toolmesh_store::records::KeptTask;
 
 use super::{
@@ -60,8 +59,7 @@ impl Member {
     /// policy grants it.
     pub(super) fn kinds(&self, shared: &Shared, offer: &Offer) -> BTreeSet<Arc<str>> {
         let grant = self.router.view().peer(&self.peer_id, Standing::Member).grant;
-        let commands = shared.settings.commands.keys().map(|name| format!("{COMMAND}{name}"));
-        let all = commands.map(Arc::from).chain([Arc::from(TOOL_CALL)]);
+        let all = shared.queue.settings().kinds_of_nodes();
         all.filter(|kind| offer.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind)))
             .filter(|kind| grant.as_ref().is_some_and(|grant| grant.allows_task(kind)))
             .collect()
@@ -177,19 +175,7 @@ impl Member {
         let Some(link) = link else {
             return Err(Untold::NotNow("the node is not connected".to_owned()));
         };
-        let mut params = Map::new();
-        params.insert("name".to_owned(), wire::RPC.into());
-        params.insert("arguments".to_owned(), Value::Object(arguments));
-        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        params.insert("_meta".to_owned(), json!({"dev.toolmesh/time_left_ms": millis}));
-        let call = link::Call {
-            method: "tools/call".into(),
-            params,
-            deadline: Instant::now() + time,
-            cancel: CancellationToken::new(),
-            progress: None,
-            behalf: None,
-        };
+        let call = link::Call::tool(TASK_QUEUE, arguments, time);
         match Box::pin(link.forward(call)).await {
             Ok(result) => answered(result),
             // An error of the protocol: the node does not know the operation.

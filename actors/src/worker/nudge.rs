@@ -100,6 +100,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     loop {
         let connected: BTreeSet<Arc<str>> = nodes
             .borrow_and_update()
+            .nodes
             .values()
             .filter(|node| node.connected)
             .map(|node| Arc::from(node.peer_id.to_string()))

@@ -5,9 +5,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolmesh_core::queue::{Failure, OnLost, Outcome, Ran};
 
-/// The tool that carries them.
-pub(crate) const RPC: &str = "task_queue.rpc";
-
 /// Asks for tasks.
 pub(crate) const CLAIM: &str = "node.claim";
 /// Keeps a lease.
@@ -53,9 +50,6 @@ pub(crate) struct Given {
     /// Whether the owner gives this node no more tasks.
     #[serde(default)]
     pub(crate) draining: bool,
-    /// The owner.
-    #[serde(default)]
-    pub(crate) peer_id: String,
 }
 
 /// A task with its lease.
@@ -131,19 +125,10 @@ pub(crate) enum End {
         kind: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         result: Option<String>,
-        ran: DidRun,
+        ran: Ran,
         again: bool,
     },
     Cancelled,
-}
-
-/// Whether an attempt that failed did anything.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum DidRun {
-    No,
-    Yes,
-    Unknown,
 }
 
 impl From<Outcome> for End {
@@ -154,11 +139,7 @@ impl From<Outcome> for End {
                 message: failure.message,
                 kind: failure.kind.to_string(),
                 result,
-                ran: match ran {
-                    Ran::No => DidRun::No,
-                    Ran::Yes => DidRun::Yes,
-                    Ran::Unknown => DidRun::Unknown,
-                },
+                ran,
                 again,
             },
             Outcome::Cancelled => Self::Cancelled,
@@ -170,16 +151,9 @@ impl From<End> for Outcome {
     fn from(end: End) -> Self {
         match end {
             End::Completed { result } => Self::Completed(result),
-            End::Failed { message, kind, result, ran, again } => Self::Failed {
-                failure: Failure { message, kind: kind.into() },
-                result,
-                ran: match ran {
-                    DidRun::No => Ran::No,
-                    DidRun::Yes => Ran::Yes,
-                    DidRun::Unknown => Ran::Unknown,
-                },
-                again,
-            },
+            End::Failed { message, kind, result, ran, again } => {
+                Self::Failed { failure: Failure { message, kind: kind.into() }, result, ran, again }
+            }
             End::Cancelled => Self::Cancelled,
         }
     }

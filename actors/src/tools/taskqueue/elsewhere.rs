@@ -3,11 +3,9 @@
 //! The call goes to that node as it is, over the link to it, with the name of its caller, for which
 //! this node vouches. It goes no further: a node asks others only for its own principals.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
     call::CallError,
     limits,
@@ -54,9 +52,7 @@ pub(super) enum Place {
 /// A call for another node.
 pub(super) struct There {
     link: LinkHandle,
-    params: Map<String, Value>,
-    behalf: Arc<str>,
-    cancel: CancellationToken,
+    call: link::Call,
 }
 
 impl There {
@@ -67,26 +63,16 @@ impl There {
         arguments: Map<String, Value>,
         who: &Principal,
     ) -> Self {
-        let params =
-            Map::from_iter([("name".into(), tool.into()), ("arguments".into(), arguments.into())]);
-        let cancel = CancellationToken::new();
-        Self { link, params, behalf: who.name().clone(), cancel }
+        // The router ends the call at its own time, which is no longer than this.
+        let longest = Duration::from_secs(limits::QUEUE_WAIT_S) + limits::TOOL_TIME;
+        let behalf = Some(who.name().clone());
+        let call = link::Call { behalf, ..link::Call::tool(tool, arguments, longest) };
+        Self { link, call }
     }
 
     /// Asks the other node; its answer is the answer.
     pub(super) async fn call(self) -> Result<Value, CallError> {
-        let Self { link, params, behalf, cancel } = self;
-        // The router ends the call at its own time, which is no longer than this.
-        let longest = std::time::Duration::from_secs(limits::QUEUE_WAIT_S) + limits::TOOL_TIME;
-        let call = link::Call {
-            method: "tools/call".to_owned(),
-            params,
-            deadline: Instant::now() + longest,
-            cancel,
-            progress: None,
-            behalf: Some(behalf),
-        };
-        let mut result = Box::pin(link.forward(call)).await?;
+        let mut result = Box::pin(self.link.forward(self.call)).await?;
         if let Some(result) = result.as_object_mut() {
             result.shift_remove("_meta"); // How it went there is not how it came here.
         }
@@ -106,15 +92,12 @@ impl TaskQueueTools {
         };
         let is_here = |peer: &str| peer == &*self.owner || peer == &*self.name;
         let (alias, link) = match named {
-            Some(peer) if !is_here(&peer) => {
-                let is_it = |alias: &str, peer_id: &str| alias == peer || peer_id == peer;
-                self.other(is_it).ok_or_else(|| {
-                    Refused::new(
-                        "unknown_peer",
-                        format!("no node {peer:?} is known here: see p2p_peer_list"),
-                    )
-                })?
-            }
+            Some(peer) if !is_here(&peer) => self.router.node_called(&peer).ok_or_else(|| {
+                Refused::new(
+                    "unknown_peer",
+                    format!("no node {peer:?} is known here: see p2p_peer_list"),
+                )
+            })?,
             // What a peer asks is about this node: nobody reaches a third one through it.
             _ if call.principal.role == Role::Peer => return Ok(Place::Here(call)),
             Some(_) => return Ok(Place::Here(call)),
@@ -135,12 +118,9 @@ impl TaskQueueTools {
                 format!("{alias} is not connected at the moment; ask again when it is back"),
             )
         })?;
-        let there = There::ask(link, &call.tool, call.arguments, &call.principal);
-        Ok(Place::There(There { cancel: call.cancel, ..there }))
-    }
-
-    fn other(&self, is_it: impl Fn(&str, &str) -> bool) -> Option<(Arc<str>, Option<LinkHandle>)> {
-        self.router.node_where(|alias, node| is_it(alias, &node.peer_id.to_string()))
+        let mut there = There::ask(link, &call.tool, call.arguments, &call.principal);
+        there.call.cancel = call.cancel;
+        Ok(Place::There(there))
     }
 
     /// The other node that owns the task which a call is about. A submission names a task that is

@@ -12,13 +12,14 @@ use toolmesh_core::{
     limits,
     policy::Standing,
     principal::{Principal, Role},
-    queue::{Claim, Fence, LogLine, Outcome, Proof, TOOL_CALL, placed_by},
+    queue::{Claim, Fence, Outcome, Proof, TOOL_CALL, TaskId, placed_by},
 };
 
 use super::{
     TaskQueueTools, arguments,
     error::Refused,
     views::{json as parsed, seconds},
+    work::{Line, lines},
 };
 use crate::{
     queue::{Claimed, Leased},
@@ -46,8 +47,11 @@ impl Member {
     }
 
     fn proof(&self, of: &wire::Of) -> Result<Proof, Refused> {
-        let (worker, principal) = (self.peer_id.clone(), self.principal.clone());
-        Ok(Proof { worker, principal, id: of.task_id.parse()?, fence: Fence(of.fence) })
+        Ok(self.holds(of.task_id.parse()?, Fence(of.fence)))
+    }
+
+    fn holds(&self, id: TaskId, fence: Fence) -> Proof {
+        Proof { worker: self.peer_id.clone(), principal: self.principal.clone(), id, fence }
     }
 }
 
@@ -95,12 +99,7 @@ impl TaskQueueTools {
             let message = "worker_id: a node claims as itself, by its PeerId";
             return Err(Refused::new("unauthorized", message));
         }
-        let (least, most) =
-            (limits::QUEUE_LEASE_MIN.as_secs_f64(), limits::QUEUE_LEASE_MAX.as_secs());
-        let lease_ms = match wants.lease_s {
-            Some(lease) => arguments::ms("lease_s", lease, least, most)?,
-            None => self.queue.settings().lease_ms,
-        };
+        let lease_ms = self.lease_ms(wants.lease_s)?;
         if wants.max_tasks > limits::QUEUE_CLAIM_TASKS {
             let message = format!("max_tasks: more than {}", limits::QUEUE_CLAIM_TASKS);
             return Err(Refused::out_of_range(message));
@@ -133,8 +132,7 @@ impl TaskQueueTools {
             }
         }
         let Claimed { more, paused, draining, .. } = claimed;
-        let peer_id = self.owner.to_string();
-        answer(&wire::Given { tasks, more, paused, draining, peer_id })
+        answer(&wire::Given { tasks, more, paused, draining })
     }
 
     /// Claims as often as the bytes of an answer allow; waits for the first task until `until`.
@@ -210,9 +208,8 @@ impl TaskQueueTools {
     }
 
     async fn give_back(&self, member: &Member, leased: &Leased) {
-        let (worker, principal) = (member.peer_id.clone(), member.principal.clone());
         let (id, fence) = (leased.grant.id, leased.grant.fence);
-        let proof = Proof { worker, principal, id, fence };
+        let proof = member.holds(id, fence);
         if let Err(error) = self.queue.release(proof, "its tool went away".into()).await {
             tracing::debug!(%error, task = %id, "a task waits for its lease to end");
         }
@@ -223,21 +220,9 @@ impl TaskQueueTools {
         let proof = member.proof(&of)?;
         let progress = progress.map(|progress| arguments::small_json("progress", &progress));
         let progress = progress.transpose()?.map(Arc::from);
-        if logs.len() > limits::QUEUE_LOG_LINES_AT_ONCE {
-            return Err(Refused::out_of_range(format!(
-                "logs: {} lines are more than {} at once",
-                logs.len(),
-                limits::QUEUE_LOG_LINES_AT_ONCE
-            )));
-        }
-        let at = self.queue.now_ms();
-        let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
-        let logs = logs.iter().map(|line| LogLine {
-            at,
-            stream: cut(&line.stream, limits::QUEUE_NAME_CHARS),
-            message: cut(&line.message, limits::QUEUE_LOG_CHARS),
-        });
-        let alive = self.queue.heartbeat(proof, progress, logs.collect()).await?;
+        let line = |wire::Line { stream, message }| Line::Of { stream, message };
+        let logs = lines(logs.into_iter().map(line).collect(), self.queue.now_ms())?;
+        let alive = self.queue.heartbeat(proof, progress, logs).await?;
         answer(&wire::Stands { cancel_requested: alive.cancel_requested })
     }
 

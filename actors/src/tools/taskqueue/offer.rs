@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use toolmesh_core::{
     limits,
     principal::{Principal, Role},
-    queue::{COMMAND, TOOL_CALL, is_run_by_nodes},
+    queue::is_run_by_nodes,
     router::LocalTool,
 };
 
@@ -105,9 +105,7 @@ fn texts(names: &BTreeSet<Arc<str>>) -> Vec<String> {
 impl TaskQueueTools {
     /// Types that this node can run.
     fn types(&self) -> BTreeSet<Arc<str>> {
-        let commands = &self.queue.settings().commands;
-        let commands = commands.iter().map(|(name, _)| Arc::from(format!("{COMMAND}{name}")));
-        commands.chain([Arc::from(TOOL_CALL)]).collect()
+        self.queue.settings().kinds_of_nodes().collect()
     }
 
     pub(super) fn announce(&self, asked: Asked) -> Told {

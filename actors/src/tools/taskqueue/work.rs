@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolmesh_core::{
     limits,
-    principal::Role,
-    queue::{Claim, Failure, Fence, LogLine, Outcome, Proof, Ran},
+    principal::{Principal, Role},
+    queue::{Claim, Failure, Fence, LogLine, Outcome, Proof, Ran, TaskId},
     router::LocalTool,
 };
 
@@ -234,12 +234,7 @@ impl TaskQueueTools {
         let kinds = task_types
             .map(|kinds| kinds.iter().map(|kind| arguments::kind(kind)).collect())
             .transpose()?;
-        let (least, most) =
-            (limits::QUEUE_LEASE_MIN.as_secs_f64(), limits::QUEUE_LEASE_MAX.as_secs());
-        let lease_ms = match lease_s {
-            Some(lease) => arguments::ms("lease_s", lease, least, most)?,
-            None => self.queue.settings().lease_ms,
-        };
+        let lease_ms = self.lease_ms(lease_s)?;
         let wait = wait_s.unwrap_or(0.0);
         let wait = arguments::ms("wait_s", wait, 0.0, limits::QUEUE_CLAIM_WAIT_S)?;
         let claim = Claim {
@@ -262,6 +257,16 @@ impl TaskQueueTools {
         })
     }
 
+    /// How long the leases of a claim hold, in milliseconds, which asks for `lease_s` seconds.
+    pub(super) fn lease_ms(&self, lease_s: Option<f64>) -> Result<u64, Refused> {
+        let (least, most) =
+            (limits::QUEUE_LEASE_MIN.as_secs_f64(), limits::QUEUE_LEASE_MAX.as_secs());
+        match lease_s {
+            Some(lease) => arguments::ms("lease_s", lease, least, most),
+            None => Ok(self.queue.settings().lease_ms),
+        }
+    }
+
     pub(super) async fn heartbeat(&self, asked: Asked) -> Told {
         let who = asked.who.clone();
         let Beat { worker_id, task_id, fence, progress, logs } = asked.read()?;
@@ -271,12 +276,7 @@ impl TaskQueueTools {
                 self.queue.alive(worker, who.full_name()).await?
             }
             (Some(id), Some(fence)) => {
-                let proof = Proof {
-                    worker,
-                    principal: who.full_name(),
-                    id: id.parse()?,
-                    fence: Fence(fence),
-                };
+                let proof = proof(&who, worker, id.parse()?, fence);
                 let progress = progress
                     .map(|progress| arguments::small_json("progress", &progress))
                     .transpose()?;
@@ -300,12 +300,7 @@ impl TaskQueueTools {
         let who = asked.who.clone();
         let Completion { task_id, worker_id, fence, status, result, error } = asked.read()?;
         let id = task_id.parse()?;
-        let proof = Proof {
-            worker: worker(&worker_id)?,
-            principal: who.full_name(),
-            id,
-            fence: Fence(fence),
-        };
+        let proof = proof(&who, worker(&worker_id)?, id, fence);
         let outcome = match status {
             Ending::Cancelled => Outcome::Cancelled,
             Ending::Completed if error.is_some() => {
@@ -343,15 +338,15 @@ impl TaskQueueTools {
         let who = asked.who.clone();
         let ReleaseBy { task_id, worker_id, fence, reason } = asked.read()?;
         let id = task_id.parse()?;
-        let proof = Proof {
-            worker: worker(&worker_id)?,
-            principal: who.full_name(),
-            id,
-            fence: Fence(fence),
-        };
+        let proof = proof(&who, worker(&worker_id)?, id, fence);
         let state = self.queue.release(proof, reason).await?;
         told(&Ended { task_id, state: state.name() })
     }
+}
+
+/// The lease that a worker of `who` says that it has.
+fn proof(who: &Principal, worker: Arc<str>, id: TaskId, fence: u64) -> Proof {
+    Proof { worker, principal: who.full_name(), id, fence: Fence(fence) }
 }
 
 /// Checks a worker's name. The node's own is not for others.

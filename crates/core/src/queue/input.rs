@@ -132,7 +132,8 @@ pub struct Proof {
 }
 
 /// Whether an attempt that failed did anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ran {
     /// Certainly not.
     No,

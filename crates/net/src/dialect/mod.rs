@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use toolmesh_core::call::CallError;
 
 /// The one tool whose answer in dialect A is an object instead of content blocks.
-const TASK_QUEUE: &str = "task_queue.rpc";
+pub const TASK_QUEUE: &str = "task_queue.rpc";
 
 /// How a stream is spoken on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

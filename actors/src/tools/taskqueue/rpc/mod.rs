@@ -30,7 +30,7 @@ use super::{CATEGORY, TaskQueueTools, error::Refused};
 use crate::queue::QueueError;
 
 /// What the tool is called. The dot keeps it from the lists of clients.
-pub const NAME: &str = "task_queue.rpc";
+pub use toolmesh_net::dialect::TASK_QUEUE as NAME;
 
 /// All who carry the shared token.
 const TOKEN_CALLERS: &str = "mesh-token";

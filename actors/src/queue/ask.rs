@@ -59,7 +59,11 @@ impl QueueHandle {
             if task.state.is_final() || task.asks.is_some() {
                 return Ok(task);
             }
-            if tokio::time::timeout_at(until, news).await.is_err() {
+            let is_over = tokio::select! {
+                waited = tokio::time::timeout_at(until, news) => waited.is_err(),
+                () = self.shared.stopping.cancelled() => true,
+            };
+            if is_over {
                 return self.view(asker, id).await; // As it is by now.
             }
         }

@@ -1,29 +1,24 @@
 //! The only door to the queue.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use tokio::sync::{broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
     limits,
     queue::{
-        Asker, COMMAND, Change, Claim, Config, Event, Grant, Granted, Input, LogLine, Machine, Now,
-        Outcome, Proof, Refusal, Reply, Spec, State, Submitter, TOOL_CALL, TaskId, TaskView,
+        Asker, COMMAND, Change, Config, Event, Input, LogLine, Machine, Now, Outcome, Proof,
+        Refusal, Reply, Spec, State, Submitter, TOOL_CALL, TaskId, TaskView,
     },
 };
 use toolmesh_store::{
     CommitError, Committer, Records, Work,
-    records::{self, KeptTask, QueueState},
+    records::{self, QueueState},
 };
 
 use super::{
     NODE_WORKER,
-    actor::{Apply, ClaimTasks, Queue},
+    actor::{Apply, Queue},
     error::QueueError,
     waiters::Waiters,
 };
@@ -78,7 +73,10 @@ pub(super) struct Shared {
     pub(super) waiters: Waiters,
     pub(super) news: broadcast::Sender<Event>,
     pub(super) settings: Settings,
-    tickets: AtomicU64,
+    /// Numbers claims that wait.
+    pub(super) tickets: AtomicU64,
+    /// Fires when the node stops: nobody is to wait any more.
+    pub(super) stopping: CancellationToken,
 }
 
 impl std::fmt::Debug for Shared {
@@ -98,28 +96,6 @@ pub struct Submitted {
     pub state: State,
     /// About where in line.
     pub position: Option<toolmesh_core::queue::Position>,
-}
-
-/// A task that a worker has a lease on, with what it is to do.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Leased {
-    /// The lease.
-    pub grant: Grant,
-    /// The task.
-    pub kept: KeptTask,
-}
-
-/// What a claim came to.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Claimed {
-    /// The tasks.
-    pub tasks: Vec<Leased>,
-    /// Whether more wait that the claim fits.
-    pub more: bool,
-    /// Whether the queue is paused.
-    pub paused: bool,
-    /// Whether this worker is given no more.
-    pub draining: bool,
 }
 
 /// How a worker's lease stands.
@@ -181,6 +157,7 @@ impl QueueHandle {
             news,
             settings,
             tickets: AtomicU64::new(1),
+            stopping: CancellationToken::new(),
         });
         let door = Door::new(limits::QUEUE_DOOR);
         let (for_actor, door_for_actor) = (shared.clone(), door.clone());
@@ -235,52 +212,6 @@ impl QueueHandle {
             }
             _ => Err(unexpected()),
         }
-    }
-
-    /// Gets tasks for a worker, waiting `wait` for the first.
-    ///
-    /// # Errors
-    /// Nothing is claimed; see [`QueueError`].
-    pub async fn claim(
-        &self,
-        mut claim: Claim,
-        wait: Option<Duration>,
-    ) -> Result<Claimed, QueueError> {
-        let wait = wait.filter(|wait| !wait.is_zero());
-        claim.wait = wait.map(|wait| {
-            let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
-            let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            (ticket, self.now_ms().saturating_add(ms))
-        });
-        let withdraw = claim.wait.map(|(ticket, _)| Withdraw { queue: self, ticket, done: false });
-        let (grants, granted) = oneshot::channel();
-        self.door.tell(|permit| ClaimTasks { claim, grants, permit })?;
-        let granted = granted.await.unwrap_or(Err(QueueError::Door(DoorError::Gone)));
-        if let Some(mut withdraw) = withdraw {
-            withdraw.done = true;
-        }
-        let Granted { tasks, more, paused, draining } = granted?;
-        let tasks = self.with_tasks(tasks).await?;
-        Ok(Claimed { tasks, more, paused, draining })
-    }
-
-    /// Reads what granted tasks are to do.
-    async fn with_tasks(&self, grants: Vec<Grant>) -> Result<Vec<Leased>, QueueError> {
-        if grants.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.read(move |records| {
-            let mut leased = Vec::with_capacity(grants.len());
-            for grant in grants {
-                let kept = records::read_task(records, grant.id)?;
-                let kept = kept.ok_or_else(|| {
-                    QueueError::Record(format!("the record of task {} is gone", grant.id))
-                })?;
-                leased.push(Leased { grant, kept });
-            }
-            Ok(leased)
-        })
-        .await
     }
 
     /// Reads from the store on a thread that may wait.
@@ -420,32 +351,20 @@ impl QueueHandle {
         }
     }
 
+    /// Ends every wait for a task or for its end, from now on: the node stops, and who waits is told
+    /// how it is by now.
+    pub fn end_waits(&self) {
+        self.shared.stopping.cancel();
+    }
+
+    /// Fires with [`QueueHandle::end_waits`].
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.shared.stopping
+    }
+
     /// Takes nothing more. What it took is committed with the store's stop.
     pub fn stop(&self) {
         self.door.close();
-    }
-}
-
-/// Tells the queue that nobody waits for a claim any more, when whoever made it is gone.
-struct Withdraw<'a> {
-    queue: &'a QueueHandle,
-    ticket: u64,
-    done: bool,
-}
-
-impl Drop for Withdraw<'_> {
-    fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let (reply, _nobody_waits) = oneshot::channel();
-        let input = Input::Withdraw(self.ticket);
-        let told =
-            self.queue.door.tell(|permit| Apply { input, work: Work::Completion, reply, permit });
-        if let Err(error) = told {
-            // What it is given comes back, because nobody takes it.
-            tracing::debug!(%error, "a claim that nobody waits for stays in line");
-        }
     }
 }
 

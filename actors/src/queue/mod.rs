@@ -15,6 +15,7 @@
 mod actor;
 mod answers;
 mod ask;
+mod claim;
 mod error;
 mod figures;
 mod handle;
@@ -23,8 +24,9 @@ mod read;
 mod tests;
 mod waiters;
 
+pub use claim::{Claimed, Leased};
 pub use error::QueueError;
-pub use handle::{Claimed, Leased, QueueHandle, Settings, Submitted};
+pub use handle::{QueueHandle, Settings, Submitted};
 pub use read::{Listed, Shown};
 
 /// What the node's own worker is called.

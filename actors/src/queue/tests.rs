@@ -199,3 +199,26 @@ async fn a_disk_that_breaks_acknowledges_nothing_more() {
     assert_eq!((lost.code(), lost.is_retryable()), ("store_failed", false));
     assert_eq!(rig.faults.recv().await.map(|fault| fault.actor), Some("store".to_owned()));
 }
+
+#[actix::test]
+async fn a_stop_ends_every_wait_and_takes_no_task_with_it() {
+    let (records, clock) = (Arc::new(MemoryRecords::default()), Clock::manual());
+    let rig = rig(&records, &clock).await;
+    let hour = Duration::from_secs(3_600);
+    let later = Spec { not_before: u64::MAX, ..spec("later") };
+    let id = rig.queue.submit(ada(), later, None).await.unwrap().id;
+    let waits = async {
+        tokio::join!(
+            rig.queue.claim(claim("one"), Some(hour)),
+            rig.queue.wait(asker("ada"), id, hour)
+        )
+    };
+    let (waited, ()) = tokio::join!(waits, async { rig.queue.end_waits() });
+    let (claimed, seen) = (waited.0.unwrap(), waited.1.unwrap());
+    assert!(claimed.tasks.is_empty() && claimed.draining);
+    assert_eq!(seen.state, State::Queued);
+    // Who comes later does not wait either, and who does not wait is given what there is.
+    assert!(rig.queue.claim(claim("one"), Some(hour)).await.unwrap().tasks.is_empty());
+    rig.queue.submit(ada(), spec("now"), None).await.unwrap();
+    assert_eq!(rig.queue.claim(claim("one"), None).await.unwrap().tasks.len(), 1);
+}

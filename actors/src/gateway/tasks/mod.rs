@@ -65,8 +65,6 @@ pub struct TaskRules {
 pub(super) struct Tasks {
     queue: QueueHandle,
     rules: Arc<ArcSwap<TaskRules>>,
-    /// Fires when the node stops: who waits for a task is told of it instead.
-    stopping: CancellationToken,
 }
 
 /// How a call is made.
@@ -91,7 +89,7 @@ pub(super) struct Call<'a> {
 impl Tasks {
     pub(super) fn new(queue: QueueHandle, rules: TaskRules) -> Self {
         let rules = Arc::new(ArcSwap::from_pointee(rules));
-        Self { queue, rules, stopping: CancellationToken::new() }
+        Self { queue, rules }
     }
 
     /// Puts other rules in force, for calls that begin from now on.
@@ -99,9 +97,9 @@ impl Tasks {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Has nobody wait for a task any more.
+    /// Has nobody wait for a task any more: who does is told of it instead.
     pub(super) fn stop(&self) {
-        self.stopping.cancel();
+        self.queue.end_waits();
     }
 
     /// Makes a call as a task; returns its result, or the task. `None`: it is to be made without one.
@@ -173,8 +171,9 @@ impl Tasks {
             // Progress is no news of the queue's, so it is looked for.
             let wait = if call.progress.is_some() { left.min(limits::WORKER_REPORT) } else { left };
             let view = tokio::select! {
+                biased; // A stop ends the wait as well, and is no news of the task.
+                () = self.queue.stopping().cancelled() => return self.created(asker, id).await,
                 view = self.queue.wait(asker.clone(), id, wait) => view,
-                () = self.stopping.cancelled() => return self.created(asker, id).await,
                 () = call.cancel.cancelled() => return Err(self.given_up(asker, id).await),
             };
             let Ok(view) = view else { return self.created(asker, id).await };

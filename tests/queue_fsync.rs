@@ -42,12 +42,17 @@ fn traced(durability: &str) -> Outcome<Vec<Shown>> {
         let told = caller.get("submit", &task)?;
         tasks.push(told["task_id"].as_str().ok_or("no task_id")?.to_owned());
     }
-    let ended = format!("{} +++ exited with 0 +++", node.pid());
+    // strace pads short PIDs.
+    let pid = node.pid().to_string();
+    let is_end = |line: &str| {
+        let rest = line.strip_prefix(&pid).map(str::trim_start);
+        rest.is_some_and(|rest| rest.starts_with("+++ exited with 0 +++"))
+    };
     assert_eq!(node.stop()?.code(), Some(0));
     let trace = wait_for("strace has written all", || {
         let trace = fs::read(file).ok()?;
         let trace = String::from_utf8_lossy(&trace).into_owned();
-        trace.contains(&ended).then_some(trace)
+        trace.lines().any(is_end).then_some(trace)
     })?;
     let store = fs::canonicalize(home.data().join("store/db"))?;
     let calls = parse(&trace);

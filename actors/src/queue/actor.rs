@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use actix::{Actor, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::{broadcast, oneshot};
 use toolmesh_core::queue::{
-    Claim, Event, Granted, Input, Machine, Now, Proof, Reply, Step, Ticket,
+    Claim, Event, Grant, Granted, Input, Machine, Now, Proof, Reply, Step, Ticket,
 };
 use toolmesh_store::{CommitError, Durability, Work, Write, records};
 
@@ -59,12 +59,12 @@ pub(super) struct Look {
 #[rtype(result = "()")]
 struct GiveBack {
     to: Claimer,
-    granted: Granted,
+    tasks: Vec<Grant>,
     permit: Permit,
 }
 
 /// A worker and the principal that it is.
-type Claimer = (Arc<str>, Arc<str>);
+pub(super) type Claimer = (Arc<str>, Arc<str>);
 
 /// Who is told what came of an input.
 enum Asker {
@@ -223,11 +223,17 @@ fn release(door: &Door<Queue>, asker: Asker, reply: Result<Reply, toolmesh_core:
 
 /// Hands tasks over; they come back from who is gone.
 fn hand_over(door: &Door<Queue>, to: Claimer, grants: Grants, granted: Granted) {
-    let Err(Ok(granted)) = grants.send(Ok(granted)) else { return };
-    if granted.tasks.is_empty() {
+    if let Err(Ok(granted)) = grants.send(Ok(granted)) {
+        give_back(door, to, granted.tasks);
+    }
+}
+
+/// Gives tasks back that nobody runs.
+pub(super) fn give_back(door: &Door<Queue>, to: Claimer, tasks: Vec<Grant>) {
+    if tasks.is_empty() {
         return;
     }
-    if let Err(error) = door.tell(|permit| GiveBack { to, granted, permit }) {
+    if let Err(error) = door.tell(|permit| GiveBack { to, tasks, permit }) {
         tracing::debug!(%error, "tasks whose worker went away wait for their leases to end");
     }
 }
@@ -295,8 +301,8 @@ impl Handler<GiveBack> for Queue {
     type Result = ();
 
     fn handle(&mut self, message: GiveBack, ctx: &mut Self::Context) {
-        let GiveBack { to: (worker, principal), granted, permit } = message;
-        for grant in granted.tasks {
+        let GiveBack { to: (worker, principal), tasks, permit } = message;
+        for grant in tasks {
             let proof = Proof {
                 worker: worker.clone(),
                 principal: principal.clone(),

@@ -3,14 +3,14 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::oneshot;
-use toolmesh_core::queue::{Claim, Grant, Granted, Input};
+use toolmesh_core::queue::{Claim, Grant, Granted, Input, Ticket};
 use toolmesh_store::{
     Work,
     records::{self, KeptTask},
 };
 
 use super::{
-    actor::{Apply, ClaimTasks},
+    actor::{Apply, ClaimTasks, Claimer, give_back},
     error::QueueError,
     handle::QueueHandle,
 };
@@ -40,7 +40,7 @@ pub struct Claimed {
 
 impl QueueHandle {
     /// Gets tasks for a worker, waiting `wait` for the first. A wait that the node's stop ends says
-    /// that the worker is given no more.
+    /// that the worker is given no more. Dropped before it is ready, it leaves nothing leased.
     ///
     /// # Errors
     /// Nothing is claimed; see [`QueueError`].
@@ -55,23 +55,23 @@ impl QueueHandle {
             let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             (ticket, self.now_ms().saturating_add(ms))
         });
-        let withdraw = claim.wait.map(|(ticket, _)| Withdraw { queue: self, ticket, done: false });
+        let to = (claim.worker.clone(), claim.principal.clone());
+        let ticket = claim.wait.map(|(ticket, _)| ticket);
         let (grants, granted) = oneshot::channel();
         self.door.tell(|permit| ClaimTasks { claim, grants, permit })?;
-        let granted = tokio::select! {
+        let mut pending = Pending { queue: self, to, ticket, granted: Some(granted), tasks: None };
+        let came = tokio::select! {
             biased;
-            granted = granted => granted,
-            () = self.shared.stopping.cancelled(), if withdraw.is_some() => {
+            came = pending.came() => came,
+            () = self.shared.stopping.cancelled(), if ticket.is_some() => {
                 return Ok(Claimed { draining: true, ..Claimed::default() });
             }
         };
-        let granted = granted.unwrap_or(Err(QueueError::Door(DoorError::Gone)));
-        if let Some(mut withdraw) = withdraw {
-            withdraw.done = true;
-        }
-        let Granted { tasks, more, paused, draining } = granted?;
-        let tasks = self.with_tasks(tasks).await?;
-        Ok(Claimed { tasks, more, paused, draining })
+        let Granted { tasks, more, paused, draining } = came?;
+        pending.tasks = Some(tasks.clone());
+        let tasks = self.with_tasks(tasks).await;
+        pending.tasks = None;
+        Ok(Claimed { tasks: tasks?, more, paused, draining })
     }
 
     /// Reads what granted tasks are to do.
@@ -94,25 +94,49 @@ impl QueueHandle {
     }
 }
 
-/// Tells the queue that nobody waits for a claim any more, when whoever made it is gone.
-struct Withdraw<'a> {
+/// A claim on its way. Whoever made it may be gone at any moment: then nobody waits for tasks any
+/// more, and those that are given already go back instead of waiting for their leases to end.
+struct Pending<'a> {
     queue: &'a QueueHandle,
-    ticket: u64,
-    done: bool,
+    to: Claimer,
+    /// The claim's place in line, while it may have one.
+    ticket: Option<Ticket>,
+    /// Where the tasks come, until they came.
+    granted: Option<oneshot::Receiver<Result<Granted, QueueError>>>,
+    /// The tasks, while what they are to do is read.
+    tasks: Option<Vec<Grant>>,
 }
 
-impl Drop for Withdraw<'_> {
+impl Pending<'_> {
+    /// Waits for what the queue gives.
+    async fn came(&mut self) -> Result<Granted, QueueError> {
+        let gone = || Err(QueueError::Door(DoorError::Gone));
+        let Some(granted) = &mut self.granted else { return gone() };
+        let came = granted.await.unwrap_or_else(|_| gone());
+        (self.granted, self.ticket) = (None, None);
+        came
+    }
+}
+
+impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        if self.done {
-            return;
+        if let Some(mut granted) = self.granted.take() {
+            granted.close();
+            // What is sent from here on comes back by itself.
+            if let Ok(Ok(came)) = granted.try_recv() {
+                self.tasks = Some(came.tasks);
+                self.ticket = None;
+            }
         }
-        let (reply, _nobody_waits) = oneshot::channel();
-        let input = Input::Withdraw(self.ticket);
-        let told =
-            self.queue.door.tell(|permit| Apply { input, work: Work::Completion, reply, permit });
-        if let Err(error) = told {
-            // What it is given comes back, because nobody takes it.
-            tracing::debug!(%error, "a claim that nobody waits for stays in line");
+        if let Some(ticket) = self.ticket {
+            let (reply, _nobody_waits) = oneshot::channel();
+            let (input, work) = (Input::Withdraw(ticket), Work::Completion);
+            let told = self.queue.door.tell(|permit| Apply { input, work, reply, permit });
+            if let Err(error) = told {
+                // What it is given comes back, because nobody takes it.
+                tracing::debug!(%error, "a claim that nobody waits for stays in line");
+            }
         }
+        give_back(&self.queue.door, self.to.clone(), self.tasks.take().unwrap_or_default());
     }
 }

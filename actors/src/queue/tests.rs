@@ -166,6 +166,30 @@ async fn a_claim_whose_maker_is_gone_keeps_no_task() {
 }
 
 #[actix::test]
+async fn a_claim_given_up_on_its_way_gives_back_what_it_got() {
+    let rig = rig(&Arc::default(), &Clock::manual()).await;
+    let id = rig.queue.submit(ada(), spec("1"), None).await.unwrap().id;
+    let state = async || rig.queue.show(asker("ada"), id).await.unwrap().view.state;
+    // Given up when the task is on its way to it, and when what it is to do is being read.
+    for polls in [1, 2] {
+        let wait = Some(Duration::from_secs(60));
+        let mut claiming = Box::pin(rig.queue.claim(claim("gone"), wait));
+        assert!(futures::poll!(&mut claiming).is_pending());
+        while state().await != State::Running {
+            tokio::task::yield_now().await;
+        }
+        for _ in 1..polls {
+            assert!(futures::poll!(&mut claiming).is_pending());
+        }
+        drop(claiming);
+        let back = async { while state().await != State::Queued {} };
+        tokio::time::timeout(Duration::from_secs(10), back).await.unwrap();
+    }
+    let leased = rig.queue.claim(claim("here"), None).await.unwrap().tasks.remove(0);
+    assert_eq!((leased.grant.id, leased.grant.attempt), (id, 1), "no attempt was counted");
+}
+
+#[actix::test]
 async fn time_alone_ends_a_lease() {
     let (records, clock) = (Arc::new(MemoryRecords::default()), Clock::manual());
     let rig = rig(&records, &clock).await;

@@ -6,7 +6,7 @@
 //! - `redis` starts what to compare with, and pushes to it.
 
 mod backlog;
-mod calls;
+pub(crate) mod calls;
 mod redis;
 
 use std::{net::SocketAddr, time::Duration};
@@ -102,7 +102,20 @@ pub(crate) async fn submit(to: SocketAddr, connections: usize, length: Duration)
 /// # Errors
 /// A task is refused, fails, or takes longer than [`calls::WAIT_S`].
 pub(crate) async fn results(to: SocketAddr, connections: usize, length: Duration) -> Result<Load> {
-    let submit = requests::call(to, calls::SUBMIT, &calls::echo());
+    results_of(to, bare::TOOL, connections, length).await
+}
+
+/// As [`results`], with calls of another tool that echoes.
+///
+/// # Errors
+/// As [`results`].
+pub(crate) async fn results_of(
+    to: SocketAddr,
+    tool: &str,
+    connections: usize,
+    length: Duration,
+) -> Result<Load> {
+    let submit = requests::call(to, calls::SUBMIT, &calls::echo(tool));
     let wait = calls::result_of(to)?;
     let step = async move |connection: &mut Connection, _: usize| {
         let mut id = String::new();

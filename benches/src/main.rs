@@ -113,6 +113,9 @@ enum Role {
         /// Submits calls of the node's echo tool and waits for each result
         #[arg(long)]
         results: bool,
+        /// Which of its tools that echoes, where it is another, as at another node
+        #[arg(long, requires = "results", default_value = bare::TOOL)]
+        tool: String,
         /// Connections, each with one task at a time
         #[arg(long, default_value_t = queue::CONNECTIONS)]
         connections: usize,
@@ -186,9 +189,9 @@ fn main() -> ExitCode {
                 Ok(true)
             })
         }
-        Some(Role::QueueLoad { to, results, connections, length }) => in_runtime(async {
+        Some(Role::QueueLoad { to, results, tool, connections, length }) => in_runtime(async {
             let load = if results {
-                queue::results(to, connections, length).await?
+                queue::results_of(to, &tool, connections, length).await?
             } else {
                 queue::submit(to, connections, length).await?
             };

@@ -97,18 +97,10 @@ pub(crate) async fn submit(to: SocketAddr, connections: usize, length: Duration)
     load::repeat(to, connections, length, step).await
 }
 
-/// Submits calls of the echo tool and waits for each result, for a profiler to look at too.
+/// Submits calls of a tool that echoes and waits for each result.
 ///
 /// # Errors
 /// A task is refused, fails, or takes longer than [`calls::WAIT_S`].
-pub(crate) async fn results(to: SocketAddr, connections: usize, length: Duration) -> Result<Load> {
-    results_of(to, bare::TOOL, connections, length).await
-}
-
-/// As [`results`], with calls of another tool that echoes.
-///
-/// # Errors
-/// As [`results`].
 pub(crate) async fn results_of(
     to: SocketAddr,
     tool: &str,
@@ -141,11 +133,15 @@ async fn round(redis: &Redis, length: Duration, swapped: bool) -> Result<Round> 
     let many = sides(&node, redis, (CONNECTIONS, length), swapped).await?;
     drop(node);
     let node = Server::node("", &[]).await?;
-    results(node.address, CONNECTIONS, WARM_UP).await?;
+    results(&node, CONNECTIONS, WARM_UP).await?;
     let fdatasyncs_of_results = machine::fdatasyncs_per_second(&directory, half)?;
-    let result = node.process.loaded(results(node.address, 1, half)).await?;
-    let results = node.process.loaded(results(node.address, CONNECTIONS, length)).await?;
+    let result = results(&node, 1, half).await?;
+    let results = results(&node, CONNECTIONS, length).await?;
     Ok(Round { fdatasyncs, single, many, fdatasyncs_of_results, result, results })
+}
+
+async fn results(node: &Server, connections: usize, length: Duration) -> Result<Load> {
+    node.process.loaded(results_of(node.address, bare::TOOL, connections, length)).await
 }
 
 /// Loads all three, in turn from either end.

@@ -107,7 +107,7 @@ impl Task {
                 self.publish();
             }
         }
-        self.goodbye().await;
+        Box::pin(self.goodbye()).await;
     }
 
     fn command(&mut self, command: Command) {

@@ -6,6 +6,8 @@ mod asked;
 #[expect(dead_code, reason = "peers by hand are for other tests")]
 #[path = "support/mesh.rs"]
 mod mesh;
+#[path = "mesh_tasks/ran.rs"]
+mod ran;
 #[expect(dead_code, reason = "peers by hand are for other tests")]
 #[path = "support/raw_peer.rs"]
 mod raw_peer;

@@ -35,7 +35,7 @@ use toolmesh_net::{Identity, IdentityError, Invite, SecretError, write_private};
 use toolmesh_store::{Durability, Options, Recovery, Store, records::QueueState};
 
 use crate::{
-    config::{self, Loaded, NodeName, Sources},
+    config::{self, ClaimOrder, Loaded, NodeName, Sources},
     mesh::{self, Mesh},
     reload, wiring,
 };
@@ -264,7 +264,8 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
                 router.clone(),
                 (&peer_id, name.as_str()),
             )
-            .with_token(wiring::token(&config.mesh)?),
+            .with_token(wiring::token(&config.mesh)?)
+            .with_python_order(config.queue.claim_order == ClaimOrder::Python),
             &supervisor,
         )
         .await,

@@ -277,7 +277,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         groups.push(GroupHandle::start(peers, &supervisor).await);
     }
     if config.gateway.compat_names {
-        let compat = CompatTools::new(groups.clone());
+        let compat = CompatTools::new(groups.clone(), &peer_id);
         groups.push(GroupHandle::start(compat, &supervisor).await);
     }
     // Nobody else has the router's door yet, so it admits both.

@@ -104,7 +104,7 @@ fn a_task_goes_its_way_under_the_python_names() -> Outcome {
     proof["status"] = "failed".into();
     proof["error"] = "no numbers".into();
     client.ask("complete", proof)?;
-    let ended = done(&mut client, "task_result", by_name.clone())?;
+    let ended = done(&mut client, "task_result", by_name)?;
     assert_eq!((&ended["status"], &ended["error"]), (&json!("failed"), &json!("no numbers")));
     let about = done(&mut client, "worker_status", json!({"worker_id": "w"}))?;
     assert_eq!((&about["failed_tasks"], &about["running_tasks"]), (&json!(1), &json!(0)));

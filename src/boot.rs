@@ -36,7 +36,7 @@ use toolmesh_net::{Identity, IdentityError, Invite, SecretError, write_private};
 use toolmesh_store::{Durability, Options, Recovery, Store, records::QueueState};
 
 use crate::{
-    config::{self, Loaded, NodeName, Sources},
+    config::{self, ClaimOrder, Loaded, NodeName, Sources},
     mesh::{self, Mesh, Rising},
     reload, wiring,
 };
@@ -275,7 +275,8 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
                 router.clone(),
                 (&peer_id, name.as_str()),
             )
-            .with_token(wiring::token(&config.mesh)?),
+            .with_token(wiring::token(&config.mesh)?)
+            .with_python_order(config.queue.claim_order == ClaimOrder::Python),
             &supervisor,
         )
         .await,
@@ -287,7 +288,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         groups.push(GroupHandle::start(peers, &supervisor).await);
     }
     if config.gateway.compat_names {
-        let compat = CompatTools::new(groups.clone());
+        let compat = CompatTools::new(groups.clone(), &peer_id);
         groups.push(GroupHandle::start(compat, &supervisor).await);
     }
     // Nobody else has the router's door yet, so it admits both.

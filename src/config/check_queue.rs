@@ -47,6 +47,7 @@ pub(super) fn check_queue(checker: &mut Checker<'_>, raw: RawQueue) -> Queue {
             limits::QUEUE_LEASE_MIN.as_secs()..=limits::QUEUE_LEASE_MAX.as_secs(),
         ),
         max_attempts: u32::try_from(attempts).unwrap_or(limits::QUEUE_ATTEMPTS),
+        claim_order: raw.claim_order.unwrap_or_default(),
         retention: checker.seconds(
             &key("retention_s"),
             raw.retention_s,

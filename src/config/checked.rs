@@ -11,7 +11,7 @@ use globset::Glob;
 use reqwest::Url;
 use reqwest::header::HeaderName;
 
-use super::value::{Dialect, Durability, Exposure, LogFormat, Protocol};
+use super::value::{ClaimOrder, Dialect, Durability, Exposure, LogFormat, Protocol};
 use toolmesh_actors::secret::Secret;
 use toolmesh_net::{ListenAddress, PeerAddress, PeerId};
 
@@ -175,6 +175,8 @@ pub(crate) struct Queue {
     pub(crate) lease: Duration,
     /// Attempts at a task that does not say.
     pub(crate) max_attempts: u32,
+    /// Which task a Python peer is given.
+    pub(crate) claim_order: ClaimOrder,
     /// How long a finished task, its result and its idempotency key are kept.
     pub(crate) retention: Duration,
     /// How long a dead letter is kept.

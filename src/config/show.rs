@@ -227,6 +227,7 @@ fn raw_queue(queue: &Queue) -> RawQueue {
         result_bytes: Some(queue.result_bytes as u64),
         lease_s: Some(queue.lease.as_secs()),
         max_attempts: Some(queue.max_attempts.into()),
+        claim_order: Some(queue.claim_order),
         retention_s: Some(queue.retention.as_secs()),
         dead_retention_s: Some(queue.dead_retention.as_secs()),
         as_task: Some(texts(queue.as_task.iter())),

@@ -81,6 +81,7 @@ fn claim(worker: &str) -> Claim {
         kinds: None,
         labels: BTreeSet::new(),
         session: None,
+        only: None,
         max_tasks: 1,
         lease_ms: 30_000,
         wait: None,

@@ -79,6 +79,14 @@ impl TaskQueueTools {
         self.rpc.token = token;
         self
     }
+
+    /// The same tools of a node that divides tasks among those who claim over [`RPC`] as the Python
+    /// service does, if `on`.
+    #[must_use]
+    pub fn with_python_order(mut self, on: bool) -> Self {
+        self.rpc.python_order = on;
+        self
+    }
 }
 
 /// Defines a tool whose result may be a refusal instead.

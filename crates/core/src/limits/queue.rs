@@ -181,6 +181,14 @@ pub const QUEUE_RPC_PEERS: usize = 1_024;
 /// own service.
 pub const QUEUE_RPC_PEER_MS: u64 = 300_000;
 
+/// Waiting tasks that are looked at for one that is a Python peer's by the order of its own service,
+/// as many as there. A peer that owns none of them is given none.
+pub const QUEUE_RPC_LOOK: usize = 200;
+
+/// Time after which a claim of a Python peer that waits looks again for a task that is its: owners
+/// change with the clock and the peers, which wakes nobody.
+pub const QUEUE_RPC_LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// Calls of the queue's tools at once. Most of them wait: claims for a task, questions for an end.
 /// Beyond it one is refused (`busy`).
 pub const QUEUE_CALLS: usize = 4_096;

@@ -1,6 +1,7 @@
 //! What the machine itself gives: syncs to disk and round trips over loopback.
 
 use std::{
+    fs::File,
     io::{Seek, SeekFrom, Write},
     net::SocketAddr,
     path::Path,
@@ -25,18 +26,48 @@ const PAGE: [u8; 4096] = [7; 4096];
 /// # Errors
 /// The directory cannot be written to.
 pub(crate) fn fdatasyncs_per_second(directory: &Path, length: Duration) -> Result<f64> {
-    let mut file = tempfile::tempfile_in(directory)?;
-    file.write_all(&PAGE)?;
-    file.sync_all()?;
-    let started = Instant::now();
-    let mut syncs = 0_u32;
+    Ok(fdatasyncs(directory, length)?.per_second)
+}
+
+/// Calls of `fdatasync`, each after a page was written over, which is part of its time.
+///
+/// # Errors
+/// The directory cannot be written to.
+pub(crate) fn fdatasyncs(directory: &Path, length: Duration) -> Result<Load> {
+    let mut file = Overwritten::new(tempfile::tempfile_in(directory)?, &PAGE)?;
+    let (started, mut times) = (Instant::now(), Vec::new());
     while started.elapsed() < length {
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&PAGE)?;
-        file.sync_data()?;
-        syncs += 1;
+        let before = Instant::now();
+        file.write(&PAGE)?;
+        times.push(before.elapsed());
     }
-    Ok(f64::from(syncs) / started.elapsed().as_secs_f64())
+    Ok(Load::of(times, started.elapsed(), PAGE.len()))
+}
+
+/// A file whose beginning is written over and synced: its size stays, so that a sync is of data alone.
+#[derive(Debug)]
+pub(crate) struct Overwritten(File);
+
+impl Overwritten {
+    /// Writes `first` into an empty file, so that there is something to write over.
+    ///
+    /// # Errors
+    /// The file cannot be written to.
+    pub(crate) fn new(mut file: File, first: &[u8]) -> std::io::Result<Self> {
+        file.write_all(first)?;
+        file.sync_all()?;
+        Ok(Self(file))
+    }
+
+    /// Writes and syncs; blocks until the disk has it.
+    ///
+    /// # Errors
+    /// The file cannot be written to.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.seek(SeekFrom::Start(0))?;
+        self.0.write_all(bytes)?;
+        self.0.sync_data()
+    }
 }
 
 /// Sends back what it receives until the process is killed, and prints the address when ready.

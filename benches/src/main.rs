@@ -9,6 +9,7 @@
 //!   the client is not what is measured.
 //! - `mesh` is the same for calls between nodes, with its own load, peers and servers to compare with.
 //! - `queue` is the durable task queue, with its load, `redis-server` to compare with, and its backlogs.
+//! - `mesh_tasks` is both together: tasks that are handed in at one node and run on others.
 //! - `bare` is the server to compare with, `machine` the machine itself, `process` starts and looks
 //!   at processes, `figures` sums up.
 
@@ -18,6 +19,7 @@ mod load;
 mod machine;
 mod measure;
 mod mesh;
+mod mesh_tasks;
 mod process;
 mod queue;
 mod report;
@@ -75,6 +77,8 @@ enum Part {
     Mesh,
     /// The durable task queue of a node
     Queue,
+    /// Tasks of one node that others run
+    MeshTasks,
 }
 
 impl Plan {
@@ -109,6 +113,9 @@ enum Role {
         /// Submits calls of the node's echo tool and waits for each result
         #[arg(long)]
         results: bool,
+        /// Which of its tools that echoes, where it is another, as at another node
+        #[arg(long, requires = "results", default_value = bare::TOOL)]
+        tool: String,
         /// Connections, each with one task at a time
         #[arg(long, default_value_t = queue::CONNECTIONS)]
         connections: usize,
@@ -125,6 +132,12 @@ enum Role {
     /// Sends back what it receives on streams of the mesh
     #[command(hide = true)]
     MeshEcho {
+        /// File with the secret of the mesh
+        secret: PathBuf,
+    },
+    /// Sends back the frames that it receives on streams of the mesh once they are on disk
+    #[command(hide = true)]
+    MeshSynced {
         /// File with the secret of the mesh
         secret: PathBuf,
     },
@@ -163,6 +176,7 @@ fn main() -> ExitCode {
         }
         Some(Role::RawEcho) => in_runtime(machine::serve_echo()).map(|()| true),
         Some(Role::MeshEcho { secret }) => in_runtime(mesh::echo(&secret)).map(|()| true),
+        Some(Role::MeshSynced { secret }) => in_runtime(mesh::synced(&secret)).map(|()| true),
         Some(Role::MeshBare { secret }) => in_runtime(mesh::bare(&secret)).map(|()| true),
         Some(Role::MeshCrowd { secret, to, count }) => {
             in_runtime(mesh::crowd(&secret, &to, count)).map(|()| true)
@@ -175,9 +189,9 @@ fn main() -> ExitCode {
                 Ok(true)
             })
         }
-        Some(Role::QueueLoad { to, results, connections, length }) => in_runtime(async {
+        Some(Role::QueueLoad { to, results, tool, connections, length }) => in_runtime(async {
             let load = if results {
-                queue::results(to, connections, length).await?
+                queue::results_of(to, &tool, connections, length).await?
             } else {
                 queue::submit(to, connections, length).await?
             };
@@ -206,7 +220,9 @@ async fn run(plan: Plan) -> Result<bool> {
     let node = if plan.wants(Part::Node) { Some(measure::all(plan).await?) } else { None };
     let mesh = if plan.wants(Part::Mesh) { Some(mesh::all(plan).await?) } else { None };
     let queue = if plan.wants(Part::Queue) { Some(queue::all(plan).await?) } else { None };
-    let report = report::Report::new(plan, node.as_ref(), mesh.as_ref(), queue.as_ref());
+    let tasks = if plan.wants(Part::MeshTasks) { Some(mesh_tasks::all(plan).await?) } else { None };
+    let report =
+        report::Report::new(plan, node.as_ref(), mesh.as_ref(), queue.as_ref(), tasks.as_ref());
     eprintln!("{report}");
     println!("{}", serde_json::to_string(&report)?);
     Ok(report.floors_hold())

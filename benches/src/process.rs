@@ -188,11 +188,18 @@ impl Process {
     /// # Errors
     /// As the load, and where the system has no `/proc` like Linux'.
     pub(crate) async fn loaded(&self, load: impl Future<Output = Result<Load>>) -> Result<Load> {
-        let own = || processor_time(std::process::id());
-        let (server, client) = (self.processor_time()?, own()?);
+        let (server, client) = (self.processor_time()?, Self::own_time()?);
         let load = load.await?;
         let server = self.processor_time()?.saturating_sub(server);
-        Ok(load.with_processor_time(server, own()?.saturating_sub(client)))
+        Ok(load.with_processor_time(server, Self::own_time()?.saturating_sub(client)))
+    }
+
+    /// Time of this program on a processor so far; see [`processor_time`].
+    ///
+    /// # Errors
+    /// The system has no `/proc` like Linux'.
+    pub(crate) fn own_time() -> Result<Duration> {
+        processor_time(std::process::id())
     }
 
     /// Time on a processor so far; see [`processor_time`].

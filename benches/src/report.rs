@@ -1,5 +1,6 @@
 //! What is demanded of the figures, and how they are printed.
 
+mod mesh_tasks;
 mod queue;
 
 use std::fmt;
@@ -10,7 +11,7 @@ use crate::{
     Plan,
     figures::{Load, median},
     measure::{CONNECTIONS, Measured, Round},
-    mesh, queue as task_queue,
+    mesh, mesh_tasks as tasks_of_nodes, queue as task_queue,
 };
 
 /// The result of a run.
@@ -83,16 +84,18 @@ impl Figure {
 }
 
 impl Report {
-    /// Judges what was measured of a node, of several, and of the task queue.
+    /// Judges what was measured of a node, of several, of the task queue, and of tasks across nodes.
     pub(crate) fn new(
         plan: Plan,
         node: Option<&Measured>,
         mesh: Option<&mesh::Measured>,
         queue: Option<&task_queue::Measured>,
+        tasks: Option<&tasks_of_nodes::Measured>,
     ) -> Self {
         let mut figures: Vec<Figure> = node.map(figures).unwrap_or_default();
         figures.extend(mesh.map(mesh_figures).unwrap_or_default());
         figures.extend(queue.map(queue::figures).unwrap_or_default());
+        figures.extend(tasks.map(mesh_tasks::figures).unwrap_or_default());
         let floors_hold =
             figures.iter().filter_map(|figure| figure.demand.as_ref()).all(|d| d.floor_holds);
         Self {

@@ -12,6 +12,9 @@ use crate::{Result, bare::TOOL, figures::Load, wire::find};
 /// Ids have as many digits as this, so that all requests are of one length.
 const FIRST_ID: usize = 1_000_000_000;
 
+/// What is in the answer of a call that failed.
+const FAILURES: [&[u8]; 2] = [b"\"error\"", b"\"isError\":true"];
+
 /// One `tools/call` in text around its id.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -20,11 +23,16 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A call of the echo tool, sessionless as revision 2026-07-28 has it.
+    /// A call of the echo tool.
     pub(crate) fn echo() -> Self {
+        Self::call(TOOL, &json!({"message": "hello"}))
+    }
+
+    /// A call of a tool, sessionless as revision 2026-07-28 has it.
+    pub(crate) fn call(tool: &str, arguments: &Value) -> Self {
         let params = json!({
-            "name": TOOL,
-            "arguments": {"message": "hello"},
+            "name": tool,
+            "arguments": arguments,
             "_meta": {
                 "io.modelcontextprotocol/protocolVersion": "2026-07-28",
                 "io.modelcontextprotocol/clientInfo": {"name": "toolmesh-benches", "version": env!("CARGO_PKG_VERSION")},
@@ -47,17 +55,17 @@ fn id(message: &[u8]) -> Option<usize> {
     std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
-/// Keeps `in_flight` calls under way on `stream` for `length`.
+/// Keeps `in_flight` calls of `request` under way on `stream` for `length`.
 ///
 /// # Errors
 /// An answer is none, or the stream ends.
 pub(crate) async fn run(
     peer: PeerId,
     stream: MeshStream,
+    request: &Request,
     in_flight: usize,
     length: Duration,
 ) -> Result<Load> {
-    let request = Request::echo();
     let (read, write) = stream.split();
     let budget = Budget::new(usize::MAX >> 4, usize::MAX >> 4);
     let mut answers = FrameReader::new(read, FrameLimits::MEMBER, budget.peer(peer));
@@ -73,7 +81,8 @@ pub(crate) async fn run(
     while times.len() < sent.len() {
         let frame = answers.next().await?.ok_or("the peer closed the stream under a call")?;
         let call = id(&frame).and_then(|id| id.checked_sub(FIRST_ID)).and_then(|id| sent.get(id));
-        let Some(call) = call.filter(|_| find(&frame, b"\"error\"").is_none()) else {
+        let is_error = FAILURES.iter().any(|failure| find(&frame, failure).is_some());
+        let Some(call) = call.filter(|_| !is_error) else {
             return Err(format!("an answer is none: {}", String::from_utf8_lossy(&frame)).into());
         };
         times.push(call.elapsed());
@@ -89,18 +98,17 @@ pub(crate) async fn run(
 /// Makes one call and returns its result: says that a load would measure what it is meant to.
 ///
 /// # Errors
-/// It is answered with anything but the echo.
-pub(crate) async fn once(peer: PeerId, stream: MeshStream) -> Result<Value> {
+/// It is answered with anything but a result that is not an error of its tool.
+pub(crate) async fn once(peer: PeerId, stream: MeshStream, request: &Request) -> Result<Value> {
     let (read, write) = stream.split();
     let budget = Budget::new(FrameLimits::MEMBER.max_bytes, FrameLimits::MEMBER.max_bytes);
-    FrameWriter::new(write, FrameLimits::MEMBER).send(&Request::echo().with_id(FIRST_ID)).await?;
+    FrameWriter::new(write, FrameLimits::MEMBER).send(&request.with_id(FIRST_ID)).await?;
     let mut answers = FrameReader::new(read, FrameLimits::MEMBER, budget.peer(peer));
     let frame = answers.next().await?.ok_or("the peer closed the stream under a call")?;
-    let answer: Value = serde_json::from_slice(&frame)?;
-    if answer["result"]["content"][0]["text"] == "hello" {
-        Ok(answer)
-    } else {
-        Err(format!("the echo tool answered {answer}").into())
+    let mut answer: Value = serde_json::from_slice(&frame)?;
+    match answer.get_mut("result").map(Value::take) {
+        Some(result) if result["isError"] != true => Ok(result),
+        _ => Err(format!("a call was answered with {answer}").into()),
     }
 }
 

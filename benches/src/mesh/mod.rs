@@ -1,8 +1,8 @@
 //! Calls over the mesh: beside a raw echo and bare rmcp on the same kind of stream, and beside a
 //! call without the hop.
 
-mod load;
-mod peer;
+pub(crate) mod load;
+pub(crate) mod peer;
 mod servers;
 
 use std::{io::Write, path::PathBuf, time::Duration};
@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use toolmesh_net::PeerId;
 
-pub(crate) use servers::{bare, crowd, echo};
+pub(crate) use servers::{bare, crowd, echo, synced};
 
 use crate::{
     Plan, Result, bare as tool,
@@ -32,10 +32,10 @@ pub(crate) const MEMBERS: u32 = 50;
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// How long a tool may take to appear on another node.
-const APPEAR_TIME: Duration = Duration::from_secs(20);
+pub(crate) const APPEAR_TIME: Duration = Duration::from_secs(20);
 
 /// How often a tool that is not there yet is called.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What `[mesh]` says in all nodes: alone with each other.
 const QUIET: &str = "listen = [\"/ip4/127.0.0.1/tcp/0\"]\nmdns = false\n";
@@ -96,11 +96,15 @@ pub(crate) async fn all(plan: Plan) -> Result<Measured> {
         answered(server, name).await?;
         warm_up(server, name).await?;
     }
+    let echoing = load::Request::echo();
     for (_, id) in &sides[1..] {
-        load::once(*id, bench.open(*id).await?).await?;
+        let said = load::once(*id, bench.open(*id).await?, &echoing).await?;
+        if said["content"][0]["text"] != "hello" {
+            return Err(format!("the echo tool answered {said}").into());
+        }
     }
     for (_, id) in &sides {
-        load::run(*id, bench.open(*id).await?, 1, WARM_UP).await?;
+        load::run(*id, bench.open(*id).await?, &echoing, 1, WARM_UP).await?;
     }
     let mut rounds = Vec::new();
     for number in 1..=plan.rounds {
@@ -121,10 +125,11 @@ async fn three(
     in_flight: usize,
     length: Duration,
 ) -> Result<Sides> {
-    let mut loads = Vec::new();
+    let (echoing, mut loads) = (load::Request::echo(), Vec::new());
     for (process, id) in sides {
         let stream = bench.open(*id).await?;
-        loads.push(process.loaded(load::run(*id, stream, in_flight, length)).await?);
+        let load = load::run(*id, stream, &echoing, in_flight, length);
+        loads.push(process.loaded(load).await?);
     }
     let [echo, bare, node] = loads[..] else { return Err("three sides are compared".into()) };
     Ok(Sides { echo, bare, node })
@@ -144,7 +149,10 @@ async fn warm_up(server: &Server, name: &str) -> Result<()> {
 }
 
 /// Calls a tool until it answers.
-async fn answered(server: &Server, name: &str) -> Result<()> {
+///
+/// # Errors
+/// It does not within [`APPEAR_TIME`].
+pub(crate) async fn answered(server: &Server, name: &str) -> Result<()> {
     let request = requests::call(server.address, name, &json!({"message": "hello"}));
     let since = Instant::now();
     while let Err(error) = http::once(server.address, &request).await {
@@ -158,25 +166,37 @@ async fn answered(server: &Server, name: &str) -> Result<()> {
 
 /// A mesh by its secret.
 #[derive(Debug)]
-struct Mesh {
-    secret: PathBuf,
+pub(crate) struct Mesh {
+    /// File with the secret.
+    pub(crate) secret: PathBuf,
     _file: tempfile::TempPath,
 }
 
 impl Mesh {
-    fn new() -> Result<Self> {
+    /// Makes a mesh that nobody is in.
+    ///
+    /// # Errors
+    /// The file of its secret cannot be written.
+    pub(crate) fn new() -> Result<Self> {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(&[b'7'; 64])?;
         let file = file.into_temp_path();
         Ok(Self { secret: file.to_path_buf(), _file: file })
     }
 
-    async fn role(&self, role: &str) -> Result<Process> {
+    /// Starts this program as a member of this mesh in another role.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub(crate) async fn role(&self, role: &str) -> Result<Process> {
         Process::role(&[role, &self.secret.to_string_lossy()]).await
     }
 
     /// Starts a node of this mesh, with more lines for `[mesh]` and more tables.
-    async fn node(&self, name: &str, mesh: &str, rest: &str) -> Result<Server> {
+    ///
+    /// # Errors
+    /// It did not start.
+    pub(crate) async fn node(&self, name: &str, mesh: &str, rest: &str) -> Result<Server> {
         let secret = json!(self.secret.to_string_lossy());
         let config = format!("[mesh]\nsecret_file = {secret}\n{QUIET}{mesh}\n{rest}");
         named(name, &config, &[]).await

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use actix_web::web::Bytes;
-use futures::{SinkExt, StreamExt, io::AsyncReadExt};
+use futures::{AsyncRead, AsyncWrite, SinkExt, StreamExt, io::AsyncReadExt};
 use rmcp::{
     RoleServer, ServiceExt,
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
@@ -11,12 +11,12 @@ use rmcp::{
 use serde_json::json;
 use tokio_util::{
     codec::{FramedRead, FramedWrite, LengthDelimitedCodec},
-    compat::{FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt},
+    compat::{Compat, FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt},
 };
 use toolmesh_net::{MeshStream, PeerAddress};
 
 use super::peer::Peer;
-use crate::{Result, bare::Echo};
+use crate::{Result, bare::Echo, machine::Overwritten};
 
 /// Largest frame, in bytes.
 const FRAME: usize = 16 << 20;
@@ -34,6 +34,29 @@ pub(crate) async fn echo(secret: &Path) -> Result<()> {
     .await
 }
 
+/// Serves every stream with the frames that it receives, each synced to disk before it is sent back,
+/// until the process is killed.
+///
+/// # Errors
+/// The peer cannot be started.
+pub(crate) async fn synced(secret: &Path) -> Result<()> {
+    serve("synced", secret, |stream| async {
+        let (read, write) = stream.split();
+        let (mut frames, mut answers) = framed(read, write);
+        let mut file: Option<Overwritten> = None;
+        while let Some(frame) = frames.next().await {
+            let frame = frame?.freeze();
+            match &mut file {
+                Some(file) => file.write(&frame)?,
+                None => file = Some(Overwritten::new(tempfile::tempfile()?, &frame)?),
+            }
+            answers.send(frame).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Serves every stream with the echo tool on rmcp's own framing, until the process is killed.
 ///
 /// # Errors
@@ -44,17 +67,24 @@ pub(crate) async fn bare(secret: &Path) -> Result<()> {
 
 async fn serve_rmcp(stream: MeshStream) -> Result<()> {
     let (read, write) = stream.split();
-    let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME).new_codec();
-    let messages = FramedRead::new(read.compat(), codec.clone()).filter_map(async |frame| {
+    let (frames, answers) = framed(read, write);
+    let messages = frames.filter_map(async |frame| {
         serde_json::from_slice::<RxJsonRpcMessage<RoleServer>>(&frame.ok()?).ok()
     });
-    let frames = FramedWrite::new(write.compat_write(), codec).with(
-        async |message: TxJsonRpcMessage<RoleServer>| {
-            Ok::<Bytes, std::io::Error>(serde_json::to_vec(&message)?.into())
-        },
-    );
+    let frames = answers.with(async |message: TxJsonRpcMessage<RoleServer>| {
+        Ok::<Bytes, std::io::Error>(serde_json::to_vec(&message)?.into())
+    });
     Echo.serve((Box::pin(frames), Box::pin(messages))).await?.waiting().await?;
     Ok(())
+}
+
+/// Reads and writes a stream in frames.
+fn framed<R: AsyncRead, W: AsyncWrite>(
+    read: R,
+    write: W,
+) -> (FramedRead<Compat<R>, LengthDelimitedCodec>, FramedWrite<Compat<W>, LengthDelimitedCodec>) {
+    let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME).new_codec();
+    (FramedRead::new(read.compat(), codec.clone()), FramedWrite::new(write.compat_write(), codec))
 }
 
 /// Tells how serving a stream failed.

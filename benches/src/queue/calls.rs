@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::{
-    Result, bare,
+    Result,
     load::{holds, refused},
     requests::Template,
     wire::{Response, find},
@@ -37,9 +37,9 @@ pub(crate) fn waiting() -> Value {
     json!({"task_type": "bench.wait", "payload": {"message": MESSAGE}})
 }
 
-/// The arguments of a call of the echo tool as a task.
-pub(crate) fn echo() -> Value {
-    let payload = json!({"tool": bare::TOOL, "arguments": {"message": MESSAGE}});
+/// The arguments of a call of an echo tool as a task.
+pub(crate) fn echo(tool: &str) -> Value {
+    let payload = json!({"tool": tool, "arguments": {"message": MESSAGE}});
     json!({"task_type": "tool.call", "payload": payload})
 }
 

@@ -6,7 +6,7 @@
 //! - `redis` starts what to compare with, and pushes to it.
 
 mod backlog;
-mod calls;
+pub(crate) mod calls;
 mod redis;
 
 use std::{net::SocketAddr, time::Duration};
@@ -97,12 +97,17 @@ pub(crate) async fn submit(to: SocketAddr, connections: usize, length: Duration)
     load::repeat(to, connections, length, step).await
 }
 
-/// Submits calls of the echo tool and waits for each result, for a profiler to look at too.
+/// Submits calls of a tool that echoes and waits for each result.
 ///
 /// # Errors
 /// A task is refused, fails, or takes longer than [`calls::WAIT_S`].
-pub(crate) async fn results(to: SocketAddr, connections: usize, length: Duration) -> Result<Load> {
-    let submit = requests::call(to, calls::SUBMIT, &calls::echo());
+pub(crate) async fn results_of(
+    to: SocketAddr,
+    tool: &str,
+    connections: usize,
+    length: Duration,
+) -> Result<Load> {
+    let submit = requests::call(to, calls::SUBMIT, &calls::echo(tool));
     let wait = calls::result_of(to)?;
     let step = async move |connection: &mut Connection, _: usize| {
         let mut id = String::new();
@@ -128,11 +133,15 @@ async fn round(redis: &Redis, length: Duration, swapped: bool) -> Result<Round> 
     let many = sides(&node, redis, (CONNECTIONS, length), swapped).await?;
     drop(node);
     let node = Server::node("", &[]).await?;
-    results(node.address, CONNECTIONS, WARM_UP).await?;
+    results(&node, CONNECTIONS, WARM_UP).await?;
     let fdatasyncs_of_results = machine::fdatasyncs_per_second(&directory, half)?;
-    let result = node.process.loaded(results(node.address, 1, half)).await?;
-    let results = node.process.loaded(results(node.address, CONNECTIONS, length)).await?;
+    let result = results(&node, 1, half).await?;
+    let results = results(&node, CONNECTIONS, length).await?;
     Ok(Round { fdatasyncs, single, many, fdatasyncs_of_results, result, results })
+}
+
+async fn results(node: &Server, connections: usize, length: Duration) -> Result<Load> {
+    node.process.loaded(results_of(node.address, bare::TOOL, connections, length)).await
 }
 
 /// Loads all three, in turn from either end.

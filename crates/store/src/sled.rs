@@ -11,6 +11,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::chunk::{self, Stored};
 use crate::record::{self, Order, Records, RecordsError, Visit, Write};
 
+/// A key of sled's tree, and its value from now on; `None` removes it.
+type Change = (Vec<u8>, Option<::sled::IVec>);
+
 /// Records in a directory.
 #[derive(Debug)]
 pub(crate) struct SledRecords {
@@ -92,10 +95,10 @@ impl SledRecords {
         }
     }
 
-    /// Turns `writes` into one batch of sled's, chunks that are no longer needed removed.
-    fn batch(&self, writes: &[Write]) -> Result<::sled::Batch, RecordsError> {
+    /// Turns `writes` into changes of sled's tree, chunks that are no longer needed removed.
+    fn changes(&self, writes: &[Write]) -> Result<Vec<Change>, RecordsError> {
         let latest: BTreeMap<_, _> = writes.iter().map(|w| (w.key(), w.value())).collect();
-        let mut batch = ::sled::Batch::default();
+        let mut changes = Vec::with_capacity(latest.len());
         for (key, value) in latest {
             let physical_key = chunk::record_key(key);
             let mut kept = 0;
@@ -103,18 +106,18 @@ impl SledRecords {
             if let Some(value) = value {
                 let cut = chunk::cut(value);
                 for (index, piece) in (0..).zip(cut.chunks) {
-                    batch.insert(chunk::chunk_key(key, index), piece);
+                    changes.push((chunk::chunk_key(key, index), Some(piece.into())));
                     kept = index + 1;
                 }
-                batch.insert(physical_key, cut.head);
+                changes.push((physical_key, Some(cut.head.into())));
             } else {
-                batch.remove(physical_key);
+                changes.push((physical_key, None));
             }
             for index in kept..before {
-                batch.remove(chunk::chunk_key(key, index));
+                changes.push((chunk::chunk_key(key, index), None));
             }
         }
-        Ok(batch)
+        Ok(changes)
     }
 }
 
@@ -177,10 +180,26 @@ impl Records for SledRecords {
     }
 
     fn apply(&self, writes: &[Write]) -> Result<(), RecordsError> {
-        let batch = self.batch(writes)?;
+        let mut changes = self.changes(writes)?;
         {
             let _view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-            self.db.apply_batch(batch).map_err(from_sled)?;
+            // A batch begins with a buffer of its own in sled's log, which is written and waited for
+            // as the rest is. One change is a message of the log, whole or not there without it.
+            match (changes.pop(), changes.is_empty()) {
+                (Some((key, Some(value))), true) => self.db.insert(key, value).map(drop),
+                (Some((key, None)), true) => self.db.remove(key).map(drop),
+                (last, _) => {
+                    let mut batch = ::sled::Batch::default();
+                    for (key, value) in changes.into_iter().chain(last) {
+                        match value {
+                            Some(value) => batch.insert(key, value),
+                            None => batch.remove(key),
+                        }
+                    }
+                    self.db.apply_batch(batch)
+                }
+            }
+            .map_err(from_sled)?;
         }
         self.db.flush().map_err(from_sled)?;
         Ok(())

@@ -26,6 +26,9 @@ use crate::{
     worker::wire,
 };
 
+/// Tasks that are claimed next for each that came: no more are read from the store in vain.
+const NEXT_CLAIM: usize = 4;
+
 /// What came of an operation: fields of its answer, or why it was not done.
 type Answered = Result<Value, Refused>;
 
@@ -123,37 +126,39 @@ impl TaskQueueTools {
             wait: None,
         };
         let until = Instant::now() + Duration::from_millis(wait);
-        let claimed = self.claimed_by(claim, alias.as_ref(), until).await?;
+        let claimed = self.claimed_by(member, claim, alias.as_ref(), until).await?;
         let mut tasks = Vec::with_capacity(claimed.tasks.len());
         for leased in &claimed.tasks {
             match self.task(leased, alias.as_ref()) {
                 Some(task) => tasks.push(task),
                 // What is listed changed since it was claimed: it is for somebody else now.
-                None => self.give_back(member, leased).await,
+                None => self.give_back(member, leased, "its tool went away").await,
             }
         }
         let Claimed { more, paused, draining, .. } = claimed;
         answer(&wire::Given { tasks, more, paused, draining })
     }
 
-    /// Claims as often as the bytes of an answer allow; waits for the first task until `until`.
+    /// Claims what the bytes of an answer allow; waits for the first task until `until`. Each claim
+    /// waits for a commit, so there are few: the first is for tasks that fit however large they
+    /// are, the others for as many as fit if they are like those. What is larger goes back.
     async fn claimed_by(
         &self,
+        member: &Member,
         mut claim: Claim,
         alias: Option<&Arc<str>>,
         until: Instant,
     ) -> Result<Claimed, Refused> {
         let (own, wanted) = (claim.labels.clone(), claim.max_tasks);
-        let largest = self.queue.settings().payload_bytes.max(1);
         let mut all = Claimed::default();
-        let mut left = limits::QUEUE_NODE_CLAIM_BYTES;
+        let (mut left, mut largest) = (limits::QUEUE_NODE_CLAIM_BYTES, 1);
+        let mut some = (left / self.queue.settings().payload_bytes.max(1)).max(1);
         loop {
             let mut changes = self.view.changes(Role::Operator);
             claim.labels.clone_from(&own);
             if let Some(alias) = alias {
                 claim.labels.extend(self.view.places_at(alias).iter().cloned());
             }
-            let some = (left / largest).max(usize::from(all.tasks.is_empty()));
             claim.max_tasks = some.min(wanted - all.tasks.len());
             let wait = until.saturating_duration_since(Instant::now());
             let claimed = if all.tasks.is_empty() && !wait.is_zero() {
@@ -170,15 +175,23 @@ impl TaskQueueTools {
                 Err(_) if !all.tasks.is_empty() => return Ok(all),
                 Err(error) => return Err(error.into()),
             };
-            let bytes = |leased: &Leased| {
-                leased.kept.task.spec.payload.len()
-                    + leased.kept.answers.as_ref().map_or(0, String::len)
-            };
-            left = left.saturating_sub(claimed.tasks.iter().map(bytes).sum());
-            let came = !claimed.tasks.is_empty();
-            all.tasks.extend(claimed.tasks);
             (all.more, all.paused, all.draining) = (claimed.more, claimed.paused, claimed.draining);
-            if !came || !all.more || all.tasks.len() >= wanted || left < largest {
+            let (came, before) = (claimed.tasks.len(), all.tasks.len());
+            for leased in claimed.tasks {
+                let bytes = leased.kept.task.spec.payload.len()
+                    + leased.kept.answers.as_ref().map_or(0, String::len);
+                if bytes > left && !all.tasks.is_empty() {
+                    self.give_back(member, &leased, "it did not fit the answer").await;
+                    all.more = true;
+                    continue;
+                }
+                (left, largest) = (left.saturating_sub(bytes), largest.max(bytes));
+                all.tasks.push(leased);
+            }
+            let taken = all.tasks.len();
+            some = (left / largest).min(taken * NEXT_CLAIM);
+            let all_fit = taken - before == came;
+            if came == 0 || !all_fit || !all.more || taken >= wanted || some == 0 {
                 return Ok(all);
             }
         }
@@ -208,10 +221,10 @@ impl TaskQueueTools {
         })
     }
 
-    async fn give_back(&self, member: &Member, leased: &Leased) {
+    async fn give_back(&self, member: &Member, leased: &Leased, why: &str) {
         let (id, fence) = (leased.grant.id, leased.grant.fence);
         let proof = member.holds(id, fence);
-        if let Err(error) = self.queue.release(proof, "its tool went away".into()).await {
+        if let Err(error) = self.queue.release(proof, why.into()).await {
             tracing::debug!(%error, task = %id, "a task waits for its lease to end");
         }
     }

@@ -8,14 +8,25 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use libp2p::swarm::{
-    ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol, THandler, THandlerInEvent,
-    handler::ConnectionEvent,
+use either::Either;
+use libp2p::{
+    core::upgrade::DeniedUpgrade,
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol, THandler,
+        THandlerInEvent,
+        handler::{ConnectionEvent, DialUpgradeError},
+    },
 };
 use tokio::time::{self, Sleep};
 use toolmesh_core::limits;
+
+/// How often a peer is asked again that does not take part yet, and the wait before: two nodes are
+/// members of each other at two moments, which are the length of a join apart.
+const ASKS_AGAIN: u32 = 3;
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 type Inner = THandler<super::Gossipsub>;
 
@@ -28,19 +39,21 @@ pub(crate) enum Tell {
     Inner(THandlerInEvent<super::Gossipsub>),
 }
 
-/// The handler. A peer may open its stream before it is a member here, because it may be one sooner
-/// there; what it sends waits in the stream.
+/// The handler.
 pub(crate) struct Handler {
     inner: Inner,
     is_member: Arc<AtomicBool>,
     /// Messages that it still passes on without a pause.
     left: u32,
+    /// How often the peer may still be asked again to take part.
+    asks_again: u32,
+    /// Until when nothing is said or heard.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Handler {
     pub(super) fn new(inner: Inner, is_member: Arc<AtomicBool>) -> Self {
-        Self { inner, is_member, left: limits::GOSSIP_BURST, pause: None }
+        Self { inner, is_member, left: limits::GOSSIP_BURST, asks_again: ASKS_AGAIN, pause: None }
     }
 }
 
@@ -53,7 +66,11 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = <Inner as ConnectionHandler>::OutboundOpenInfo;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
-        self.inner.listen_protocol()
+        if self.is_member.load(Ordering::Acquire) {
+            self.inner.listen_protocol()
+        } else {
+            SubstreamProtocol::new(Either::Right(DeniedUpgrade), ())
+        }
     }
 
     fn connection_keep_alive(&self) -> bool {
@@ -78,12 +95,13 @@ impl ConnectionHandler for Handler {
         }
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
-            (self.pause, self.left) = (None, limits::GOSSIP_BURST);
+            self.pause = None;
         }
         let event = ready!(self.inner.poll(cx));
         if matches!(event, ConnectionHandlerEvent::NotifyBehaviour(_)) {
             self.left = self.left.saturating_sub(1);
             if self.left == 0 {
+                self.left = limits::GOSSIP_BURST;
                 self.pause = Some(Box::pin(time::sleep(limits::GOSSIP_PAUSE)));
             }
         }
@@ -100,6 +118,19 @@ impl ConnectionHandler for Handler {
             Self::OutboundOpenInfo,
         >,
     ) {
+        let event = match event {
+            ConnectionEvent::DialUpgradeError(DialUpgradeError {
+                info,
+                error: StreamUpgradeError::NegotiationFailed,
+            }) if self.asks_again > 0 => {
+                self.asks_again -= 1;
+                self.pause = Some(Box::pin(time::sleep(ASK_AGAIN)));
+                // gossipsub asks again after this one, and never after the other.
+                let error = StreamUpgradeError::Timeout;
+                ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error })
+            }
+            event => event,
+        };
         self.inner.on_connection_event(event);
     }
 }

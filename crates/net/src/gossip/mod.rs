@@ -1,7 +1,7 @@
 //! What members announce to each other, spread by gossipsub.
 //!
-//! gossipsub itself speaks with whoever connects. Here nothing is sent to a peer and nothing of it
-//! is read before both are members of one mesh: the connection's [`handler`] waits for that. A
+//! gossipsub itself speaks with whoever connects. Here it is not even offered to a peer that is no
+//! member: the connection's [`handler`] waits until it is one. A
 //! message is passed on only if it is an announcement, signed by its author as it was sent.
 
 mod handler;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use toolmesh_core::{
     limits,
     principal::Role,
-    queue::{is_run_by_nodes, Filter, Refusal, ResultRecord, State, TaskId},
+    queue::{Filter, Refusal, ResultRecord, State, TaskId, WorkerView, is_run_by_nodes},
     router::LocalTool,
 };
 
@@ -248,12 +248,25 @@ impl TaskQueueTools {
         let view = self.queue.status().await?;
         let workers = self.queue.workers().await?;
         let (now, settings) = (self.queue.now_ms(), self.queue.settings());
-        let mut status = Status::of(view, (&self.owner, &self.name), now, &workers, settings, detail);
+        let mut status = Status::of(view, (&self.owner, &self.name), now, &workers, settings);
+        if detail {
+            status.worker_details = self.workers(&workers);
+        }
         // What others announced they tell each other themselves.
         if detail && role > Role::Peer {
             status.members = self.members();
         }
         told(&status)
+    }
+
+    /// Shows workers, with the names of the nodes whose own they are.
+    fn workers(&self, views: &[WorkerView]) -> Vec<Worker> {
+        let worker = |view: &WorkerView| {
+            // Who claims for a node proved to be that node; others may call themselves so.
+            let peer_id = view.principal.strip_prefix("peer:").filter(|id| **id == *view.worker);
+            Worker::of(view, peer_id.and_then(|peer_id| self.view.alias(peer_id)).as_deref())
+        };
+        views.iter().map(worker).collect()
     }
 
     /// What connected members announced, by name.
@@ -368,7 +381,7 @@ impl TaskQueueTools {
 
     pub(super) async fn worker_stats(&self, asked: Asked) -> Told {
         let WorkersOf { worker_id } = asked.read()?;
-        let mut workers: Vec<Worker> = self.queue.workers().await?.iter().map(Worker::of).collect();
+        let mut workers = self.workers(&self.queue.workers().await?);
         if let Some(id) = worker_id {
             workers.retain(|worker| worker.worker_id == id);
             if workers.is_empty() {

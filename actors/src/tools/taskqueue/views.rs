@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 use toolmesh_core::{
     announcement::Announcement,
-    queue::{Failure, LogLine, OnLost, Position, QueueView, State, TaskView, WorkerView, placed_by},
+    queue::{
+        Failure, LogLine, OnLost, Position, QueueView, State, TaskView, WorkerView, placed_by,
+    },
 };
 
 use crate::queue::Shown;
@@ -330,7 +332,7 @@ pub(super) struct Status {
     limits: Limits,
     /// The workers, where `detail` was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    worker_details: Vec<Worker>,
+    pub(super) worker_details: Vec<Worker>,
     /// What connected members announced of themselves, where `detail` was asked for. It may be
     /// seconds old, and members without gossip are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -381,7 +383,6 @@ impl Status {
         now_ms: u64,
         workers: &[WorkerView],
         settings: &crate::queue::Settings,
-        detail: bool,
     ) -> Self {
         let counts = view.counts;
         let types = view.kinds.into_iter().map(|(kind, queued, running)| TypeCounts {
@@ -423,10 +424,7 @@ impl Status {
                 payload_bytes: settings.payload_bytes,
                 result_bytes: settings.result_bytes,
             },
-            worker_details: match detail {
-                true => workers.iter().map(Worker::of).collect(),
-                false => Vec::new(),
-            },
+            worker_details: Vec::new(),
             members: Vec::new(),
         }
     }
@@ -437,6 +435,9 @@ impl Status {
 pub(super) struct Worker {
     /// Its name.
     pub(super) worker_id: String,
+    /// What another node is called here whose own worker it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     /// Tasks that it runs.
     running: usize,
     /// Attempts that it completed since the node started.
@@ -460,11 +461,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Shows a worker.
-    pub(super) fn of(view: &WorkerView) -> Self {
+    /// Shows a worker. `name`: of the other node whose own it is.
+    pub(super) fn of(view: &WorkerView, name: Option<&str>) -> Self {
         let texts = |names: &[Arc<str>]| names.iter().map(ToString::to_string).collect();
         Self {
             worker_id: view.worker.to_string(),
+            name: name.map(str::to_owned),
             running: view.running,
             completed: view.completed,
             failed: view.failed,

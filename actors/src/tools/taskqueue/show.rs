@@ -8,7 +8,7 @@ use serde_json::Value;
 use toolmesh_core::{
     limits,
     principal::Role,
-    queue::{Filter, Refusal, ResultRecord, State, TaskId},
+    queue::{Filter, Refusal, ResultRecord, State, TaskId, WorkerView, is_run_by_nodes},
     router::LocalTool,
 };
 
@@ -19,7 +19,7 @@ use super::{
     views::{self, ErrorView, LogView, Member, Status, Task, Worker, seconds},
     waiting,
 };
-use crate::queue::Shown;
+use crate::queue::{NODE_WORKER, Shown};
 
 /// Tasks in a page that does not say.
 const PAGE: usize = 50;
@@ -177,6 +177,10 @@ struct Tasks {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Workers {
+    /// PeerId of the node whose queue they work for.
+    owner: String,
+    /// What that node calls itself.
+    owner_name: String,
     /// The workers, by name.
     workers: Vec<Worker>,
 }
@@ -244,12 +248,25 @@ impl TaskQueueTools {
         let view = self.queue.status().await?;
         let workers = self.queue.workers().await?;
         let (now, settings) = (self.queue.now_ms(), self.queue.settings());
-        let mut status = Status::of(view, &self.owner, now, &workers, settings, detail);
+        let mut status = Status::of(view, (&self.owner, &self.name), now, &workers, settings);
+        if detail {
+            status.worker_details = self.workers(&workers);
+        }
         // What others announced they tell each other themselves.
         if detail && role > Role::Peer {
             status.members = self.members();
         }
         told(&status)
+    }
+
+    /// Shows workers, with the names of the nodes whose own they are.
+    fn workers(&self, views: &[WorkerView]) -> Vec<Worker> {
+        let worker = |view: &WorkerView| {
+            // Who claims for a node proved to be that node; others may call themselves so.
+            let peer_id = view.principal.strip_prefix("peer:").filter(|id| **id == *view.worker);
+            Worker::of(view, peer_id.and_then(|peer_id| self.view.alias(peer_id)).as_deref())
+        };
+        views.iter().map(worker).collect()
     }
 
     /// What connected members announced, by name.
@@ -268,9 +285,21 @@ impl TaskQueueTools {
         told(&self.status_of(&shown, include_logs, include_metrics))
     }
 
+    /// Shows a task, with the name of the node that runs it.
+    pub(super) fn task_view(&self, shown: &Shown) -> Task {
+        let view = &shown.view;
+        // Another worker may call itself by any name, and does not get such a task.
+        let lease = view.lease.as_ref().filter(|_| is_run_by_nodes(&view.kind));
+        let node = lease.and_then(|lease| match &*lease.worker {
+            NODE_WORKER => Some(self.name.clone()),
+            peer_id => self.view.alias(peer_id),
+        });
+        Task::of(shown, &self.name, node.as_deref())
+    }
+
     fn status_of(&self, shown: &Shown, logs: bool, metrics: bool) -> TaskStatus {
         TaskStatus {
-            task: Task::of(shown),
+            task: self.task_view(shown),
             logs: logs.then(|| logs_of(shown)),
             metrics: metrics.then(|| Timings::of(shown, self.queue.now_ms())),
         }
@@ -327,7 +356,7 @@ impl TaskQueueTools {
         };
         let listed = self.queue.list_with_records(asker, filter, tags, limit).await?;
         told(&Tasks {
-            tasks: listed.tasks.iter().map(Task::of).collect(),
+            tasks: listed.tasks.iter().map(|shown| self.task_view(shown)).collect(),
             next_cursor: listed.next.map(|id| id.to_string()),
         })
     }
@@ -341,7 +370,7 @@ impl TaskQueueTools {
         let mut tasks = Vec::with_capacity(views.len());
         for view in views {
             match self.queue.with_records(view).await {
-                Ok(shown) => tasks.push(Task::of(&shown)),
+                Ok(shown) => tasks.push(self.task_view(&shown)),
                 // It was forgotten between the two looks.
                 Err(error) if error.code() == "not_found" => {}
                 Err(error) => return Err(error.into()),
@@ -352,14 +381,15 @@ impl TaskQueueTools {
 
     pub(super) async fn worker_stats(&self, asked: Asked) -> Told {
         let WorkersOf { worker_id } = asked.read()?;
-        let mut workers: Vec<Worker> = self.queue.workers().await?.iter().map(Worker::of).collect();
+        let mut workers = self.workers(&self.queue.workers().await?);
         if let Some(id) = worker_id {
             workers.retain(|worker| worker.worker_id == id);
             if workers.is_empty() {
                 return Err(Refusal::UnknownWorker(id).into());
             }
         }
-        told(&Workers { workers })
+        let (owner, owner_name) = (self.owner.to_string(), self.name.to_string());
+        told(&Workers { owner, owner_name, workers })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use actix::{Actor, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::{broadcast, oneshot};
 use toolmesh_core::queue::{
-    Claim, Event, Grant, Granted, Input, Machine, Now, Proof, Reply, Step, Ticket,
+    Claim, Event, Grant, Granted, Input, Machine, Now, Proof, Reply, Step, TaskView, Ticket,
 };
 use toolmesh_store::{CommitError, Durability, Work, Write, records};
 
@@ -118,7 +118,8 @@ impl Queue {
                 return refuse(asker, why.into());
             }
         };
-        let step = self.machine.apply(self.now(), input);
+        let now = self.now();
+        let step = self.machine.apply(now, input);
         let Step { writes, sync, reply, grants, events, wake_at } = step;
         self.schedule(wake_at, ctx);
         let kept: Result<Vec<Vec<Write>>, _> =
@@ -138,6 +139,7 @@ impl Queue {
         });
         let served: Vec<_> = served.collect();
         let asker = self.park(asker, &reply);
+        let seen = self.waited_for(&events, now);
         let (door, waiters, news) =
             (self.door.clone(), self.shared.waiters.clone(), self.shared.news.clone());
         let durability = if sync { Durability::Disk } else { Durability::Process };
@@ -153,8 +155,18 @@ impl Queue {
             for (claimer, grants, granted) in served {
                 hand_over(&door, claimer, grants, granted);
             }
-            tell(&waiters, &news, events);
+            tell(&waiters, seen, &news, events);
         });
+    }
+
+    /// How the tasks are that ended or ask and that somebody waits for.
+    fn waited_for(&self, events: &[Event], now: Now) -> Vec<TaskView> {
+        let told = events.iter().filter_map(|event| match event {
+            Event::Ended(id) | Event::Asks(id) if self.shared.waiters.has(*id) => Some(*id),
+            _ => None,
+        });
+        // Who waits was found to be somebody who may know of it.
+        told.filter_map(|id| self.machine.view_of_any(id, now)).collect()
     }
 
     /// Keeps who has to wait for a task; everybody else is returned.
@@ -238,11 +250,14 @@ pub(super) fn give_back(door: &Door<Queue>, to: Claimer, tasks: Vec<Grant>) {
     }
 }
 
-fn tell(waiters: &Waiters, news: &broadcast::Sender<Event>, events: Vec<Event>) {
+fn tell(
+    waiters: &Waiters,
+    seen: Vec<TaskView>,
+    news: &broadcast::Sender<Event>,
+    events: Vec<Event>,
+) {
+    seen.into_iter().for_each(|view| waiters.tell(view));
     for event in events {
-        if let Event::Ended(id) | Event::Asks(id) = &event {
-            waiters.tell(*id);
-        }
         // Nobody may listen, and who lags reads again.
         let _nobody_listens = news.send(event);
     }

@@ -50,23 +50,23 @@ impl QueueHandle {
         wait: Duration,
     ) -> Result<TaskView, QueueError> {
         let until = Instant::now() + wait;
-        let waiter = self.shared.waiters.wait(id);
-        loop {
-            // Asked for before the look, so that an end in between is not missed.
-            let mut news = std::pin::pin!(waiter.news.notified());
-            news.as_mut().enable();
-            let task = self.view(asker.clone(), id).await?;
-            if task.state.is_final() || task.asks.is_some() {
-                return Ok(task);
-            }
+        let is_done = |task: &TaskView| task.state.is_final() || task.asks.is_some();
+        // Before the look, so that an end in between is not missed.
+        let mut waiter = self.shared.waiters.wait(id);
+        let mut task = self.view(asker.clone(), id).await?;
+        while !is_done(&task) {
             let is_over = tokio::select! {
-                waited = tokio::time::timeout_at(until, news) => waited.is_err(),
+                waited = tokio::time::timeout_at(until, waiter.news.changed()) => waited.is_err(),
                 () = self.shared.stopping.cancelled() => true,
             };
             if is_over {
                 return self.view(asker, id).await; // As it is by now.
             }
+            if let Some(told) = waiter.news.borrow_and_update().as_deref() {
+                task = told.clone();
+            }
         }
+        Ok(task)
     }
 
     /// Lists tasks, the newest first.

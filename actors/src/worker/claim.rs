@@ -15,7 +15,7 @@ use super::{
     run,
     source::{Held, Source},
 };
-use crate::queue::{Claimed, NODE_WORKER, QueueError};
+use crate::queue::{Claimed, Leased, NODE_WORKER, QueueError};
 
 /// Claims as many tasks as there are free slots, for ever, once it may.
 pub(super) async fn claim(shared: Arc<Shared>) {
@@ -135,10 +135,7 @@ async fn from(shared: Arc<Shared>, member: Member, offer: Offer, free: usize) ->
     let came = !work.tasks.is_empty();
     for leased in work.tasks {
         if shared.is_draining.load(Ordering::Relaxed) {
-            let held = Held { id: leased.grant.id, fence: leased.grant.fence };
-            if let Err(error) = member.source().release(held, "the node drains").await {
-                tracing::debug!(%error, task = %held.id, "a task waits for its lease to end");
-            }
+            give_back(&member, &leased).await;
         } else {
             run::start(shared.clone(), member.source(), leased);
         }
@@ -147,4 +144,12 @@ async fn from(shared: Arc<Shared>, member: Member, offer: Offer, free: usize) ->
         shared.ready.done(&member.peer_id, came);
     }
     came
+}
+
+/// Gives a task back to the member that gave it: this node takes no more by now.
+pub(super) async fn give_back(member: &Member, leased: &Leased) {
+    let held = Held { id: leased.grant.id, fence: leased.grant.fence };
+    if let Err(error) = member.source().release(held, "the node drains").await {
+        tracing::debug!(%error, task = %held.id, "a task waits for its lease to end");
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,7 +13,13 @@ use toolmesh_core::{
     limits,
 };
 
-use super::{handle::Shared, member::Member};
+use super::{
+    claim::give_back,
+    handle::{Offer, Shared},
+    member::Member,
+    run::{self, Place},
+    source::Untold,
+};
 
 /// Wait before a member is asked again that gave nothing though it had work, or no answer; it
 /// doubles with each time in a row.
@@ -146,6 +152,32 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     }
 }
 
+/// Asks one member for its first task and runs that in its place, which saves the way there and back
+/// that a claim takes once the member said that it has some. Returns whether a task came, and whether
+/// more wait.
+async fn first(
+    shared: Arc<Shared>,
+    member: Member,
+    offer: Offer,
+    kinds: BTreeSet<Arc<str>>,
+    place: Place,
+) -> Result<(bool, bool), Untold> {
+    let (lease_ms, wait) = (shared.settings.lease_ms, limits::WORKER_ASK_WAIT);
+    let work = member.claim(&kinds, &offer.labels, 1, lease_ms, wait).await?;
+    let came = !work.tasks.is_empty();
+    let is_over = shared.is_draining.load(Ordering::Relaxed) || *shared.offer.borrow() != offer;
+    for leased in work.tasks {
+        if is_over {
+            give_back(&member, &leased).await;
+        } else {
+            run::start(shared.clone(), member.source(), leased);
+        }
+    }
+    // The task has its own slot by now: for a moment there is one less to claim for, never one more.
+    drop(place);
+    Ok((came, work.more))
+}
+
 /// Asks one member for ever.
 async fn ask(shared: Arc<Shared>, peer_id: Arc<str>) {
     let member = Member::new(peer_id.clone(), shared.router.clone());
@@ -161,15 +193,31 @@ async fn ask(shared: Arc<Shared>, peer_id: Arc<str>) {
             continue;
         }
         let (wait, since) = (limits::WORKER_ASK_WAIT, Instant::now());
-        let asked = tokio::select! {
-            asked = member.claim(&kinds, &offer.labels, 0, shared.settings.lease_ms, wait) => asked,
-            _ = changes.changed() => continue,
+        let is_draining = shared.is_draining.load(Ordering::Relaxed);
+        let keep = || shared.running.keep_place(&peer_id, offer.slots);
+        let asked = if let Some(place) = (!is_draining).then(keep).flatten() {
+            let asking = first(shared.clone(), member.clone(), offer.clone(), kinds, place);
+            tokio::select! {
+                // In a task of its own: what comes is run or given back, even if nobody asks any
+                // more by then.
+                asked = tokio::spawn(asking) => asked.unwrap_or(Ok((false, false))),
+                _ = changes.changed() => continue,
+            }
+        } else {
+            let lease_ms = shared.settings.lease_ms;
+            tokio::select! {
+                asked = member.claim(&kinds, &offer.labels, 0, lease_ms, wait) => {
+                    asked.map(|work| (false, work.more))
+                }
+                _ = changes.changed() => continue,
+            }
         };
         let gave = match asked {
-            Ok(work) if work.more => {
+            Ok((came, true)) => {
                 shared.ready.mark(&peer_id);
-                shared.ready.taken(&peer_id).await
+                shared.ready.taken(&peer_id).await || came
             }
+            Ok((true, false)) => true,
             // One that has nothing and says so at once, as to a worker that it drains, is not asked
             // at once.
             Ok(_) => since.elapsed() >= wait / 2,

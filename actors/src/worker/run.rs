@@ -9,7 +9,10 @@ use std::{
 use futures::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use toolmesh_core::queue::{COMMAND, Failure, Fence, Outcome, Ran, TOOL_CALL};
+use toolmesh_core::{
+    limits,
+    queue::{COMMAND, Failure, Fence, Outcome, Ran, TOOL_CALL},
+};
 
 use super::{
     call, command,
@@ -21,15 +24,36 @@ use super::{
 use crate::queue::Leased;
 
 /// The tasks that run. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Running {
     tasks: Arc<Mutex<HashMap<LeaseKey, CancellationToken>>>,
-    count: watch::Sender<usize>,
+    taken: watch::Sender<Taken>,
 }
 
-impl Default for Running {
-    fn default() -> Self {
-        Self { tasks: Arc::default(), count: watch::Sender::new(0) }
+/// The slots that are taken.
+#[derive(Debug, Clone, Default)]
+struct Taken {
+    /// By tasks that run.
+    running: usize,
+    /// Whether one is kept for a task that another node is asked for.
+    is_kept: bool,
+    /// The other node whose task began last.
+    last: Option<Arc<str>>,
+}
+
+impl Taken {
+    fn slots(&self) -> usize {
+        self.running + usize::from(self.is_kept)
+    }
+}
+
+/// A slot that is kept for a task that another node is asked for, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Running);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.send_modify(|taken| taken.is_kept = false);
     }
 }
 
@@ -40,21 +64,36 @@ impl Running {
 
     /// How many run.
     pub(super) fn count(&self) -> usize {
-        *self.count.borrow()
+        self.taken.borrow().running
     }
 
-    /// Waits until fewer than `slots` run, and returns how many fewer.
+    /// Waits until fewer than `slots` are taken, and returns how many fewer.
     pub(super) async fn free(&self, slots: usize) -> usize {
-        let mut count = self.count.subscribe();
+        let mut taken = self.taken.subscribe();
         // The sender lives as long as this does.
-        let running = count.wait_for(|count| *count < slots).await.map(|count| *count);
-        slots.saturating_sub(running.unwrap_or(slots))
+        let taken = taken.wait_for(|taken| taken.slots() < slots).await.map(|taken| taken.slots());
+        slots.saturating_sub(taken.unwrap_or(slots))
+    }
+
+    /// Keeps a slot for a task of another node, so that the first that it has need not be claimed
+    /// after it said so. There is one such slot, for whose task began last, and none where that
+    /// would be too large a part of all.
+    pub(super) fn keep_place(&self, peer_id: &str, slots: usize) -> Option<Place> {
+        let is_kept = self.taken.send_if_modified(|taken| {
+            let may = slots >= limits::WORKER_SLOTS_TO_KEEP_ONE
+                && taken.slots() < slots
+                && !taken.is_kept
+                && taken.last.as_deref() == Some(peer_id);
+            taken.is_kept |= may;
+            may
+        });
+        is_kept.then(|| Place(self.clone()))
     }
 
     /// Waits until none runs.
     pub(super) async fn ended(&self) {
-        let mut count = self.count.subscribe();
-        let _none = count.wait_for(|count| *count == 0).await;
+        let mut taken = self.taken.subscribe();
+        let _none = taken.wait_for(|taken| taken.running == 0).await;
     }
 
     /// Gives one of this node's own up, if it runs here.
@@ -71,10 +110,15 @@ impl Running {
         tasks.len()
     }
 
-    fn enter(&self, key: LeaseKey) -> CancellationToken {
+    fn enter(&self, key: &LeaseKey) -> CancellationToken {
         let cancel = CancellationToken::new();
-        self.tasks().insert(key, cancel.clone());
-        self.count.send_modify(|count| *count += 1);
+        self.tasks().insert(key.clone(), cancel.clone());
+        self.taken.send_modify(|taken| {
+            taken.running += 1;
+            if let (Some(peer_id), _) = key {
+                taken.last = Some(peer_id.clone());
+            }
+        });
         cancel
     }
 }
@@ -88,7 +132,7 @@ struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.running.tasks().remove(&self.key);
-        self.running.count.send_modify(|count| *count -= 1);
+        self.running.taken.send_modify(|taken| taken.running -= 1);
     }
 }
 
@@ -97,7 +141,7 @@ impl Drop for Entered {
 pub(super) fn start(shared: Arc<Shared>, source: Source, leased: Leased) {
     let held = Held { id: leased.grant.id, fence: leased.grant.fence };
     let key = source.key(held.fence);
-    let cancel = shared.running.enter(key.clone());
+    let cancel = shared.running.enter(&key);
     let entered = Entered { running: shared.running.clone(), key };
     tokio::spawn(async move {
         let lease_ms = leased.grant.lease_ms;

@@ -251,6 +251,10 @@ pub const WORKER_SLOTS: usize = 16;
 /// Most slots that a configuration may ask for: a tool takes no more calls at once.
 pub const WORKER_SLOTS_MAX: usize = super::UPSTREAM_IN_FLIGHT_MAX;
 
+/// Slots from which on a node keeps one for the first task of the node whose task it ran last. With
+/// fewer that would be too large a part of them; then the task comes a way there and back later.
+pub const WORKER_SLOTS_TO_KEEP_ONE: usize = 8;
+
 /// Labels of a worker. Each task that requires some is matched with them; more are refused.
 pub const WORKER_LABELS: usize = 32;
 

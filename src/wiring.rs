@@ -57,6 +57,7 @@ pub(crate) fn swarm(mesh: &Mesh, name: &str, gate: &Gate) -> swarm::Config {
         fallback_port: mesh.listen.is_none(),
         announce: mesh.announce.clone(),
         mdns: mesh.mdns,
+        gossip: mesh.gossip,
         admission: gate.admission(),
         invites: gate.invites(),
     }

@@ -5,6 +5,7 @@
 //! pure machine of `toolmesh_core`. Handles point downward only, so no two actors wait on each
 //! other: gateway -> router -> {tool groups, links} -> store.
 
+pub mod announcer;
 pub mod child;
 pub mod gateway;
 pub mod kit;

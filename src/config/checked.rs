@@ -120,6 +120,8 @@ pub(crate) struct Mesh {
     pub(crate) peers: Vec<PeerAddress>,
     /// Looks for nodes on the local network.
     pub(crate) mdns: bool,
+    /// Announces its work to members and hears theirs.
+    pub(crate) gossip: bool,
     /// File with the secret that an operator gave; `None` is the node's own.
     pub(crate) secret_file: Option<PathBuf>,
     /// Who is let in.

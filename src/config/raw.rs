@@ -157,6 +157,10 @@ pub(super) struct RawMesh {
     /// Looks for nodes of the same mesh on the local network. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mdns: Option<bool>,
+    /// Tells members of this node's types, free slots and waiting tasks, and hears theirs. Default
+    /// true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gossip: Option<bool>,
     /// File with the secret of the mesh: 64 hexadecimal digits, or any text of at least 32
     /// characters. Default: `mesh.secret` in the data directory, made at the first start.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -206,6 +206,7 @@ fn raw_mesh(mesh: &Mesh) -> RawMesh {
         announce: Some(texts(mesh.announce.iter())),
         peers: Some(texts(mesh.peers.iter())),
         mdns: Some(mesh.mdns),
+        gossip: Some(mesh.gossip),
         secret_file: mesh.secret_file.clone(),
         admission: Some(admission),
         members,

@@ -83,6 +83,18 @@ impl View {
         self.nodes.borrow().aliases.get(peer_id).cloned()
     }
 
+    /// The nodes that are connected: their aliases and PeerIds, by alias.
+    pub(crate) fn connected(&self) -> Vec<(Arc<str>, String)> {
+        let nodes = self.nodes();
+        let connected = nodes.iter().filter(|(_, node)| node.connected);
+        connected.map(|(alias, node)| (alias.clone(), node.peer_id.to_string())).collect()
+    }
+
+    /// Whether any other node is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.nodes.borrow().nodes.values().any(|node| node.connected)
+    }
+
     /// The nodes that the router knows of, now and whenever that changes.
     pub(crate) fn follow(&self) -> watch::Receiver<Arc<Known>> {
         self.nodes.subscribe()

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use toolmesh_core::{limits, principal::Role, queue::Claim};
 
 use super::{
@@ -94,7 +95,13 @@ async fn own(
 
 /// Claims from members that said that they have work, one after the other, until one gives some.
 async fn from_members(shared: &Arc<Shared>, offer: &Offer, free: usize) {
-    for peer_id in shared.ready.latest_first() {
+    let backlog = |peer_id: &str| {
+        let member = Member::new(peer_id.into(), shared.router.clone());
+        // One that said so has some, whatever it announced before.
+        let announced = shared.announced.of(peer_id);
+        announced.map_or(1, |announced| announced.backlog(&member.kinds(shared, offer)).max(1))
+    };
+    for peer_id in shared.ready.in_turn(backlog) {
         if shared.is_draining.load(Ordering::Relaxed) {
             shared.ready.done(&peer_id, false);
             continue;
@@ -114,7 +121,9 @@ async fn from_members(shared: &Arc<Shared>, offer: &Offer, free: usize) {
 async fn from(shared: Arc<Shared>, member: Member, offer: Offer, free: usize) -> bool {
     let kinds = member.kinds(&shared, &offer);
     let lease_ms = shared.settings.lease_ms;
+    let asked = Instant::now();
     let claimed = member.claim(&kinds, &offer.labels, free, lease_ms, Duration::ZERO).await;
+    shared.ready.answered(&member.peer_id, asked.elapsed());
     let work = match claimed {
         Ok(work) => work,
         Err(error) => {

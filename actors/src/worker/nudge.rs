@@ -8,7 +8,10 @@ use std::{
 };
 
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
-use toolmesh_core::limits;
+use toolmesh_core::{
+    announcement::{Candidate, Turns},
+    limits,
+};
 
 use super::{handle::Shared, member::Member};
 
@@ -22,8 +25,9 @@ pub(super) struct Ready(watch::Sender<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By when they said so, the last one last.
-    ready: Vec<Arc<str>>,
+    /// Those that said so, with the time that the answer to the last claim took.
+    ready: BTreeMap<Arc<str>, Option<Duration>>,
+    turns: Turns,
     /// Those whose last claim came to nothing.
     missed: BTreeSet<Arc<str>>,
 }
@@ -41,24 +45,42 @@ impl Ready {
         let _some = states.wait_for(|state| !state.ready.is_empty()).await;
     }
 
-    /// Who has work, who said so last first.
-    pub(super) fn latest_first(&self) -> Vec<Arc<str>> {
-        self.0.borrow().ready.iter().rev().cloned().collect()
+    /// Who has work, in the order in which they are to be asked: by what waits there, as
+    /// `backlog` knows, and how long an answer takes.
+    pub(super) fn in_turn(&self, backlog: impl Fn(&str) -> usize) -> Vec<Arc<str>> {
+        let mut order = Vec::new();
+        self.0.send_if_modified(|state| {
+            let candidates = state.ready.iter().map(|(peer_id, round_trip)| Candidate {
+                name: peer_id.clone(),
+                backlog: backlog(peer_id),
+                round_trip: *round_trip,
+            });
+            order = state.turns.order(candidates.collect());
+            false
+        });
+        order
     }
 
     /// A member said that it has work.
     fn mark(&self, peer_id: &Arc<str>) {
         self.0.send_modify(|state| {
-            state.ready.retain(|other| other != peer_id);
-            state.ready.push(peer_id.clone());
+            state.ready.entry(peer_id.clone()).or_default();
             state.missed.remove(peer_id);
+        });
+    }
+
+    /// A member answered a claim in this time.
+    pub(super) fn answered(&self, peer_id: &Arc<str>, time: Duration) {
+        self.0.send_if_modified(|state| {
+            state.ready.entry(peer_id.clone()).and_modify(|before| *before = Some(time));
+            false
         });
     }
 
     /// A member gave what it had, or nothing.
     pub(super) fn done(&self, peer_id: &Arc<str>, came: bool) {
         self.0.send_modify(|state| {
-            state.ready.retain(|other| other != peer_id);
+            state.ready.remove(peer_id);
             if !came {
                 state.missed.insert(peer_id.clone());
             }
@@ -68,13 +90,13 @@ impl Ready {
     /// Waits until a member that was marked gave what it had; returns whether it gave anything.
     async fn taken(&self, peer_id: &Arc<str>) -> bool {
         let mut states = self.0.subscribe();
-        let state = states.wait_for(|state| !state.ready.contains(peer_id)).await;
+        let state = states.wait_for(|state| !state.ready.contains_key(peer_id)).await;
         state.is_ok_and(|state| !state.missed.contains(peer_id))
     }
 
     fn forget(&self, peer_id: &Arc<str>) {
         self.0.send_modify(|state| {
-            state.ready.retain(|other| other != peer_id);
+            state.ready.remove(peer_id);
             state.missed.remove(peer_id);
         });
     }

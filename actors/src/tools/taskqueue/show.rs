@@ -16,7 +16,7 @@ use super::{
     Asked, Effect, TaskQueueTools, Told, arguments,
     error::Refused,
     told, tool,
-    views::{self, ErrorView, LogView, Status, Task, Worker, seconds},
+    views::{self, ErrorView, LogView, Member, Status, Task, Worker, seconds},
     waiting,
 };
 use crate::queue::Shown;
@@ -30,7 +30,7 @@ const WAIT_S: f64 = 30.0;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct StatusOf {
-    /// Shows each worker too. Default false.
+    /// Shows each worker, and what members announced, too. Default false.
     #[serde(default)]
     detail: bool,
 }
@@ -239,11 +239,26 @@ pub(super) fn tools() -> Vec<LocalTool> {
 
 impl TaskQueueTools {
     pub(super) async fn status(&self, asked: Asked) -> Told {
+        let role = asked.who.role;
         let StatusOf { detail } = asked.read()?;
         let view = self.queue.status().await?;
         let workers = self.queue.workers().await?;
         let (now, settings) = (self.queue.now_ms(), self.queue.settings());
-        told(&Status::of(view, &self.owner, now, &workers, settings, detail))
+        let mut status = Status::of(view, &self.owner, now, &workers, settings, detail);
+        // What others announced they tell each other themselves.
+        if detail && role > Role::Peer {
+            status.members = self.members();
+        }
+        told(&status)
+    }
+
+    /// What connected members announced, by name.
+    fn members(&self) -> Vec<Member> {
+        let connected = self.view.connected();
+        let announced = connected.into_iter().filter_map(|(alias, peer_id)| {
+            Some(Member::of(&alias, peer_id.clone(), &*self.worker.announced(&peer_id)?))
+        });
+        announced.collect()
     }
 
     pub(super) async fn task_status(&self, asked: Asked) -> Told {

@@ -1,12 +1,13 @@
 //! How tasks, workers and the queue are shown.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use toolmesh_core::queue::{
-    Failure, LogLine, OnLost, Position, QueueView, State, WorkerView, placed_by,
+use toolmesh_core::{
+    announcement::Announcement,
+    queue::{Failure, LogLine, OnLost, Position, QueueView, State, WorkerView, placed_by},
 };
 
 use crate::queue::Shown;
@@ -309,6 +310,46 @@ pub(super) struct Status {
     /// The workers, where `detail` was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     worker_details: Vec<Worker>,
+    /// What connected members announced of themselves, where `detail` was asked for. It may be
+    /// seconds old, and members without gossip are missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) members: Vec<Member>,
+}
+
+/// What a member announced.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Member {
+    /// What it is called here.
+    name: String,
+    /// Its PeerId.
+    peer_id: String,
+    /// Types that it runs.
+    task_types: Vec<String>,
+    /// Labels that it has.
+    labels: Vec<String>,
+    /// Tasks that it runs at once.
+    slots: usize,
+    /// Tasks that it could begin at once.
+    free_slots: usize,
+    /// Tasks that wait there, by type.
+    waiting: BTreeMap<String, usize>,
+}
+
+impl Member {
+    /// Shows what the member called `name` announced.
+    pub(super) fn of(name: &str, peer_id: String, said: &Announcement) -> Self {
+        let texts = |names: &[Arc<str>]| names.iter().map(ToString::to_string).collect();
+        let waiting = said.waiting.iter().map(|(kind, count)| (kind.to_string(), *count));
+        Self {
+            name: name.to_owned(),
+            peer_id,
+            task_types: texts(&said.task_types),
+            labels: texts(&said.labels),
+            slots: said.slots,
+            free_slots: said.free_slots,
+            waiting: waiting.collect(),
+        }
+    }
 }
 
 impl Status {
@@ -364,6 +405,7 @@ impl Status {
                 true => workers.iter().map(Worker::of).collect(),
                 false => Vec::new(),
             },
+            members: Vec::new(),
         }
     }
 }

@@ -13,7 +13,10 @@ use toolmesh_core::{
     limits,
 };
 
-use super::{handle::Shared, member::Member};
+use super::{
+    giver::{Giver, python_peers},
+    handle::Shared,
+};
 
 /// Wait before a member is asked again that gave nothing though it had work, or no answer; it
 /// doubles with each time in a row.
@@ -47,7 +50,7 @@ impl Ready {
 
     /// Who has work, in the order in which they are to be asked: by what waits there, as
     /// `backlog` knows, and how long an answer takes.
-    pub(super) fn in_turn(&self, backlog: impl Fn(&str) -> usize) -> Vec<Arc<str>> {
+    pub(super) fn in_turn(&self, backlog: impl Fn(&Arc<str>) -> usize) -> Vec<Arc<str>> {
         let mut order = Vec::new();
         self.0.send_if_modified(|state| {
             let candidates = state.ready.iter().map(|(peer_id, round_trip)| Candidate {
@@ -126,6 +129,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
             .values()
             .filter(|node| node.connected)
             .map(|node| Arc::from(node.peer_id.to_string()))
+            .chain(python_peers(&shared.router))
             .collect();
         asking.0.retain(|peer_id, task| {
             let stays = connected.contains(peer_id);
@@ -140,7 +144,9 @@ pub(super) async fn follow(shared: Arc<Shared>) {
                 tokio::spawn(ask(shared.clone(), peer_id.clone())).abort_handle()
             });
         }
-        if nodes.changed().await.is_err() {
+        // Which Python peers are claimed from is in the settings, which tell nobody of a change.
+        let changed = tokio::time::timeout(limits::WORKER_ASK_AGAIN_MAX, nodes.changed()).await;
+        if changed.is_ok_and(|changed| changed.is_err()) {
             return;
         }
     }
@@ -148,12 +154,15 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 
 /// Asks one member for ever.
 async fn ask(shared: Arc<Shared>, peer_id: Arc<str>) {
-    let member = Member::new(peer_id.clone(), shared.router.clone());
     let mut misses = 0_u32;
     loop {
+        let Some(giver) = Giver::of(&peer_id, &shared.router) else {
+            tokio::time::sleep(limits::WORKER_ASK_AGAIN_MAX).await;
+            continue;
+        };
         let mut changes = shared.offer.subscribe();
         let offer = changes.borrow_and_update().clone();
-        let kinds = member.kinds(&shared, &offer);
+        let kinds = giver.kinds(&shared, &offer);
         let nothing = kinds.is_empty() || offer.slots == 0;
         if nothing {
             // The policy is read again now and then, as it tells nobody of its changes.
@@ -162,7 +171,7 @@ async fn ask(shared: Arc<Shared>, peer_id: Arc<str>) {
         }
         let (wait, since) = (limits::WORKER_ASK_WAIT, Instant::now());
         let asked = tokio::select! {
-            asked = member.claim(&kinds, &offer.labels, 0, shared.settings.lease_ms, wait) => asked,
+            asked = giver.claim(&kinds, &offer.labels, 0, shared.settings.lease_ms, wait) => asked,
             _ = changes.changed() => continue,
         };
         let gave = match asked {

@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod kit;
 pub mod link;
 mod outbox;
+mod python_queue;
 pub mod queue;
 pub mod registry;
 pub mod router;

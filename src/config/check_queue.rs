@@ -93,7 +93,7 @@ fn running(checker: &mut Checker<'_>, raw: BTreeMap<String, u64>) -> BTreeMap<St
 }
 
 /// Tells whether tasks can be of the type `text`.
-fn is_type(text: &str) -> bool {
+pub(super) fn is_type(text: &str) -> bool {
     (1..=limits::QUEUE_TYPE_CHARS).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))

@@ -268,6 +268,10 @@ pub(crate) struct Peer {
     pub(crate) address: PeerAddress,
     /// What it speaks.
     pub(crate) dialect: Dialect,
+    /// What its task queue asks for.
+    pub(crate) token: Option<Secret>,
+    /// Types of tasks that this node's worker claims from it; without a PeerId there are none.
+    pub(crate) claim: BTreeSet<String>,
 }
 
 /// Describes a child process.

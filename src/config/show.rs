@@ -290,6 +290,8 @@ fn raw_upstream(upstream: &Upstream) -> RawUpstream {
         Transport::Peer(peer) => {
             raw.peer = Some(peer.address.to_string());
             raw.dialect = Some(peer.dialect);
+            raw.token = peer.token.as_ref().map(shown);
+            raw.claim = Some(texts(peer.claim.iter()));
         }
     }
     raw

@@ -23,15 +23,15 @@ const DRAIN_S: u64 = 3_600;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CancelOf {
+pub(super) struct CancelOf {
     /// The task.
-    task_id: String,
+    pub(super) task_id: String,
     /// Why, to be shown with it.
     #[serde(default)]
-    reason: String,
+    pub(super) reason: String,
     /// Ends a running task at once; what its worker still does no longer counts. Default false.
     #[serde(default)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -29,66 +29,66 @@ const WAIT_S: f64 = 30.0;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct StatusOf {
+pub(super) struct StatusOf {
     /// Shows each worker, and what members announced, too. Default false.
     #[serde(default)]
-    detail: bool,
+    pub(super) detail: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct OneTask {
+pub(super) struct OneTask {
     /// The task.
-    task_id: String,
+    pub(super) task_id: String,
     /// Returns the last lines of its log too. Default false.
     #[serde(default)]
-    include_logs: bool,
+    pub(super) include_logs: bool,
     /// Returns how long it waited and ran too. Default false.
     #[serde(default)]
-    include_metrics: bool,
+    pub(super) include_metrics: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ResultOf {
+pub(super) struct ResultOf {
     /// The task.
-    task_id: String,
+    pub(super) task_id: String,
     /// Seconds to wait for its end, up to 300. Default 0.
-    wait_s: Option<f64>,
+    pub(super) wait_s: Option<f64>,
     /// Returns the last lines of its log too. Default false.
     #[serde(default)]
-    include_logs: bool,
+    pub(super) include_logs: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct WaitFor {
+pub(super) struct WaitFor {
     /// The task.
-    task_id: String,
+    pub(super) task_id: String,
     /// Seconds to wait, up to 300. Default 30.
-    timeout_s: Option<f64>,
+    pub(super) timeout_s: Option<f64>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Which {
+pub(super) struct Which {
     /// Only in this state: queued, running, completed, failed or cancelled.
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// Only of this type.
-    task_type: Option<String>,
+    pub(super) task_type: Option<String>,
     /// Only what this worker runs.
-    worker: Option<String>,
+    pub(super) worker: Option<String>,
     /// Only those with all of these tags.
     #[serde(default)]
-    tags: Vec<String>,
+    pub(super) tags: Vec<String>,
     /// Only of this priority or a higher one.
     #[schemars(range(min = 1, max = 10))]
-    priority_min: Option<i64>,
+    pub(super) priority_min: Option<i64>,
     /// Tasks at most, up to 1000. Default 50. With rare filters a page may have fewer and go on.
     #[schemars(range(min = 1, max = 1000))]
-    limit: Option<u64>,
+    pub(super) limit: Option<u64>,
     /// Where the page before ended.
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -106,6 +106,27 @@ struct PageOf {
 struct WorkersOf {
     /// Only this worker.
     worker_id: Option<String>,
+}
+
+impl WaitFor {
+    /// How long to wait, in milliseconds.
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub(super) fn wait_ms(&self) -> Result<u64, Refused> {
+        let wait = self.timeout_s.unwrap_or(WAIT_S);
+        arguments::ms("timeout_s", wait, 0.0, limits::QUEUE_WAIT_S)
+    }
+}
+
+impl Which {
+    /// Tasks at most.
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub(super) fn limit(&self) -> Result<usize, Refused> {
+        arguments::count("limit", self.limit, PAGE, limits::QUEUE_PAGE)
+    }
 }
 
 /// How long a task took.
@@ -330,20 +351,18 @@ impl TaskQueueTools {
 
     pub(super) async fn wait(&self, asked: Asked) -> Told {
         let asker = asked.asker();
-        let WaitFor { task_id, timeout_s } = asked.read()?;
-        let wait = timeout_s.unwrap_or(WAIT_S);
-        let wait = arguments::ms("timeout_s", wait, 0.0, limits::QUEUE_WAIT_S)?;
-        let wait = Duration::from_millis(wait);
-        let view = self.queue.wait(asker, task_id.parse()?, wait).await?;
+        let given: WaitFor = asked.read()?;
+        let wait = Duration::from_millis(given.wait_ms()?);
+        let view = self.queue.wait(asker, given.task_id.parse()?, wait).await?;
         let shown = self.queue.with_records(view).await?;
         told(&self.status_of(&shown, false, false))
     }
 
     pub(super) async fn list_tasks(&self, asked: Asked) -> Told {
         let asker = asked.asker();
-        let Which { status, task_type, worker, tags, priority_min, limit, cursor } =
-            asked.read()?;
-        let limit = arguments::count("limit", limit, PAGE, limits::QUEUE_PAGE)?;
+        let given: Which = asked.read()?;
+        let limit = given.limit()?;
+        let Which { status, task_type, worker, tags, priority_min, cursor, .. } = given;
         let filter = Filter {
             state: status.as_deref().map(state).transpose()?,
             kind: task_type,

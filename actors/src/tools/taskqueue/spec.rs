@@ -22,7 +22,7 @@ use super::{
 
 /// What the queue's own tools begin with; a task must not wait for another's end in a slot that
 /// the other needs.
-const OWN_TOOLS: &str = "p2p_taskqueue_";
+pub(super) const OWN_TOOLS: &str = "p2p_taskqueue_";
 
 /// The arguments of a submission.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -229,7 +229,7 @@ impl TaskQueueTools {
 }
 
 /// Reads the name of the tool that a `tool.call` is for, and checks the rest of its payload.
-fn tool_name(payload: &Value) -> Result<&str, Refused> {
+pub(super) fn tool_name(payload: &Value) -> Result<&str, Refused> {
     let expected = "payload of a tool.call: {\"tool\": NAME, \"arguments\": {...}} is expected";
     let object = payload.as_object().ok_or_else(|| Refused::invalid(expected))?;
     if let Some(other) = object.keys().find(|key| *key != "tool" && *key != "arguments") {

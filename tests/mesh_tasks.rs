@@ -10,6 +10,8 @@ mod mesh;
 #[path = "support/raw_peer.rs"]
 mod raw_peer;
 mod support;
+#[path = "mesh_tasks/watched.rs"]
+mod watched;
 
 use std::time::Duration;
 

@@ -69,8 +69,11 @@ fn text(node: &Node, arguments: &[&str]) -> Outcome<String> {
     Ok(String::from_utf8(node.home().run(arguments)?.stdout)?)
 }
 
-/// The nodes and names of workers that a node lists, and the nodes that did not answer.
-fn listed(node: &Node, arguments: &[&str]) -> Outcome<(Vec<(String, String)>, Vec<String>)> {
+/// Workers: the node for whose queue each works, and its name.
+type Workers = Vec<(String, String)>;
+
+/// The workers that a node lists, and the nodes that did not answer.
+fn listed(node: &Node, arguments: &[&str]) -> Outcome<(Workers, Vec<String>)> {
     let said = told(node, &[&["worker", "list"], arguments].concat())?;
     let of = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let list = |key: &str| said[key].as_array().cloned().unwrap_or_default();
@@ -85,7 +88,7 @@ fn listed(node: &Node, arguments: &[&str]) -> Outcome<(Vec<(String, String)>, Ve
     Ok((workers, list("away").iter().map(|node| of(node, "node")).collect()))
 }
 
-fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+fn pairs(of: &[(&str, &str)]) -> Workers {
     of.iter().map(|(node, worker)| ((*node).to_owned(), (*worker).to_owned())).collect()
 }
 

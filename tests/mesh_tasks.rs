@@ -12,6 +12,8 @@ mod ran;
 #[path = "support/raw_peer.rs"]
 mod raw_peer;
 mod support;
+#[path = "mesh_tasks/watched.rs"]
+mod watched;
 
 use std::time::Duration;
 

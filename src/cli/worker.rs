@@ -181,13 +181,21 @@ fn table(answer: &Value) -> String {
             "labels",
         ];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
-        rows.extend(workers.iter().map(row));
+        let shown = workers.iter().filter(|worker| !(several && stands_by(worker)));
+        rows.extend(shown.map(row));
         if !several {
             rows.iter_mut().for_each(|row| drop(row.remove(0)));
         }
         lines.push(columns(&rows, 0));
     }
     lines.extend(workers.iter().filter_map(|worker| resting(worker, several)));
+    let standing_by = workers.iter().filter(|worker| several && stands_by(worker)).count();
+    if standing_by > 0 {
+        lines.push(format!(
+            "not shown: nodes that ask another for tasks and had none yet ({standing_by}); see \
+             them: toolmesh worker list --peer NODE"
+        ));
+    }
     lines.extend(away.iter().map(|node| {
         format!("{} does not tell its workers: {}", text_of(node, "node"), text_of(node, "why"))
     }));
@@ -214,6 +222,15 @@ fn row(worker: &Value) -> Vec<String> {
         kinds,
         words(worker, "labels"),
     ]
+}
+
+/// Tells whether a worker is another node that asks for tasks and had none yet. In a mesh each node
+/// is one at each other, which would be most of the table.
+fn stands_by(worker: &Value) -> bool {
+    let is_none = |key: &str| worker[key].as_u64().unwrap_or_default() == 0;
+    worker["name"].is_string()
+        && worker["state"] != "draining"
+        && ["running", "completed", "failed"].into_iter().all(is_none)
 }
 
 /// Returns what a worker is called: another node by its name.
@@ -315,6 +332,7 @@ mod tests {
         json!({"owner": format!("12D{name}"), "owner_name": name, "workers": [
             {"worker_id": "node", "running": 1, "state": state},
             {"worker_id": "12Dc", "name": "node-c", "running": 2, "state": "active"},
+            {"worker_id": "12Dd", "name": "node-d", "running": 0, "completed": 0, "state": "idle"},
         ]})
     }
 
@@ -330,7 +348,7 @@ mod tests {
             told("node-c", Err("no answer within 5 s")),
         ];
         let merged = merged(said("node-a", "idle"), others, 2);
-        assert_eq!(merged["workers"][2]["node"], "node-b", "as it is called here: {merged}");
+        assert_eq!(merged["workers"][3]["node"], "node-b", "as it is called here: {merged}");
         let shown = table(&merged);
         let lines: Vec<_> = shown.lines().collect();
         for (line, begins) in [
@@ -343,8 +361,9 @@ mod tests {
                 "node of node-b is draining: it gets no more tasks until: toolmesh worker resume node \
                  (on node-b)",
             ),
-            (6, "node-c does not tell its workers: no answer within 5 s"),
-            (7, "2 more nodes are connected and not asked"),
+            (6, "not shown: nodes that ask another for tasks and had none yet (2)"),
+            (7, "node-c does not tell its workers: no answer within 5 s"),
+            (8, "2 more nodes are connected and not asked"),
         ] {
             assert!(lines[line].starts_with(begins), "{begins}: {shown}");
         }
@@ -355,10 +374,7 @@ mod tests {
         let alone = merged(said("node-a", "draining"), Vec::new(), 0);
         assert_eq!(alone["workers"][0]["node"], "node-a");
         let shown = table(&alone);
-        assert!(
-            shown.starts_with("worker  state") && shown.contains("\nnode-c  active"),
-            "{shown}"
-        );
+        assert!(shown.starts_with("worker  state") && shown.contains("\nnode-d  idle"), "{shown}");
         assert!(shown.ends_with("until: toolmesh worker resume node"), "{shown}");
         assert!(alone.get("away").is_none() && alone.get("not_asked").is_none());
     }

@@ -35,7 +35,9 @@ impl Refusal {
     /// Whether the same call may succeed later.
     pub(crate) fn retryable(&self) -> bool {
         let by_gateway = TURNED_AWAY.iter().any(|status| self.code == format!("http {status}"));
-        by_gateway || self.body["structuredContent"]["error"]["retryable"] == true
+        // Another node that was to be asked was not reached.
+        let not_started = self.body["data"]["kind"] == "not_started";
+        by_gateway || not_started || self.body["structuredContent"]["error"]["retryable"] == true
     }
 }
 
@@ -140,16 +142,16 @@ impl Caller {
     /// # Errors
     /// A page could not be had.
     pub(crate) fn list(&mut self) -> Outcome<Vec<Value>> {
-        self.pages("list_tasks")
+        self.pages("list_tasks", json!({}))
     }
 
-    /// Reads all pages of a listing.
+    /// Reads all pages of a listing; `arguments` are an object.
     ///
     /// # Errors
     /// A page could not be had.
-    pub(crate) fn pages(&mut self, name: &str) -> Outcome<Vec<Value>> {
+    pub(crate) fn pages(&mut self, name: &str, mut arguments: Value) -> Outcome<Vec<Value>> {
         let mut tasks = Vec::new();
-        let mut arguments = json!({"limit": 500});
+        arguments["limit"] = 500.into();
         loop {
             let mut page = self.get(name, &arguments)?;
             let Value::Array(found) = page["tasks"].take() else {

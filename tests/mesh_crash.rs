@@ -1,9 +1,11 @@
-//! The queues of three nodes of one mesh, while nodes are killed, under load and while they start:
-//! nothing that was acknowledged is lost, everything ends once, what must not be repeated is not, and
-//! every node says the same of every task.
+//! The queues of three nodes of one mesh, while nodes are cut off from each other, killed, under load
+//! and while they start, and stopped for longer than a lease: nothing that was acknowledged is lost,
+//! everything ends once, what must not be repeated is not, and every node says the same of every task.
 //!
-//! `TOOLMESH_KILLS` says how many kills there are at least, `TOOLMESH_SEED` makes clients and faults
-//! do again what they did; disks, networks and threads are their own.
+//! `TOOLMESH_PARTITIONS` says how often a node is cut off (`just torture`: 50), and with it how many of
+//! the other faults there are, unless `TOOLMESH_KILLS` and `TOOLMESH_STOPS` do. `TOOLMESH_SEED` makes
+//! clients and faults do again what they did; disks, networks and threads are their own. What the
+//! network needs is in [`network`].
 #![cfg(target_os = "linux")]
 
 #[path = "queue_crash/mod.rs"]
@@ -12,26 +14,23 @@ mod crash;
 mod everywhere;
 #[path = "mesh_crash/faults.rs"]
 mod faults;
+#[path = "mesh_crash/mesh.rs"]
+mod mesh;
 #[path = "mesh_crash/network.rs"]
 mod network;
 mod support;
 
-use std::{fmt::Write, time::Duration};
+use std::{collections::HashSet, fmt::Write, time::Duration};
 
 use crash::{
     Load,
     checker::check,
     history::{Event, History, Kind, Site, State, TaskId, Told, What},
 };
-use faults::{Faults, Mesh};
+use faults::Faults;
+use mesh::{Mesh, NAMES, SITES};
 use network::Network;
 use support::{Home, Outcome, Random, timed};
-
-/// What the nodes are called. The first has no server of its own; those of the others are a group.
-const NAMES: [&str; 3] = ["a", "b", "c"];
-
-/// Where every node takes calls, within its namespace.
-const ADDRESS: &str = "127.0.0.1:8080";
 
 /// The clients: as many at each node.
 const SUBMITTERS: u64 = 9;
@@ -62,45 +61,49 @@ fn faults_of_three_nodes_lose_nothing_and_repeat_nothing_that_must_not_be_repeat
 /// is wrong then.
 fn run(faults: &Faults, seed: u64) -> Outcome<Vec<String>> {
     let mut random = Random::new(seed);
-    let network = Network::new(NAMES.len())?;
     let shared = Home::new("")?;
-    std::fs::write(shared.path("secret"), "a secret of three nodes for this test alone")?;
-    let mut mesh = Mesh::new(&network, &shared)?;
-    let load = Load::new(mesh.gates.clone(), random.number());
-    mesh.up_all()?;
-    everywhere::wait_whole(&load, NAMES.len())?;
+    let secret = shared.path("secret");
+    std::fs::write(&secret, "a secret of three nodes for this test alone")?;
+    let mut mesh = Mesh::new(Network::new(SITES)?, &secret)?;
+    let load = Load::new(mesh.gates(), random.number());
+    mesh.up()?;
+    everywhere::wait_whole(&load, SITES)?;
     let mut deaths = Vec::new();
     let ran = load.run(SUBMITTERS, WORKERS, || {
         deaths = faults.happen(&mut mesh, &load, &mut random)?;
-        mesh.up_all()
+        Ok(())
     });
     println!("refused: {:?}", load.refusals());
     let mut events = ran.map_err(|error| format!("{error}; logs:\n{}", mesh.last_words()))?;
     events.extend(deaths);
-    everywhere::wait_whole(&load, NAMES.len())?;
+    everywhere::wait_whole(&load, SITES)?;
     let mut found = Vec::new();
-    for owner in 0..NAMES.len() {
+    for (owner, name) in NAMES.iter().enumerate() {
         let history = history(&mesh, &load, owner, &events)?;
-        println!("{}: {}", NAMES[owner], figures(&history));
-        found.extend(check(&history).iter().map(|wrong| format!("{}: {wrong}", NAMES[owner])));
+        let far = ran_elsewhere(&mesh, owner, &history);
+        println!("{name}: {}, {far} of them elsewhere", figures(&history));
+        if far == 0 {
+            found.push(format!("{name}: nothing of it ran at another node"));
+        }
+        found.extend(check(&history).iter().map(|wrong| format!("{name}: {wrong}")));
         for kind in Kind::ALL {
             if done(&history, kind) == 0 {
-                found.push(format!("{}: none of the kind {kind:?} was completed", NAMES[owner]));
+                found.push(format!("{name}: none of the kind {kind:?} was completed"));
             }
         }
-        found.extend(everywhere::differences(&load, owner, NAMES.len())?);
+        found.extend(everywhere::differences(&load, owner, SITES)?);
     }
     if !found.is_empty() {
         mesh.keep_logs(seed)?;
     }
-    mesh.stop_all()?;
+    mesh.stop()?;
     Ok(found)
 }
 
 /// The history of one node: of the tasks that it owns, and of those that it was asked to take.
 fn history(mesh: &Mesh, load: &Load, owner: Site, events: &[Event]) -> Outcome<History> {
-    let notes: Vec<_> = mesh.nodes.iter().map(|node| &node.notes).collect();
-    let operator = mesh.nodes[owner].operator_token()?;
+    let notes = mesh.notes();
+    let operator = mesh.nodes[owner].mortal.operator_token()?;
     let mut history = load.history(owner, Vec::new(), &operator, &notes)?;
     let prefix = history.ends.first().map(|end| prefix_of(end.task));
     let is_of = |event: &&Event| match event.what {
@@ -110,6 +113,15 @@ fn history(mesh: &Mesh, load: &Load, owner: Site, events: &[Event]) -> Outcome<H
     };
     history.events = events.iter().filter(is_of).copied().collect();
     Ok(history)
+}
+
+/// How often other nodes ran tasks of this one.
+fn ran_elsewhere(mesh: &Mesh, owner: Site, history: &History) -> usize {
+    let tokens: HashSet<_> = history.ends.iter().filter_map(|end| end.token).collect();
+    let others = mesh.notes().into_iter().enumerate().filter(|(site, _)| *site != owner);
+    let lines = others.flat_map(|(_, notes)| notes.lines());
+    let token = |line: &String| line.split_once(' ')?.1.parse().ok();
+    lines.filter(|line| token(line).is_some_and(|token| tokens.contains(&token))).count()
 }
 
 /// The part of a task's id that says whose it is.
@@ -131,14 +143,14 @@ fn figures(history: &History) -> String {
     let tools: u64 = history.ends.iter().map(ran).sum();
     format!(
         "{acknowledged} submissions acknowledged, {unknown} without an answer, {} tasks ({:?}), run \
-         {started} times by workers and {tools} times by nodes, {refused} completions refused",
+         {started} times by workers, {refused} completions refused, and {tools} times by nodes",
         history.ends.len(),
         history.counts,
     )
 }
 
 fn done(history: &History, kind: Kind) -> usize {
-    let tokens: std::collections::HashSet<_> = history
+    let tokens: HashSet<_> = history
         .events
         .iter()
         .filter_map(|event| match event.what {

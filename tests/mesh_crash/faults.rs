@@ -1,144 +1,210 @@
-//! Three nodes, and what is done to them while clients call them.
+//! What is done to the nodes while clients call them: a plan that a seed makes, and one thread for
+//! each node that carries its part out.
 
-use std::{fs, time::Duration};
+use std::{thread, time::Duration};
+
+use rustix::process::Signal;
 
 use crate::{
-    ADDRESS, NAMES,
     crash::{
-        Gate, Load, Mortal,
-        history::{Event, Site, What},
+        Load,
+        history::{Event, Micros, Site, What},
     },
-    network::Network,
-    support::{Home, Outcome, Random, pause, root},
+    mesh::{Member, Mesh, SITES},
+    support::{Outcome, Random, pause},
 };
 
-/// How often a node is killed in CI.
-const KILLS: u64 = 60;
+/// How often a node is cut off from the others in CI, and for how long.
+const PARTITIONS: u64 = 20;
+const CUT: Duration = Duration::from_secs(3);
 
-/// The mean time from one fault to the next.
-const BETWEEN: Duration = Duration::from_millis(700);
+/// One in so many partitions lasts so long that the nodes give their connections up.
+const LONG: u64 = 7;
+const LONG_CUT: Duration = Duration::from_secs(13);
 
-/// One in so many kills hits a node that has just been started, within [`START`].
+/// One in so many partitions is between two nodes only: the third reaches both.
+const PAIR: u64 = 4;
+
+/// The mean time from one partition to the next, and the time that a plan without any takes for a
+/// kill.
+const BETWEEN: Duration = Duration::from_millis(1_500);
+
+/// The mean time that a killed node stays away.
+const AWAY: Duration = Duration::from_millis(300);
+
+/// One in so many kills hits the node once more when it was started again, within [`START`].
 const AT_START: u64 = 4;
-const START: Duration = Duration::from_millis(300);
+const START: Duration = Duration::from_millis(400);
 
-/// Tasks that may be submitted from one fault to the next.
-const TASKS: u64 = 60;
+/// How long a node is stopped, beyond the lease of 5 s; and one in so many times so long that the
+/// others give their connections up.
+const STOP: Duration = Duration::from_secs(5);
+const STOP_MORE: Duration = Duration::from_millis(2_500);
+const LONG_STOP: Duration = Duration::from_secs(13);
 
-/// The three nodes, each in its place in the network.
-pub(crate) struct Mesh {
-    pub(crate) nodes: Vec<Mortal>,
-    pub(crate) gates: Vec<Gate>,
-}
+/// Tasks that may be submitted from one fault of a node to its next.
+const TASKS: u64 = 50;
 
-impl Mesh {
-    /// Finds places for them; they are not up yet. `shared` has the secret.
-    pub(crate) fn new(network: &Network, shared: &Home) -> Outcome<Self> {
-        let (mut nodes, mut gates) = (Vec::new(), Vec::new());
-        for (site, name) in NAMES.iter().enumerate() {
-            let at = |of: usize| format!("\"/ip4/{}/tcp/7333\"", network.machines[of].ip);
-            let others: Vec<_> = (0..NAMES.len()).filter(|other| *other != site).collect();
-            let peers: Vec<_> = others.iter().map(|other| at(*other)).collect();
-            let config = format!(
-                "name = {name:?}\n[mesh]\nlisten = [{}]\npeers = [{}]\nsecret_file = {:?}\n\
-                 mdns = false\n[queue]\nlease_s = 5\n",
-                at(site),
-                peers.join(", "),
-                shared.path("secret").display().to_string(),
-            );
-            let keys = if site == 0 { "" } else { "share = true\nreplicas = \"group\"\n" };
-            nodes.push(Mortal::at(ADDRESS.to_owned(), &config, keys)?);
-            let mut tools = vec!["box__".to_owned(), "group__".to_owned()];
-            let theirs = others.iter().filter(|other| **other != 0);
-            tools.extend(theirs.map(|other| format!("{}__box__", NAMES[*other])));
-            let machine = network.machines[site].clone();
-            gates.push(Gate::among(name, ADDRESS, tools, move || machine.enter()));
-        }
-        Ok(Self { nodes, gates })
-    }
-
-    fn at<T: Send>(
-        &mut self,
-        site: Site,
-        work: impl FnOnce(&mut Mortal) -> Outcome<T> + Send,
-    ) -> Outcome<T> {
-        let (node, gate) = (&mut self.nodes[site], &self.gates[site]);
-        gate.inside(|| work(node))
-    }
-
-    /// Brings all of them up that are not.
-    pub(crate) fn up_all(&mut self) -> Outcome {
-        (0..NAMES.len()).try_for_each(|site| self.at(site, |node| node.up().map(drop)))
-    }
-
-    /// Stops all of them as a service manager does.
-    pub(crate) fn stop_all(&mut self) -> Outcome {
-        for site in 0..NAMES.len() {
-            let code = self.nodes[site].stop()?;
-            assert_eq!(code, Some(0), "{}", self.nodes[site].last_words());
-        }
-        Ok(())
-    }
-
-    /// The ends of their logs.
-    pub(crate) fn last_words(&self) -> String {
-        let words = NAMES.iter().zip(&self.nodes);
-        words.map(|(name, node)| format!("--- {name}\n{}", node.last_words())).collect()
-    }
-
-    /// Keeps the logs, below `target`, and says where.
-    pub(crate) fn keep_logs(&self, seed: u64) -> Outcome {
-        let kept = root().join("target/mesh_crash").join(seed.to_string());
-        fs::create_dir_all(&kept)?;
-        for (name, node) in NAMES.iter().zip(&self.nodes) {
-            fs::write(kept.join(format!("{name}.log")), node.log())?;
-        }
-        println!("the logs of the nodes are in {}", kept.display());
-        Ok(())
-    }
+/// What is done to a node.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    /// Unplugs it.
+    Cut,
+    /// Lets it and this one reach each other no more.
+    CutFrom(Site),
+    /// Undoes either.
+    Heal,
+    /// Kills it.
+    Kill,
+    /// Starts it and kills it this much later.
+    KillAtStart(Duration),
+    /// Starts it, if it is down.
+    Up,
+    /// Stops it, without a warning.
+    Freeze,
+    /// Lets it go on as if nothing had happened.
+    Thaw,
 }
 
 /// How much of each fault there is to be.
 #[derive(Debug)]
 pub(crate) struct Faults {
-    kills: u64,
+    pub(crate) partitions: u64,
+    pub(crate) kills: u64,
+    pub(crate) stops: u64,
 }
 
 impl Faults {
-    /// What the environment asks for, else what CI does.
+    /// What the environment asks for, else what CI does; of the others in proportion to partitions.
+    ///
+    /// # Errors
+    /// A variable is no number.
     pub(crate) fn wanted() -> Outcome<Self> {
-        let kills = std::env::var("TOOLMESH_KILLS").map_or(Ok(KILLS), |kills| kills.parse())?;
-        Ok(Self { kills })
+        let number = |variable: &str, default| {
+            std::env::var(variable).map_or(Ok(default), |number| number.parse())
+        };
+        let partitions = number("TOOLMESH_PARTITIONS", PARTITIONS)?;
+        Ok(Self {
+            partitions,
+            kills: number("TOOLMESH_KILLS", partitions * 2)?,
+            stops: number("TOOLMESH_STOPS", partitions * 3 / 10)?,
+        })
     }
 
     /// Whether there is no more of anything than in CI.
     pub(crate) fn are_of_ci(&self) -> bool {
-        self.kills <= KILLS
+        self.partitions <= PARTITIONS && self.kills <= PARTITIONS * 2 && self.stops <= PARTITIONS
     }
 
-    /// Lets them happen, and leaves every node as it then is. Returns the deaths.
+    /// Makes up what happens to each node and when, in the order of time; in the end all is well.
+    fn plan(&self, random: &mut Random) -> [Vec<(Micros, Deed)>; SITES] {
+        let mut plan: [Vec<(Micros, Deed)>; SITES] = Default::default();
+        let mut now = Duration::ZERO;
+        for number in 0..self.partitions {
+            now += random.exponential(BETWEEN);
+            let site = random.below(SITES as u64) as usize;
+            let cut = match number % PAIR {
+                3 => Deed::CutFrom((site + 1) % SITES),
+                _ => Deed::Cut,
+            };
+            plan[site].push((micros(now), cut));
+            now += if number % LONG == LONG - 1 { LONG_CUT } else { CUT };
+            plan[site].push((micros(now), Deed::Heal));
+        }
+        let length = now.max(BETWEEN * u32::try_from(self.kills).unwrap_or(u32::MAX));
+        for number in 0..self.kills {
+            let (site, mut at) = (random.below(SITES as u64) as usize, random.time(length));
+            plan[site].push((micros(at), Deed::Kill));
+            at += random.exponential(AWAY);
+            if number % AT_START == AT_START - 1 {
+                plan[site].push((micros(at), Deed::KillAtStart(random.time(START))));
+                at += START + random.exponential(AWAY);
+            }
+            plan[site].push((micros(at), Deed::Up));
+        }
+        for number in 0..self.stops {
+            // One after the other, so that two at most are not there at a time.
+            let share = length / u32::try_from(self.stops).unwrap_or(1);
+            let begin = share * u32::try_from(number).unwrap_or_default() + random.time(share / 2);
+            let time = match number % 3 {
+                2 => LONG_STOP,
+                _ => STOP + random.time(STOP_MORE),
+            };
+            let site = random.below(SITES as u64) as usize;
+            plan[site].push((micros(begin), Deed::Freeze));
+            plan[site].push((micros(begin + time), Deed::Thaw));
+        }
+        for deeds in &mut plan {
+            deeds.sort_by_key(|(at, _)| *at);
+            deeds.extend([(micros(length), Deed::Thaw), (micros(length), Deed::Up)]);
+        }
+        plan
+    }
+
+    /// Lets it all happen, and leaves every node up and connected. Returns the deaths.
+    ///
+    /// # Errors
+    /// A node does not start, or the network does not do as it should.
     pub(crate) fn happen(
         &self,
         mesh: &mut Mesh,
         load: &Load,
         random: &mut Random,
     ) -> Outcome<Vec<Event>> {
+        let plan = self.plan(random);
+        let begin = load.clock.now();
+        let parts = thread::scope(|scope| {
+            let members = mesh.nodes.iter_mut().zip(plan).enumerate();
+            let doing: Vec<_> = members
+                .map(|(site, (member, deeds))| {
+                    scope.spawn(move || do_all(site, member, &deeds, load, begin))
+                })
+                .collect();
+            doing.into_iter().map(|part| part.join()).collect::<Vec<_>>()
+        });
         let mut deaths = Vec::new();
-        let sites: Vec<Site> = (0..NAMES.len()).collect();
-        for number in 0..self.kills {
-            load.allow(TASKS.saturating_sub(load.room()));
-            let node = random.pick(&sites).copied().unwrap_or_default();
-            let from = load.clock.now();
-            if number % AT_START == AT_START - 1 {
-                let after = random.time(START);
-                mesh.at(node, |node| node.kill_at_start(after))?;
-            } else {
-                mesh.up_all()?;
-                pause(random.exponential(BETWEEN));
-                mesh.nodes[node].kill()?;
-            }
-            deaths.push(load.clock.event(from, What::Kill { node }));
+        for part in parts {
+            deaths.extend(part.map_err(|_| "a plan panicked")??);
         }
         Ok(deaths)
     }
+}
+
+/// Carries out what is planned for one node from `begin` on; what is late is done at once.
+fn do_all(
+    site: Site,
+    member: &mut Member,
+    deeds: &[(Micros, Deed)],
+    load: &Load,
+    begin: Micros,
+) -> Result<Vec<Event>, String> {
+    let mut deaths = Vec::new();
+    for (at, deed) in deeds {
+        pause(Duration::from_micros((begin + at).saturating_sub(load.clock.now())));
+        load.allow(TASKS.saturating_sub(load.room()));
+        let from = load.clock.now();
+        let done = do_to(member, *deed);
+        done.map_err(|error| format!("{} {deed:?}: {error}", load.gate(site).name))?;
+        if matches!(deed, Deed::Kill | Deed::KillAtStart(_)) {
+            deaths.push(load.clock.event(from, What::Kill { node: site }));
+        }
+    }
+    Ok(deaths)
+}
+
+fn do_to(member: &mut Member, deed: Deed) -> Outcome {
+    match deed {
+        Deed::Cut => member.machine.unplug(),
+        Deed::CutFrom(other) => member.machine.part_from(other),
+        Deed::Heal => member.machine.heal(),
+        Deed::Kill => member.mortal.kill(),
+        Deed::KillAtStart(after) => member.at(|mortal| mortal.kill_at_start(after)),
+        Deed::Up => member.at(|mortal| mortal.up().map(drop)),
+        Deed::Freeze => member.mortal.signal(Signal::STOP),
+        Deed::Thaw => member.mortal.signal(Signal::CONT),
+    }
+}
+
+fn micros(time: Duration) -> Micros {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

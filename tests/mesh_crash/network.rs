@@ -71,7 +71,9 @@ pub(crate) struct Machine {
     pub(crate) ip: String,
     /// Keeps the namespace, also while no process is in it.
     namespace: Arc<File>,
+    /// What its cable is plugged into.
     port: String,
+    parted_from: Option<usize>,
 }
 
 impl Network {
@@ -91,19 +93,21 @@ impl Network {
 impl Machine {
     fn new(number: usize) -> Outcome<Self> {
         // It lives until its stdin is closed, which is when the namespace is held by its file.
-        let mut first = Command::new("unshare").args(["--net", "cat"]).stdin(Stdio::piped()).spawn()?;
+        let mut first =
+            Command::new("unshare").args(["--net", "cat"]).stdin(Stdio::piped()).spawn()?;
         let (pid, own) = (first.id(), fs::read_link("/proc/self/ns/net")?);
         let path = format!("/proc/{pid}/ns/net");
         wait_for("a network namespace", || {
             fs::read_link(&path).ok().filter(|namespace| *namespace != own)
         })?;
         let namespace = Arc::new(File::open(&path)?);
-        let port = format!("port{number}");
+        let port = port(number);
         ip(&format!("link add {port} type veth peer name cable netns {pid}"))?;
         ip(&format!("link set {port} master switch up"))?;
         drop(first.stdin.take());
         first.wait()?;
-        let machine = Self { ip: format!("10.77.0.{}", number + 1), namespace, port };
+        let machine =
+            Self { ip: format!("10.77.0.{}", number + 1), namespace, port, parted_from: None };
         let address = &machine.ip;
         machine.inside(|| {
             ip("link set lo up")?;
@@ -132,14 +136,43 @@ impl Machine {
     }
 
     /// Pulls the cable out.
-    pub(crate) fn unplug(&self) -> Outcome {
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub(crate) fn unplug(&mut self) -> Outcome {
         ip(&format!("link set {} down", self.port))
     }
 
-    /// Plugs the cable in.
-    pub(crate) fn plug(&self) -> Outcome {
+    /// Lets this and that machine reach each other no more; a third one reaches both.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub(crate) fn part_from(&mut self, other: usize) -> Outcome {
+        self.parted_from = Some(other);
+        self.isolated("on")
+    }
+
+    /// Plugs the cable in, and lets all reach each other.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub(crate) fn heal(&mut self) -> Outcome {
+        self.isolated("off")?;
+        self.parted_from = None;
         ip(&format!("link set {} up", self.port))
     }
+
+    /// The switch passes nothing on between two ports that are isolated.
+    fn isolated(&self, is: &str) -> Outcome {
+        let Some(other) = self.parted_from else { return Ok(()) };
+        let ports = [self.port.clone(), port(other)];
+        let set = |port| ip(&format!("link set {port} type bridge_slave isolated {is}"));
+        ports.into_iter().try_for_each(set)
+    }
+}
+
+fn port(machine: usize) -> String {
+    format!("port{machine}")
 }
 
 fn ip(words: &str) -> Outcome {

@@ -235,6 +235,10 @@ impl<'a> Checker<'a> {
             );
             self.add(Rule::DeadLetters, end.task, &what);
         }
+        // The tools fail nothing: at worst they did not answer, or could not be called.
+        if failed && kind.is_tool() && end.dead.as_deref() == Some("rejected") {
+            self.add(Rule::DeadLetters, end.task, &format!("a call was refused: {}", end.why));
+        }
         // Its workers never fail it, so all it can be is lost.
         if failed && kind == Kind::Once && end.dead.as_deref() != Some("outcome_unknown") {
             let what = format!("must not be repeated and is {:?}", end.dead);

@@ -14,7 +14,7 @@ pub(crate) struct Gate {
     pub(crate) address: String,
     /// What the others call it.
     pub(crate) name: String,
-    /// What comes before the names of the tools that tasks of this node call.
+    /// What comes before the names of the tools that tasks of this node call; of its own first.
     pub(crate) tools: Vec<String>,
     enter: Arc<Enter>,
 }

@@ -28,7 +28,7 @@ const DRAINED: Duration = Duration::from_secs(90);
 const AWAY: Duration = Duration::from_millis(10);
 
 /// Codes that say that the test is wrong, not that the node is in trouble.
-const WRONG: [&str; 10] = [
+const WRONG: [&str; 11] = [
     "bad_cursor",
     "invalid_arguments",
     "key_conflict",
@@ -37,6 +37,7 @@ const WRONG: [&str; 10] = [
     "out_of_range",
     "rpc -32602",
     "too_large",
+    "unknown_peer",
     "unknown_type",
     "http 400",
 ];
@@ -79,6 +80,11 @@ impl Load {
     /// A node of the run.
     pub(crate) fn gate(&self, site: Site) -> &Gate {
         &self.gates[site]
+    }
+
+    /// Whether there are several.
+    pub(crate) fn is_mesh(&self) -> bool {
+        self.gates.len() > 1
     }
 
     /// The node by which the client with this number reaches them all.

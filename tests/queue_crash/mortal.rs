@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::support::{Home, Node, Outcome, Random, SideFile, pause, upstream};
 
 /// Ports that no system gives to outgoing connections by itself. One of those could be taken by
@@ -53,6 +55,11 @@ impl Mortal {
     /// Kills it.
     pub(crate) fn kill(&mut self) -> Outcome {
         self.node.take().map_or(Ok(()), |node| node.kill().map(drop))
+    }
+
+    /// Sends it a signal if it is up.
+    pub(crate) fn signal(&self, signal: Signal) -> Outcome {
+        self.node.as_ref().map_or(Ok(()), |node| node.signal(signal))
     }
 
     /// Stops it as a service manager does; returns its exit code.

@@ -85,9 +85,14 @@ impl Submitter<'_> {
         let token = self.next;
         self.next += 1;
         let owner = self.load.site_for(self.own, &mut self.random);
-        let tools = &self.load.gate(owner).tools;
+        // Through one node nobody reaches tools of a third.
+        let tools = self.load.gate(owner).tools.as_slice();
+        let tools = if owner == self.own { tools } else { &tools[..1] };
         let at = self.random.pick(tools).cloned().unwrap_or_default();
         let kind = match self.random.below(100) {
+            // What other nodes may run is what a mesh is about.
+            0..15 if self.load.is_mesh() => Kind::SafeTool,
+            15..30 if self.load.is_mesh() => Kind::OnceTool,
             0..45 => Kind::Plain,
             45..65 => Kind::Once,
             65..80 => Kind::Flaky,
@@ -130,9 +135,14 @@ impl Submitter<'_> {
         Order { owner, token, kind, keyed, arguments }
     }
 
-    /// How long a call takes: some are long enough that a kill finds them under way.
+    /// How long a call takes: some are long enough that a kill finds them under way, and in a mesh
+    /// some need longer than a lease, so that their heartbeats have to get through.
     fn duration_ms(&mut self) -> u64 {
-        let most = if self.random.percent(30) { 400 } else { 30 };
+        let most = match self.random.below(100) {
+            0..8 if self.load.is_mesh() => 8_000,
+            0..30 => 400,
+            _ => 30,
+        };
         self.random.below(most)
     }
 

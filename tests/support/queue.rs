@@ -25,7 +25,7 @@ pub(crate) enum Reply {
 /// Why a call was refused.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
-    /// The queue's code; `http STATUS` or `rpc CODE` where it did not get that far.
+    /// The queue's code; `not_started`, `http STATUS` or `rpc CODE` where it did not get that far.
     pub(crate) code: String,
     /// The whole answer.
     pub(crate) body: Value,
@@ -35,8 +35,8 @@ impl Refusal {
     /// Whether the same call may succeed later.
     pub(crate) fn retryable(&self) -> bool {
         let by_gateway = TURNED_AWAY.iter().any(|status| self.code == format!("http {status}"));
-        // Another node that was to be asked was not reached.
-        let not_started = self.body["data"]["kind"] == "not_started";
+        // The node that was to be asked was not reached.
+        let not_started = self.code == "not_started";
         by_gateway || not_started || self.body["structuredContent"]["error"]["retryable"] == true
     }
 }
@@ -68,10 +68,10 @@ impl Reply {
             return refused(format!("http {status}"), answer.response.text().into());
         }
         if let Some(error) = answer.message.get("error") {
-            return if error["data"]["kind"] == "outcome_unknown" {
-                Self::Lost(error.to_string())
-            } else {
-                refused(format!("rpc {}", error["code"]), error.clone())
+            return match error["data"]["kind"].as_str() {
+                Some("outcome_unknown") => Self::Lost(error.to_string()),
+                Some("not_started") => refused("not_started".to_owned(), error.clone()),
+                _ => refused(format!("rpc {}", error["code"]), error.clone()),
             };
         }
         let Some(result) = answer.message.get("result") else {

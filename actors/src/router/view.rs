@@ -11,7 +11,7 @@ use toolmesh_core::{
     router::{Catalogue, Runtime},
 };
 
-use super::{Settings, places::Places, stats::Stats};
+use super::{Settings, places::Places, refusal, stats::Stats};
 use crate::registry::Nodes;
 
 /// What reads the router. It cannot call anything. Cheap to clone.
@@ -108,6 +108,12 @@ impl View {
     /// The nodes that the router knows of.
     pub(super) fn nodes(&self) -> Arc<Nodes> {
         self.nodes.borrow().nodes.clone()
+    }
+
+    /// Says how the node is that may have a tool which is not listed, where the tool's name begins with
+    /// a node that is known and does not answer.
+    pub(crate) fn away(&self, who: &Principal, tool: &str) -> Option<String> {
+        refusal::away(self, who, tool, None)
     }
 
     /// Whether a runtime lists any tool.

@@ -218,6 +218,9 @@ impl TaskQueueTools {
                 may_repeat: tool.is_repeatable(),
                 placed: tool.is_at_nodes().then(|| tool.name.clone()),
             }),
+            None if let Some(how) = self.view.away(who, name) => {
+                Err(Refused::retryable("peer_away", format!("{how}; nothing was stored")))
+            }
             None => {
                 let near = catalogue.near(who, name, 3).join(", ");
                 let near = if near.is_empty() { near } else { format!("; near it: {near}") };

@@ -75,11 +75,13 @@ conformance: fetch
     cargo build {{locked}} --workspace --bins
     cargo test {{locked}} --package toolmesh --test official conformance -- --nocapture
 
-# CI kills it 100 times. `TOOLMESH_SEED=N` makes the kills and what clients do happen again.
-# Kills a node KILLS times under load and checks that its queue kept every promise
-torture KILLS="1000": fetch
+# CI kills it 100 times and cuts nodes off 20 times, twice as often kills one of those.
+# `TOOLMESH_SEED=N` makes the faults and what clients do happen again.
+# Kills a node KILLS times under load, and cuts one of three off PARTITIONS times, and checks that queues kept every promise
+torture KILLS="1000" PARTITIONS="50": fetch
     cargo build {{locked}} --workspace --bins
     TOOLMESH_KILLS={{KILLS}} cargo test {{locked}} --package toolmesh --test queue_crash -- --nocapture
+    TOOLMESH_PARTITIONS={{PARTITIONS}} cargo test {{locked}} --package toolmesh --test mesh_crash -- --nocapture
 
 # As root, with loop devices; makes file systems in files below target and mounts them.
 # Cuts the power of a node's disk CUTS times and checks that what was acknowledged is there

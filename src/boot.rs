@@ -17,6 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 use toolmesh_actors::{
+    announcer::{Announcements, AnnouncerHandle, Around},
     child::Guard,
     gateway::{Behind, GatewayHandle, SessionCount, StartError},
     kit::{Clock, DoorError, Fault, Stopper, Supervisor, row},
@@ -35,8 +36,8 @@ use toolmesh_net::{Identity, IdentityError, Invite, SecretError, write_private};
 use toolmesh_store::{Durability, Options, Recovery, Store, records::QueueState};
 
 use crate::{
-    config::{self, Loaded, NodeName, Sources},
-    mesh::{self, Mesh},
+    config::{self, ClaimOrder, Loaded, NodeName, Sources},
+    mesh::{self, Mesh, Rising},
     reload, wiring,
 };
 
@@ -109,6 +110,8 @@ struct Node {
     router: RouterHandle,
     queue: QueueHandle,
     worker: WorkerHandle,
+    /// Who tells members of this node's work; none without a mesh or without gossip.
+    announcer: Option<AnnouncerHandle>,
     store: StoreHandle,
     /// The mesh, and who tells of it; none where the configuration wants none.
     mesh: Option<(Mesh, JoinHandle<()>)>,
@@ -247,8 +250,16 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     let queue = wiring::queue(config, &peer_id);
     let queue = QueueHandle::start(queue, tasks, &store, clock.clone(), &supervisor).await?;
     let worker = wiring::worker(config);
-    let worker =
-        WorkerHandle::start(worker, queue.clone(), router.clone(), guard, &supervisor).await;
+    let heard = Announcements::new(clock.clone());
+    let worker = WorkerHandle::start(
+        worker,
+        queue.clone(),
+        router.clone(),
+        guard,
+        heard.clone(),
+        &supervisor,
+    )
+    .await;
 
     let (publish, facts) = watch::channel(NodeFacts::default());
     let sessions = SessionCount::default();
@@ -264,7 +275,8 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
                 router.clone(),
                 (&peer_id, name.as_str()),
             )
-            .with_token(wiring::token(&config.mesh)?),
+            .with_token(wiring::token(&config.mesh)?)
+            .with_python_order(config.queue.claim_order == ClaimOrder::Python),
             &supervisor,
         )
         .await,
@@ -276,7 +288,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         groups.push(GroupHandle::start(peers, &supervisor).await);
     }
     if config.gateway.compat_names {
-        let compat = CompatTools::new(groups.clone());
+        let compat = CompatTools::new(groups.clone(), &peer_id);
         groups.push(GroupHandle::start(compat, &supervisor).await);
     }
     // Nobody else has the router's door yet, so it admits both.
@@ -285,10 +297,26 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     router.configure(wiring::router(config)).await.map_err(fault)?;
     // Before, no tool is known, and tasks that call some would fail.
     worker.begin();
-    if let Some((mesh, _)) = &mesh {
-        mesh.registry.reserve(wiring::reserved(config));
-        router.follow(mesh.registry.nodes()).await.map_err(fault)?;
-    }
+    let mut announcer = None;
+    let mesh = match mesh {
+        Some((mesh, Rising { inbound, announcements })) => {
+            mesh.registry.reserve(wiring::reserved(config));
+            router.follow(mesh.registry.nodes()).await.map_err(fault)?;
+            if config.mesh.gossip {
+                let around = Around {
+                    worker: worker.clone(),
+                    queue: queue.clone(),
+                    view: router.view().clone(),
+                    swarm: mesh.swarm.clone(),
+                    clock: clock.clone(),
+                };
+                let started = AnnouncerHandle::start(around, announcements, heard, &supervisor);
+                announcer = Some(started.await);
+            }
+            Some((mesh, inbound))
+        }
+        None => None,
+    };
     let gateway = GatewayHandle::start(
         wiring::gateway(config),
         Behind {
@@ -329,7 +357,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
         .map_err(|source| BootError::File { path: node_file.clone(), source })?;
     publish.send_replace(known.clone());
     tracing::info!(name = known.name, peer_id = known.peer_id, http = known.http, "node is up");
-    Ok((Node { gateway, router, queue, worker, store, mesh, faults, node_file }, known))
+    Ok((Node { gateway, router, queue, worker, announcer, store, mesh, faults, node_file }, known))
 }
 
 /// The address to use on this machine: one that means every address is no place to go to.
@@ -389,10 +417,15 @@ async fn settled(router: &RouterHandle) {
 }
 
 async fn stop(node: Node) {
-    let Node { gateway, router, queue, worker, store, mesh, node_file, faults: _faults } = node;
+    let Node { gateway, router, queue, worker, announcer, store, mesh, node_file, faults: _faults } =
+        node;
     let mut stopper = Stopper::default();
     stopper.add(row("gateway"), "gateway".into(), move || async move { gateway.stop().await });
     stopper.add(row("worker"), "worker".into(), move || async move { worker.stop().await });
+    if let Some(announcer) = announcer {
+        let stop = move || async move { announcer.stop().await };
+        stopper.add(row("announcer"), "announcer".into(), stop);
+    }
     stopper.add(row("queue"), "queue".into(), move || async move { queue.stop() });
     stopper.add(row("link"), "links".into(), move || async move { router.stop().await });
     if let Some((Mesh { registry, swarm, .. }, telling)) = mesh {

@@ -18,7 +18,7 @@ use toolmesh_actors::{
     registry::{self, Gate, Overview, RegistryHandle, SecretFile},
     router::RouterHandle,
     store::StoreHandle,
-    swarm::{Identity, Outlets, Status, SwarmHandle},
+    swarm::{Announced, Identity, Outlets, Status, SwarmHandle},
     tools::NodeFacts,
 };
 use toolmesh_core::{limits, link::State};
@@ -69,12 +69,20 @@ pub(crate) struct Mesh {
     pub(crate) swarm: SwarmHandle,
 }
 
+/// What rises from the mesh of a running node.
+pub(crate) struct Rising {
+    /// Streams that other nodes open.
+    pub(crate) inbound: mpsc::Receiver<Inbound>,
+    /// What nodes announce.
+    pub(crate) announcements: mpsc::Receiver<Announced>,
+}
+
 /// Starts the swarm, waits a moment until it knows its addresses, and starts to look for others.
-/// Returns the streams that they open too.
+/// Returns what rises from there too.
 ///
 /// # Errors
 /// There is no secret: a mesh of its own would be one that nobody meant.
-pub(crate) async fn start(plan: Plan<'_>) -> Result<(Mesh, mpsc::Receiver<Inbound>), SecretError> {
+pub(crate) async fn start(plan: Plan<'_>) -> Result<(Mesh, Rising), SecretError> {
     let Plan { config, data, name, identity, join, store, supervisor, clock } = plan;
     let (secret, file) = match &config.secret_file {
         Some(file) => (MeshSecret::read(file)?, SecretFile::Given(file.clone())),
@@ -87,7 +95,7 @@ pub(crate) async fn start(plan: Plan<'_>) -> Result<(Mesh, mpsc::Receiver<Inboun
     let peer_id = identity.id();
     let swarm_config = wiring::swarm(config, name, &gate);
     let (swarm, outlets) = SwarmHandle::start(identity, swarm_config, supervisor).await;
-    let Outlets { inbound, candidates } = outlets;
+    let Outlets { inbound, candidates, announcements } = outlets;
     let mut status = swarm.status();
     let settled = status.wait_for(|status| status.settled);
     if tokio::time::timeout(SETTLE_TIME, settled).await.is_err() {
@@ -107,7 +115,7 @@ pub(crate) async fn start(plan: Plan<'_>) -> Result<(Mesh, mpsc::Receiver<Inboun
     let budget = Budget::new(limits::MESH_FRAMES_BYTES, limits::MESH_FRAMES_BYTES_PER_PEER);
     let ours = Ours { peer_id, unix_seconds: Clock::unix_seconds };
     let links = link::Mesh { streams: Arc::new(Ways(swarm.clone())), budget, ours };
-    Ok((Mesh { registry: registry.await, links, swarm }, inbound))
+    Ok((Mesh { registry: registry.await, links, swarm }, Rising { inbound, announcements }))
 }
 
 /// Waits a moment until a node that was started with an invitation is where it was invited to and

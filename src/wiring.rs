@@ -57,6 +57,7 @@ pub(crate) fn swarm(mesh: &Mesh, name: &str, gate: &Gate) -> swarm::Config {
         fallback_port: mesh.listen.is_none(),
         announce: mesh.announce.clone(),
         mdns: mesh.mdns,
+        gossip: mesh.gossip,
         admission: gate.admission(),
         invites: gate.invites(),
     }
@@ -159,6 +160,13 @@ fn upstream(name: &UpstreamName, upstream: &Upstream) -> router::Upstream {
             replicas: upstream.replicas.clone(),
         },
         timeout: upstream.timeout,
+        queue: match &upstream.transport {
+            Transport::Peer(peer) => router::PeerQueue {
+                token: peer.token.clone(),
+                claims: peer.claim.iter().map(|kind| Arc::from(kind.as_str())).collect(),
+            },
+            Transport::Stdio(_) | Transport::Http(_) => router::PeerQueue::default(),
+        },
     }
 }
 

@@ -58,6 +58,7 @@ fn dial(address: &PeerAddress) -> Outcome {
         fallback_port: false,
         announce: Vec::new(),
         mdns: false,
+        gossip: true,
         admission: watch::Sender::new(Arc::new(admission)).subscribe(),
         invites: Arc::new(NoInvites),
     };
@@ -66,6 +67,7 @@ fn dial(address: &PeerAddress) -> Outcome {
         members: watch::Sender::default(),
         inbound: mpsc::channel(1).0,
         candidates: mpsc::channel(1).0,
+        announcements: mpsc::channel(1).0,
     };
     runtime.block_on(async {
         let (net, _task) = toolmesh_net::start(options, published)?;

@@ -10,6 +10,8 @@ mod python;
 #[path = "mesh_python/queue.rs"]
 mod queue;
 mod support;
+#[path = "mesh_python/upstream.rs"]
+mod upstream;
 
 use std::{fs, time::Duration};
 

@@ -6,10 +6,14 @@ mod asked;
 #[expect(dead_code, reason = "peers by hand are for other tests")]
 #[path = "support/mesh.rs"]
 mod mesh;
+#[path = "mesh_tasks/ran.rs"]
+mod ran;
 #[expect(dead_code, reason = "peers by hand are for other tests")]
 #[path = "support/raw_peer.rs"]
 mod raw_peer;
 mod support;
+#[path = "mesh_tasks/watched.rs"]
+mod watched;
 
 use std::time::Duration;
 
@@ -18,13 +22,13 @@ use serde_json::{Value, json};
 use support::{Client, Home, Node, Outcome, STATELESS, noting, wait_for, wait_within};
 
 /// How long the tasks of one test may take on a busy machine.
-const ALL_DONE: Duration = Duration::from_secs(60);
+const ALL_DONE: Duration = Duration::from_secs(120);
 
 /// Within this a node that is back has its members again and is told what they kept for it.
 const BACK: Duration = Duration::from_secs(45);
 
 /// Tasks that are spread over two nodes.
-const TASKS: usize = 200;
+const TASKS: usize = 1_000;
 
 /// A node without servers of its own.
 fn owner() -> Outcome<Node> {
@@ -105,7 +109,7 @@ fn two_nodes_that_have_a_tool_share_its_tasks() -> Outcome {
     let mut client = a.client(STATELESS)?;
     let ids: Vec<String> = (0..TASKS)
         .map(|n| {
-            let arguments = json!({"seconds": 0.05, "id": format!("task-{n}")});
+            let arguments = json!({"seconds": 0.01, "id": format!("task-{n}")});
             submit(&mut client, "docs__sleep", arguments)
         })
         .collect::<Outcome<_>>()?;
@@ -125,6 +129,39 @@ fn two_nodes_that_have_a_tool_share_its_tasks() -> Outcome {
     }
     assert_eq!(shares.iter().sum::<u64>(), TASKS as u64, "each ran once: {shares:?}");
     assert!(shares.iter().all(|share| *share > 0), "both ran some: {shares:?}");
+    Ok(())
+}
+
+#[test]
+fn members_announce_their_work_and_one_that_does_not_works_all_the_same() -> Outcome {
+    let a = owner()?;
+    let b = Home::new(
+        "name = \"node-b\"\n[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n[worker]\nslots = 3\nlabels = [\"gpu\"]\n",
+    )?;
+    let b = join(&b, &a)?;
+    let home_c = Home::new(&mesh::config("node-c", "gossip = false")?)?;
+    let _c = join(&home_c, &a)?;
+    wait_tool(&a, "node-c__box__echo", 1)?;
+    let mut at_b = b.client(STATELESS)?;
+    for n in 0..2 {
+        asked(&mut at_b, "submit", json!({"task_type": "render", "payload": {"n": n}}))?;
+    }
+    let mut client = a.client(STATELESS)?;
+    let mut members = Value::Null;
+    wait_for("what b announced", || {
+        members = asked(&mut client, "status", json!({"detail": true})).ok()?["members"].take();
+        (members[0]["waiting"] == json!({"render": 2})).then_some(())
+    })
+    .map_err(|error| format!("{error}: {members}; log:\n{}", a.home().log()))?;
+    assert_eq!(members.as_array().map(Vec::len), Some(1), "c announces nothing: {members}");
+    let said = &members[0];
+    assert_eq!((&said["name"], &said["peer_id"]), (&json!("node-b"), &json!(peer_id(&b)?)));
+    assert_eq!((&said["slots"], &said["free_slots"]), (&json!(3), &json!(3)));
+    assert_eq!((&said["labels"], &said["task_types"]), (&json!(["gpu"]), &json!(["tool.call"])));
+
+    let id = submit(&mut client, "node-c__box__echo", json!({"message": "quiet"}))?;
+    let done = asked(&mut client, "wait", json!({"task_id": id, "timeout_s": 30}))?;
+    assert_eq!(done["task"]["state"], "completed", "{done}");
     Ok(())
 }
 

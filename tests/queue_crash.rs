@@ -13,7 +13,7 @@ mod support;
 use std::time::Duration;
 
 use crash::{
-    Load, Mortal,
+    Gate, Load, Mortal,
     checker::{Violation, check},
     history::{Event, History, Kind, State, Told, What},
 };
@@ -55,7 +55,7 @@ fn kills_lose_nothing_and_repeat_nothing_that_must_not_be_repeated() -> Outcome 
 fn run(kills: u64, seed: u64) -> Outcome<History> {
     let mut random = Random::new(seed);
     let mut node = Mortal::new(&mut random)?;
-    let load = Load::new(&node.address, random.number());
+    let load = Load::new(vec![Gate::alone(&node.address)], random.number());
     node.up()?;
     let mut deaths = Vec::new();
     let ran = load.run(8, 8, || {
@@ -69,7 +69,7 @@ fn run(kills: u64, seed: u64) -> Outcome<History> {
                 support::pause(random.exponential(LIFE));
                 node.kill()?;
             }
-            deaths.push(Event { from, to: load.clock.now(), what: What::Kill });
+            deaths.push(Event { from, to: load.clock.now(), what: What::Kill { node: 0 } });
         }
         node.up().map(drop)
     });
@@ -79,7 +79,7 @@ fn run(kills: u64, seed: u64) -> Outcome<History> {
     }
     let mut events = ran.map_err(|error| format!("{error}; log:\n{}", node.last_words()))?;
     events.extend(deaths);
-    let history = load.history(events, &node.operator_token()?, &node.notes)?;
+    let history = load.history(0, events, &node.operator_token()?, &[&node.notes])?;
     assert_eq!(node.stop()?, Some(0), "{}", node.last_words());
     Ok(history)
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use crash::{
-    Load, Mortal,
+    Gate, Load, Mortal,
     checker::check,
     history::{Event, Kind, Told, What},
     task_id,
@@ -153,10 +153,10 @@ fn long_call(load: &Load, kind: Kind, token: u64) -> Outcome<Event> {
         "metadata": {"token": token}, "priority": 10,
     });
     let from = load.clock.now();
-    let mut caller = Caller::new(&load.address)?;
+    let mut caller = load.gate(0).caller()?;
     let submitted = caller.get("submit", &task)?;
     let told = Told::Ok(task_id(&submitted["task_id"]).ok_or("no task_id")?);
-    let event = load.clock.event(from, What::Submit { token, kind, keyed: false, told });
+    let event = load.clock.event(from, What::Submit { owner: 0, token, kind, keyed: false, told });
     wait_for("the node runs it", || {
         let task = json!({"task_id": submitted["task_id"]});
         let status = caller.get("task_status", &task).ok()?;
@@ -172,7 +172,7 @@ fn a_node_that_is_told_to_stop_under_load_keeps_what_it_promised() -> Outcome {
     println!("seed {seed}");
     let mut random = Random::new(seed);
     let mut node = Mortal::new(&mut random)?;
-    let load = Load::new(&node.address, random.number());
+    let load = Load::new(vec![Gate::alone(&node.address)], random.number());
     node.up()?;
     let mut more = Vec::new();
     let ran = load.run(4, 4, || {
@@ -188,14 +188,14 @@ fn a_node_that_is_told_to_stop_under_load_keeps_what_it_promised() -> Outcome {
             assert!(time < STOPPED, "it ended after {time:?}");
             println!("stopped in {time:?}");
             // What a lease is worth after a restart is as after a kill.
-            more.push(load.clock.event(from, What::Kill));
+            more.push(load.clock.event(from, What::Kill { node: 0 }));
         }
         node.up().map(drop)
     });
     let mut events = ran.map_err(|error| format!("{error}; log:\n{}", node.last_words()))?;
     let submitted = events.len();
     events.extend(more);
-    let history = load.history(events, &node.operator_token()?, &node.notes)?;
+    let history = load.history(0, events, &node.operator_token()?, &[&node.notes])?;
     println!("{submitted} calls, {:?}, refused {:?}", history.counts, load.refusals());
     let violations: String =
         check(&history).iter().take(20).map(|violation| format!("\n  {violation}")).collect();

@@ -17,6 +17,8 @@ mod bounds;
 mod clients;
 #[path = "tasks/commands.rs"]
 mod commands;
+#[path = "tasks/compat.rs"]
+mod compat;
 #[path = "tasks/docs.rs"]
 mod docs;
 #[path = "tasks/kit.rs"]

@@ -5,11 +5,13 @@
 //! pure machine of `toolmesh_core`. Handles point downward only, so no two actors wait on each
 //! other: gateway -> router -> {tool groups, links} -> store.
 
+pub mod announcer;
 pub mod child;
 pub mod gateway;
 pub mod kit;
 pub mod link;
 mod outbox;
+mod python_queue;
 pub mod queue;
 pub mod registry;
 pub mod router;

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod headers;
 mod locate;
+mod mesh;
 mod message;
 mod output;
 mod peer;

@@ -58,6 +58,10 @@ pub(super) fn counts(status: &Value) -> Vec<String> {
     if let delayed @ 1.. = number(&counts["delayed"]) {
         waiting.push_str(&format!("; {delayed} for their time"));
     }
+    let owner = match text_of(status, "owner_name") {
+        name if name.is_empty() => text_of(status, "owner"),
+        name => name,
+    };
     let workers = number(&status["workers"]);
     let mut ended = format!(
         "ended    {} completed, {} failed, {} cancelled",
@@ -69,7 +73,7 @@ pub(super) fn counts(status: &Value) -> Vec<String> {
         ended.push_str(&format!("; dead letters: {dead}, see: toolmesh task dead"));
     }
     vec![
-        format!("queue of {}: {state}", text_of(status, "owner")),
+        format!("queue of {owner}: {state}"),
         waiting,
         format!(
             "running  {} on {workers} {}",
@@ -125,7 +129,7 @@ mod tests {
     use super::*;
 
     fn status() -> Value {
-        json!({"owner": "12D3", "paused": false, "draining": false, "workers": 1,
+        json!({"owner": "12D3", "owner_name": "node-a", "paused": false, "draining": false, "workers": 1,
             "counts": {"queued": 12, "delayed": 3, "running": 2, "completed": 900, "failed": 4,
                 "cancelled": 1, "dead_letters": 4},
             "totals": {"submitted": 20, "completed": 15, "failed": 0, "cancelled": 0},
@@ -136,7 +140,7 @@ mod tests {
     #[test]
     fn the_queue_is_shown_with_what_holds_it_up() {
         let shown = page(&status());
-        let expected = "queue of 12D3: open\n\
+        let expected = "queue of node-a: open\n\
             waiting  12, the oldest for 1 min 15 s; 3 for their time\n\
             running  2 on 1 worker\n\
             ended    900 completed, 4 failed, 1 cancelled; dead letters: 4, see: toolmesh task dead\n\

@@ -183,10 +183,10 @@ impl Checker<'_> {
     }
 
     /// Returns what `parse` makes of each text that is given at `keys`.
-    pub(super) fn each<T, E: std::fmt::Display>(
+    pub(super) fn each<T, E: std::fmt::Display, const N: usize>(
         &mut self,
         texts: Option<Vec<String>>,
-        [table, key]: [&str; 2],
+        keys: [&str; N],
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Vec<T> {
         let mut parsed = Vec::new();
@@ -195,7 +195,8 @@ impl Checker<'_> {
                 Ok(value) => parsed.push(value),
                 Err(message) => {
                     let message = format!("{text:?} {message}");
-                    self.wrong(&[table, key, &index.to_string()], message);
+                    let index = index.to_string();
+                    self.wrong(&[&keys[..], &[&index]].concat(), message);
                 }
             }
         }

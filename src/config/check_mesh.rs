@@ -43,6 +43,7 @@ pub(super) fn check_mesh(checker: &mut Checker<'_>, raw: RawMesh) -> Mesh {
         announce: checker.each(raw.announce, ["mesh", "announce"], str::parse::<PeerAddress>),
         peers: checker.each(raw.peers, ["mesh", "peers"], str::parse::<PeerAddress>),
         mdns: raw.mdns.unwrap_or(true),
+        gossip: raw.gossip.unwrap_or(true),
         secret_file: raw.secret_file.map(|path| checker.path(&path)),
         admission,
     }

@@ -47,6 +47,7 @@ pub(super) fn check_queue(checker: &mut Checker<'_>, raw: RawQueue) -> Queue {
             limits::QUEUE_LEASE_MIN.as_secs()..=limits::QUEUE_LEASE_MAX.as_secs(),
         ),
         max_attempts: u32::try_from(attempts).unwrap_or(limits::QUEUE_ATTEMPTS),
+        claim_order: raw.claim_order.unwrap_or_default(),
         retention: checker.seconds(
             &key("retention_s"),
             raw.retention_s,
@@ -92,7 +93,7 @@ fn running(checker: &mut Checker<'_>, raw: BTreeMap<String, u64>) -> BTreeMap<St
 }
 
 /// Tells whether tasks can be of the type `text`.
-fn is_type(text: &str) -> bool {
+pub(super) fn is_type(text: &str) -> bool {
     (1..=limits::QUEUE_TYPE_CHARS).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))

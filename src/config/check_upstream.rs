@@ -1,13 +1,16 @@
 //! Checks of one upstream.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
-use toolmesh_core::limits;
+use toolmesh_core::{limits, queue::is_run_by_nodes};
+use toolmesh_net::PeerAddress;
 
 use super::check::Checker;
 use super::check_program::{Given, check_program};
+use super::check_queue::is_type;
 use super::checked::{Http, Peer, Stdio, Tool, Transport, Upstream, UpstreamName, is_prefix};
 use super::raw::{RawTool, RawUpstream};
 use toolmesh_actors::secret::{EnvReference, FileReference, Secret};
@@ -117,7 +120,7 @@ fn category(checker: &mut Checker<'_>, keys: &[&str], given: Option<String>) -> 
 
 fn transport(checker: &mut Checker<'_>, name: &str, raw: &RawUpstream) -> Option<Transport> {
     /// Keys and the ways of reaching a server beside which each means something.
-    const MEANINGFUL: [(&str, &[&str]); 7] = [
+    const MEANINGFUL: [(&str, &[&str]); 9] = [
         ("args", &["command"]),
         ("env", &["command"]),
         ("inherit_env", &["command"]),
@@ -125,6 +128,8 @@ fn transport(checker: &mut Checker<'_>, name: &str, raw: &RawUpstream) -> Option
         ("headers", &["url"]),
         ("protocol", &["command", "url"]),
         ("dialect", &["peer"]),
+        ("token", &["peer"]),
+        ("claim", &["peer"]),
     ];
     let (transport, kind) = match (&raw.command, &raw.url, &raw.peer) {
         (Some(command), None, None) => {
@@ -159,6 +164,8 @@ fn transport(checker: &mut Checker<'_>, name: &str, raw: &RawUpstream) -> Option
         !raw.headers.is_empty(),
         raw.protocol.is_some(),
         raw.dialect.is_some(),
+        raw.token.is_some(),
+        raw.claim.is_some(),
     ];
     for ((key, kinds), given) in MEANINGFUL.iter().zip(given) {
         if given && !kinds.contains(&kind) {
@@ -173,12 +180,33 @@ fn peer(checker: &mut Checker<'_>, name: &str, address: &str, raw: &RawUpstream)
         let message = "a peer's tools are its own to share; members reach it themselves";
         checker.wrong(&["upstream", name, "share"], message);
     }
-    match address.parse() {
-        Ok(parsed) => Some(Peer { address: parsed, dialect: raw.dialect.unwrap_or_default() }),
+    let key = |last: &'static str| ["upstream", name, last];
+    let token = raw.token.as_ref().map(|token| secret(checker, &key("token"), token));
+    let claim: BTreeSet<String> =
+        checker.each(raw.claim.clone(), key("claim"), claimed).into_iter().collect();
+    match address.parse::<PeerAddress>() {
+        Ok(address) => {
+            if !claim.is_empty() && address.peer_id().is_none() {
+                let message = "needs a peer that ends in /p2p/PEERID: what its tasks may do is \
+                               granted to that PeerId";
+                checker.wrong(&key("claim"), message);
+            }
+            let dialect = raw.dialect.unwrap_or_default();
+            Some(Peer { address, dialect, token, claim })
+        }
         Err(error) => {
             checker.wrong(&["upstream", name, "peer"], format!("{address:?} {error}"));
             None
         }
+    }
+}
+
+/// Reads a type of tasks that this node runs for others.
+fn claimed(text: &str) -> Result<String, String> {
+    if is_type(text) && is_run_by_nodes(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not tool.call or command.NAME, which are what this node runs".to_owned())
     }
 }
 

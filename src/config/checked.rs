@@ -11,7 +11,7 @@ use globset::Glob;
 use reqwest::Url;
 use reqwest::header::HeaderName;
 
-use super::value::{Dialect, Durability, Exposure, LogFormat, Protocol};
+use super::value::{ClaimOrder, Dialect, Durability, Exposure, LogFormat, Protocol};
 use toolmesh_actors::secret::Secret;
 use toolmesh_net::{ListenAddress, PeerAddress, PeerId};
 
@@ -120,6 +120,8 @@ pub(crate) struct Mesh {
     pub(crate) peers: Vec<PeerAddress>,
     /// Looks for nodes on the local network.
     pub(crate) mdns: bool,
+    /// Announces its work to members and hears theirs.
+    pub(crate) gossip: bool,
     /// File with the secret that an operator gave; `None` is the node's own.
     pub(crate) secret_file: Option<PathBuf>,
     /// Who is let in.
@@ -173,6 +175,8 @@ pub(crate) struct Queue {
     pub(crate) lease: Duration,
     /// Attempts at a task that does not say.
     pub(crate) max_attempts: u32,
+    /// Which task a Python peer is given.
+    pub(crate) claim_order: ClaimOrder,
     /// How long a finished task, its result and its idempotency key are kept.
     pub(crate) retention: Duration,
     /// How long a dead letter is kept.
@@ -264,6 +268,10 @@ pub(crate) struct Peer {
     pub(crate) address: PeerAddress,
     /// What it speaks.
     pub(crate) dialect: Dialect,
+    /// What its task queue asks for.
+    pub(crate) token: Option<Secret>,
+    /// Types of tasks that this node's worker claims from it; without a PeerId there are none.
+    pub(crate) claim: BTreeSet<String>,
 }
 
 /// Describes a child process.

@@ -36,7 +36,7 @@ pub(crate) use command::{Command, run};
 pub(crate) use data::prepare;
 use layers::Layers;
 pub(crate) use problem::{Errors, Origin, Problem};
-pub(crate) use value::{Dialect, Durability, Exposure, LogFormat, Protocol};
+pub(crate) use value::{ClaimOrder, Dialect, Durability, Exposure, LogFormat, Protocol};
 
 /// Name of the configuration file in the data directory.
 const FILE_NAME: &str = "config.toml";

@@ -157,6 +157,10 @@ pub(super) struct RawMesh {
     /// Looks for nodes of the same mesh on the local network. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mdns: Option<bool>,
+    /// Tells members of this node's types, free slots and waiting tasks, and hears theirs. Default
+    /// true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gossip: Option<bool>,
     /// File with the secret of the mesh: 64 hexadecimal digits, or any text of at least 32
     /// characters. Default: `mesh.secret` in the data directory, made at the first start.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,6 +248,13 @@ pub(super) struct RawUpstream {
     /// What that peer speaks: `auto`, sessions (`a`) or envelopes (`b`). Default `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dialect: Option<Dialect>,
+    /// The shared token of that peer's task queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<Secret>,
+    /// Types of tasks that this node's worker claims from that peer's task queue: `tool.call` and
+    /// `command.NAME`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) claim: Option<Vec<String>>,
     /// Revision of MCP to speak: `auto`, `legacy` or `2026-07-28`. Default `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) protocol: Option<Protocol>,

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use toolmesh_actors::secret::Secret;
 
+use super::value::ClaimOrder;
+
 /// The queue of tasks.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +30,10 @@ pub(super) struct RawQueue {
     /// Attempts at a task that does not say, 1 to 1000. Default 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_attempts: Option<u64>,
+    /// Which task a claim over `task_queue.rpc` is given: what goes first (`fair`), or of that what is
+    /// its peer's by the rule of the Python service (`python`). Default `fair`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) claim_order: Option<ClaimOrder>,
     /// Seconds for which a finished task, its result and its idempotency key are kept, 60 to 2592000.
     /// Default 86400.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -206,6 +206,7 @@ fn raw_mesh(mesh: &Mesh) -> RawMesh {
         announce: Some(texts(mesh.announce.iter())),
         peers: Some(texts(mesh.peers.iter())),
         mdns: Some(mesh.mdns),
+        gossip: Some(mesh.gossip),
         secret_file: mesh.secret_file.clone(),
         admission: Some(admission),
         members,
@@ -226,6 +227,7 @@ fn raw_queue(queue: &Queue) -> RawQueue {
         result_bytes: Some(queue.result_bytes as u64),
         lease_s: Some(queue.lease.as_secs()),
         max_attempts: Some(queue.max_attempts.into()),
+        claim_order: Some(queue.claim_order),
         retention_s: Some(queue.retention.as_secs()),
         dead_retention_s: Some(queue.dead_retention.as_secs()),
         as_task: Some(texts(queue.as_task.iter())),
@@ -288,6 +290,8 @@ fn raw_upstream(upstream: &Upstream) -> RawUpstream {
         Transport::Peer(peer) => {
             raw.peer = Some(peer.address.to_string());
             raw.dialect = Some(peer.dialect);
+            raw.token = peer.token.as_ref().map(shown);
+            raw.claim = Some(texts(peer.claim.iter()));
         }
     }
     raw

@@ -14,6 +14,17 @@ pub(crate) enum Exposure {
     Search,
 }
 
+/// Chooses which waiting task a Python peer is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ClaimOrder {
+    /// What goes first of all that it fits, as every worker.
+    #[default]
+    Fair,
+    /// What is its by the rule of the Python service.
+    Python,
+}
+
 /// Chooses what an acknowledged write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

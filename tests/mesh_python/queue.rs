@@ -1,13 +1,16 @@
 //! The task queue as existing Python peers ask it: `task_queue.rpc`, with the shared token, and
 //! another PeerId in every call.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use toolmesh_core::queue::PythonOrder;
 
 use super::{
     address, call, errors, node,
     python::{Lines, Python},
     request, secret,
-    support::{Node, Outcome, wait_for},
+    support::{Node, Outcome, timed, wait_for},
 };
 
 const TOKEN: &str = "the peers' own";
@@ -328,5 +331,50 @@ fn a_python_worker_runs_what_is_submitted() -> Outcome {
         (result["finished"] == true).then_some(result)
     })?;
     assert_eq!(ended["result"], json!({"text": "HERE"}));
+    Ok(())
+}
+
+#[test]
+fn peers_divide_tasks_as_at_the_python_service_where_it_is_configured() -> Outcome {
+    let python = Python::fetch()?;
+    let token = format!("admission = \"token\"\ntoken = {TOKEN:?}\n");
+    let node = node(&format!("{token}[queue]\nclaim_order = \"python\"\n"))?;
+    let mut peers = Peers::of(&python, &node)?;
+    // The last one is there and never claims.
+    let names = ["peer-b", "peer-a", "idle"];
+    let mut clock = Value::Null;
+    for peer in names {
+        clock = peers.done("heartbeat", json!({"peer": peer}))?["scheduler"]["clock"].take();
+    }
+    let root = clock["merkle_root"].as_str().ok_or("no digest")?;
+    let order = PythonOrder::new(root.to_owned(), names);
+    let mut owned: Vec<(Value, String)> = Vec::new();
+    for n in 0..8 {
+        let work = json!({"task_type": "embed", "model_name": "m", "payload": {"n": n}});
+        let id = peers.done("submit", work)?["task_id"].clone();
+        let task = id.as_str().ok_or("no id")?.parse().map_err(|_| "no task's id")?;
+        let owner = order.owner(task, "embed", "m").ok_or("no owner")?;
+        owned.push((id, owner.to_owned()));
+    }
+    let mut given = Vec::new();
+    for peer in ["peer-a", "peer-b", "peer-a"] {
+        let claim = json!({"worker_id": format!("{peer}-worker"), "peer": peer, "max_tasks": 10});
+        let tasks = peers.done("claim_many", claim)?["tasks"].clone();
+        let tasks = tasks.as_array().into_iter().flatten();
+        given.extend(tasks.map(|task| (task["task_id"].clone(), peer.to_owned())));
+    }
+    let mut expected: Vec<_> = owned.into_iter().filter(|(_, owner)| owner != "idle").collect();
+    expected.sort_by_key(|(_, owner)| owner.clone());
+    assert_eq!(given, expected);
+    // What names a worker is that worker's, and any other waits as long as it says.
+    let work = json!({"task_type": "embed", "payload": {"sticky_worker_id": "peer-b"}});
+    let named = peers.done("submit", work)?["task_id"].clone();
+    let claim = json!({"worker_id": "peer-b", "peer": "peer-b", "wait_s": 5});
+    assert_eq!(peers.done("claim", claim.clone())?["task"]["task_id"], named);
+    let mut nothing = claim;
+    nothing["wait_s"] = 0.5.into();
+    let (claimed, waited) = timed(|| peers.done("claim", nothing));
+    assert_eq!(claimed?["task"], Value::Null);
+    assert!(waited >= Duration::from_millis(500));
     Ok(())
 }

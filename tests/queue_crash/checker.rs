@@ -100,7 +100,7 @@ impl<'a> Checker<'a> {
         for event in &history.events {
             match event.what {
                 What::Submit { token, kind, .. } => drop(kinds.insert(token, kind)),
-                What::Kill => kills.push(event.from),
+                What::Kill { .. } => kills.push(event.from),
                 _ => {}
             }
             if let Some(task) = event.task() {
@@ -235,6 +235,10 @@ impl<'a> Checker<'a> {
             );
             self.add(Rule::DeadLetters, end.task, &what);
         }
+        // The tools fail nothing: at worst they did not answer, or could not be called.
+        if failed && kind.is_tool() && end.dead.as_deref() == Some("rejected") {
+            self.add(Rule::DeadLetters, end.task, &format!("a call was refused: {}", end.why));
+        }
         // Its workers never fail it, so all it can be is lost.
         if failed && kind == Kind::Once && end.dead.as_deref() != Some("outcome_unknown") {
             let what = format!("must not be repeated and is {:?}", end.dead);
@@ -305,6 +309,10 @@ fn reads(task: TaskId, events: &[&Event], end: Option<&End>, found: &mut Vec<Vio
     let mut told: Vec<(u64, u64, State)> = Vec::new();
     for event in events {
         let state = match event.what {
+            What::Missed { .. } => {
+                add(found, Rule::Kept, task, &format!("was not there at {} us", event.from));
+                continue;
+            }
             What::Read { state, .. } => state,
             // Who asks again after a failed attempt may be told what was true then.
             What::Complete { told: Told::Ok(state), .. } if state.is_final() => state,

@@ -28,7 +28,7 @@ impl Story<'_> {
     }
 
     fn submit(&mut self, kind: Kind, told: Told<u128>) -> &mut Self {
-        self.then(What::Submit { token: self.token(), kind, keyed: true, told })
+        self.then(What::Submit { owner: 0, token: self.token(), kind, keyed: true, told })
     }
 
     fn token(&self) -> u64 {
@@ -166,6 +166,12 @@ const PLANTED: &[(&str, Rule, Plant)] = &[
         ends(history, |ends| ends.retain(|end| end.task != 3));
     }),
     ("a task is another's", Rule::Kept, |history| ended(history, 5, |end| end.token = Some(10))),
+    ("an acknowledged task is said not to be there", Rule::Kept, |history| {
+        story(history, 1).later(30_000).then(What::Missed { task: 1 });
+    }),
+    ("a call of a tool is a refused one", Rule::DeadLetters, |history| {
+        ended(history, 8, |end| end.dead = Some("rejected".to_owned()));
+    }),
     ("a task that nobody submitted", Rule::Submitted, |history| {
         story(history, 77).end(State::Cancelled, false, 0, None);
     }),
@@ -280,7 +286,8 @@ const PLANTED: &[(&str, Rule, Plant)] = &[
     }),
     ("one key is two tasks", Rule::OneOfAKey, |history| {
         let token = story(history, 1).token();
-        let twin = What::Submit { token, kind: Kind::Plain, keyed: true, told: Told::Ok(77) };
+        let twin =
+            What::Submit { owner: 0, token, kind: Kind::Plain, keyed: true, told: Told::Ok(77) };
         after(history, 77).then(twin).end(State::Cancelled, false, 0, None);
         ended(history, 77, |end| end.token = Some(token));
     }),
@@ -344,7 +351,13 @@ fn what_may_have_been_is_no_violation() {
     unheard.end(State::Completed, false, 1, Some(120));
     // A node that was killed may give a lease anew.
     let mut killed = story(&mut history, 13);
-    killed.submit(Kind::Plain, Told::Ok(13)).claim(21).start().then(What::Kill).claim(22).start();
+    killed
+        .submit(Kind::Plain, Told::Ok(13))
+        .claim(21)
+        .start()
+        .then(What::Kill { node: 0 })
+        .claim(22)
+        .start();
     killed.complete(22, 121, DONE).end(State::Completed, false, 2, Some(121));
     assert!(check(&history).is_empty(), "{}", found(&history));
 }

@@ -18,13 +18,13 @@ const READERS: usize = 8;
 ///
 /// # Errors
 /// The node does not answer, or says what makes no sense.
-pub(crate) fn read(address: &str, operator: &str, notes: &SideFile) -> Outcome<History> {
+pub(crate) fn read(address: &str, operator: &str, notes: &[&SideFile]) -> Outcome<History> {
     let mut caller = Caller::with_token(address, Some(operator))?;
     let mut history = History::default();
     for task in caller.list()? {
         history.ends.push(end(&task).ok_or_else(|| format!("no task as agreed: {task}"))?);
     }
-    let dead = caller.pages("dead_letters")?;
+    let dead = caller.pages("dead_letters", json!({}))?;
     history.dead_letters = dead.iter().filter_map(|task| task_id(&task["task_id"])).collect();
     let status = caller.get("status", &json!({}))?;
     let names = ["queued", "delayed", "running", "completed", "failed", "cancelled"];
@@ -34,7 +34,7 @@ pub(crate) fn read(address: &str, operator: &str, notes: &SideFile) -> Outcome<H
             status["counts"][name].as_u64().ok_or_else(|| format!("no {name}: {status}"))?;
         *history.counts.entry(state).or_default() += count;
     }
-    for line in notes.lines() {
+    for line in notes.iter().flat_map(|notes| notes.lines()) {
         // A child that was killed may have left half a line: its call was not answered either.
         let token = line.split_once(' ').and_then(|(_, token)| token.parse().ok());
         *history.tool_runs.entry(token.unwrap_or_default()).or_default() += 1;

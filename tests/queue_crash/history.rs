@@ -13,6 +13,9 @@ pub(crate) type TaskId = u128;
 /// What a submitter calls its task, and says in payload and metadata: unique in a run.
 pub(crate) type Token = u64;
 
+/// Which of the nodes of a run it is: its place among them.
+pub(crate) type Site = usize;
+
 /// Microseconds since the run began.
 pub(crate) type Micros = u64;
 
@@ -158,8 +161,8 @@ pub(crate) enum Cancelled {
 /// One thing that happened.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum What {
-    /// A submission; `keyed`: with an idempotency key of its own.
-    Submit { token: Token, kind: Kind, keyed: bool, told: Told<TaskId> },
+    /// A submission to this node; `keyed`: with an idempotency key of its own.
+    Submit { owner: Site, token: Token, kind: Kind, keyed: bool, told: Told<TaskId> },
     /// A cancellation.
     Cancel { task: TaskId, told: Told<Cancelled> },
     /// A lease was given, for `lease` microseconds; the same call may have given others.
@@ -174,8 +177,10 @@ pub(crate) enum What {
     Release { task: TaskId, fence: u64, told: Told<()> },
     /// Somebody asked and was told.
     Read { task: TaskId, state: State },
-    /// The node was killed.
-    Kill,
+    /// Somebody was told that there is no such task, and had been told that there is.
+    Missed { task: TaskId },
+    /// This node was killed.
+    Kill { node: Site },
 }
 
 /// One thing that happened, from the moment it was asked for to the moment its outcome was known.
@@ -190,14 +195,15 @@ impl Event {
     /// The task it is about, where it names one.
     pub(crate) fn task(&self) -> Option<TaskId> {
         match self.what {
-            What::Submit { .. } | What::Kill => None,
+            What::Submit { .. } | What::Kill { .. } => None,
             What::Cancel { task, .. }
             | What::Claim { task, .. }
             | What::Start { task }
             | What::Heartbeat { task, .. }
             | What::Complete { task, .. }
             | What::Release { task, .. }
-            | What::Read { task, .. } => Some(task),
+            | What::Read { task, .. }
+            | What::Missed { task } => Some(task),
         }
     }
 }

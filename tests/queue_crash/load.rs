@@ -1,4 +1,4 @@
-//! Submitters and workers around a node that may die at any time.
+//! Submitters and workers around nodes that may die at any time.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::{
     ends,
-    history::{Clock, Event, History, Span},
+    gate::Gate,
+    history::{Clock, Event, History, Site, Span},
     submitter, worker,
 };
 use crate::support::{Caller, Outcome, Random, Refusal, Reply, SideFile, pause, wait_within};
@@ -27,7 +28,7 @@ const DRAINED: Duration = Duration::from_secs(90);
 const AWAY: Duration = Duration::from_millis(10);
 
 /// Codes that say that the test is wrong, not that the node is in trouble.
-const WRONG: [&str; 10] = [
+const WRONG: [&str; 11] = [
     "bad_cursor",
     "invalid_arguments",
     "key_conflict",
@@ -36,6 +37,7 @@ const WRONG: [&str; 10] = [
     "out_of_range",
     "rpc -32602",
     "too_large",
+    "unknown_peer",
     "unknown_type",
     "http 400",
 ];
@@ -47,7 +49,7 @@ const OVER: u8 = 2;
 /// What all clients of a run share.
 #[derive(Debug)]
 pub(crate) struct Load {
-    pub(crate) address: String,
+    gates: Vec<Gate>,
     pub(crate) clock: Clock,
     seed: u64,
     phase: AtomicU8,
@@ -61,10 +63,10 @@ pub(crate) struct Load {
 pub(crate) type Part = Result<Vec<Event>, String>;
 
 impl Load {
-    /// Clients of the node at this address; `seed` decides what they do.
-    pub(crate) fn new(address: &str, seed: u64) -> Self {
+    /// Clients of these nodes; `seed` decides what they do.
+    pub(crate) fn new(gates: Vec<Gate>, seed: u64) -> Self {
         Self {
-            address: address.to_owned(),
+            gates,
             clock: Clock::start(),
             seed,
             phase: AtomicU8::new(LOADED),
@@ -72,6 +74,35 @@ impl Load {
             begun: AtomicU64::new(0),
             marks: AtomicU64::new(0),
             refusals: Mutex::default(),
+        }
+    }
+
+    /// A node of the run.
+    pub(crate) fn gate(&self, site: Site) -> &Gate {
+        &self.gates[site]
+    }
+
+    /// Whether there are several.
+    pub(crate) fn is_mesh(&self) -> bool {
+        self.gates.len() > 1
+    }
+
+    /// The node by which the client with this number reaches them all.
+    pub(crate) fn site_of(&self, number: u64) -> Site {
+        usize::try_from(number).unwrap_or_default() % self.gates.len()
+    }
+
+    /// The node that a client of `own` turns to now: that one half of the time.
+    pub(crate) fn site_for(&self, own: Site, random: &mut Random) -> Site {
+        let others: Vec<_> = (0..self.gates.len()).filter(|site| *site != own).collect();
+        let other = if random.percent(50) { None } else { random.pick(&others) };
+        other.copied().unwrap_or(own)
+    }
+
+    /// Says in a call that reaches `own` that the queue of `site` is meant.
+    pub(crate) fn address(&self, arguments: &mut Value, own: Site, site: Site) {
+        if own != site {
+            arguments["peer"] = self.gates[site].name.clone().into();
         }
     }
 
@@ -193,27 +224,34 @@ impl Load {
     }
 
     fn wait_drained(&self) -> Outcome {
-        let mut caller = Caller::new(&self.address)?;
-        wait_within(DRAINED, "everything has ended", || {
-            pause(AWAY * 10);
-            let status = caller.get("status", &json!({})).ok()?;
-            let left =
-                ["queued", "delayed", "running"].map(|state| status["counts"][state].as_u64());
-            left.iter().all(|left| *left == Some(0)).then_some(())
-        })
+        for gate in &self.gates {
+            gate.inside(|| {
+                let mut caller = gate.caller()?;
+                wait_within(DRAINED, "everything has ended", || {
+                    pause(AWAY * 10);
+                    let status = caller.get("status", &json!({})).ok()?;
+                    let left = ["queued", "delayed", "running"]
+                        .map(|state| status["counts"][state].as_u64());
+                    left.iter().all(|left| *left == Some(0)).then_some(())
+                })
+            })?;
+        }
+        Ok(())
     }
 
-    /// The whole history: what was written down, and what is there now.
+    /// The whole history of a node: what was written down, and what is there now.
     ///
     /// # Errors
     /// The node does not tell.
     pub(crate) fn history(
         &self,
+        site: Site,
         events: Vec<Event>,
         operator: &str,
-        notes: &SideFile,
+        notes: &[&SideFile],
     ) -> Outcome<History> {
-        let mut history = ends::read(&self.address, operator, notes)?;
+        let gate = self.gate(site);
+        let mut history = gate.inside(|| ends::read(&gate.address, operator, notes))?;
         history.events = events;
         Ok(history)
     }

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::support::{Home, Node, Outcome, Random, SideFile, pause, upstream};
 
 /// Ports that no system gives to outgoing connections by itself. One of those could be taken by
@@ -28,10 +30,17 @@ impl Mortal {
     /// Finds a place for it, below `target`: it must be a disk. Its upstream `box` is the fixture
     /// server. It is not up yet.
     pub(crate) fn new(random: &mut Random) -> Outcome<Self> {
+        Self::at(free_address(random)?, "", "")
+    }
+
+    /// As [`new`](Self::new), at a certain address; `config` comes before the upstream's table and
+    /// `keys` belong to that.
+    pub(crate) fn at(address: String, config: &str, keys: &str) -> Outcome<Self> {
         let home = Home::on_disk("")?;
         let notes = SideFile::new(&home, "notes");
-        home.configure(&(upstream("box", "fixture-server", &[])? + &notes.env()))?;
-        Ok(Self { home, address: free_address(random)?, notes, node: None })
+        let server = upstream("box", "fixture-server", &[])? + &notes.env();
+        home.configure(&format!("{config}{server}{keys}"))?;
+        Ok(Self { home, address, notes, node: None })
     }
 
     /// Brings it up if it is not.
@@ -46,6 +55,11 @@ impl Mortal {
     /// Kills it.
     pub(crate) fn kill(&mut self) -> Outcome {
         self.node.take().map_or(Ok(()), |node| node.kill().map(drop))
+    }
+
+    /// Sends it a signal if it is up.
+    pub(crate) fn signal(&self, signal: Signal) -> Outcome {
+        self.node.as_ref().map_or(Ok(()), |node| node.signal(signal))
     }
 
     /// Stops it as a service manager does; returns its exit code.
@@ -72,9 +86,14 @@ impl Mortal {
         Ok(fs::read_to_string(self.home.data().join("operator.token"))?.trim().to_owned())
     }
 
+    /// Its whole log.
+    pub(crate) fn log(&self) -> String {
+        self.home.log()
+    }
+
     /// The end of its log.
     pub(crate) fn last_words(&self) -> String {
-        let log = self.home.log();
+        let log = self.log();
         let from = log.len().saturating_sub(8_000);
         log.get(from..).unwrap_or(&log).to_owned()
     }

@@ -1,11 +1,11 @@
-//! Who hands tasks to the node, asks after them and changes their mind.
+//! Who hands tasks to the nodes, asks after them and changes their mind.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
-    history::{Cancelled, Event, Kind, Span, State, TaskId, Token, Told, What},
+    history::{Cancelled, Event, Kind, Site, Span, State, TaskId, Token, Told, What},
     load::{Load, Part},
 };
 use crate::support::{Caller, Random, Reply, pause};
@@ -22,6 +22,7 @@ const NEVER: u64 = 99;
 /// A submission as it is sent, and sent again if nobody says what became of it.
 #[derive(Debug, Clone)]
 struct Order {
+    owner: Site,
     token: Token,
     kind: Kind,
     keyed: bool,
@@ -37,6 +38,8 @@ struct Known {
 
 struct Submitter<'a> {
     load: &'a Load,
+    /// The node that it calls.
+    own: Site,
     random: Random,
     caller: Caller,
     events: Vec<Event>,
@@ -46,10 +49,12 @@ struct Submitter<'a> {
 
 /// Submits until there is enough.
 pub(crate) fn run(load: &Load, number: u64, random: Random) -> Part {
-    let caller = Caller::new(&load.address).map_err(|error| error.to_string())?;
+    let own = load.site_of(number);
+    load.gate(own).enter()?;
+    let caller = load.gate(own).caller()?;
     let next = number * TOKENS + 1;
     let (events, known) = (Vec::new(), Vec::new());
-    let mut submitter = Submitter { load, random, caller, events, known, next };
+    let mut submitter = Submitter { load, own, random, caller, events, known, next };
     while load.is_loaded() {
         submitter.step()?;
     }
@@ -79,7 +84,15 @@ impl Submitter<'_> {
     fn order(&mut self) -> Order {
         let token = self.next;
         self.next += 1;
+        let owner = self.load.site_for(self.own, &mut self.random);
+        // Through one node nobody reaches tools of a third.
+        let tools = self.load.gate(owner).tools.as_slice();
+        let tools = if owner == self.own { tools } else { &tools[..1] };
+        let at = self.random.pick(tools).cloned().unwrap_or_default();
         let kind = match self.random.below(100) {
+            // What other nodes may run is what a mesh is about.
+            0..15 if self.load.is_mesh() => Kind::SafeTool,
+            15..30 if self.load.is_mesh() => Kind::OnceTool,
             0..45 => Kind::Plain,
             45..65 => Kind::Once,
             65..80 => Kind::Flaky,
@@ -92,7 +105,7 @@ impl Submitter<'_> {
         });
         let tool = |name: &str, time: u64| {
             let given = json!({"id": token.to_string(), "delay_ms": time});
-            ("tool.call", json!({"tool": format!("box__{name}"), "arguments": given}))
+            ("tool.call", json!({"tool": format!("{at}{name}"), "arguments": given}))
         };
         let (task_type, payload) = match kind {
             Kind::Plain => ("job.plain", json!({"token": token})),
@@ -101,6 +114,7 @@ impl Submitter<'_> {
             Kind::SafeTool => tool("safe_read", self.duration_ms()),
             Kind::OnceTool => tool("unsafe_increment", self.duration_ms()),
         };
+        self.load.address(&mut arguments, self.own, owner);
         arguments["task_type"] = task_type.into();
         arguments["payload"] = payload;
         if kind == Kind::Once {
@@ -118,12 +132,17 @@ impl Submitter<'_> {
         if keyed {
             arguments["idempotency_key"] = format!("key-{token}").into();
         }
-        Order { token, kind, keyed, arguments }
+        Order { owner, token, kind, keyed, arguments }
     }
 
-    /// How long a call takes: some are long enough that a kill finds them under way.
+    /// How long a call takes: some are long enough that a kill finds them under way, and in a mesh
+    /// some need longer than a lease, so that their heartbeats have to get through.
     fn duration_ms(&mut self) -> u64 {
-        let most = if self.random.percent(30) { 400 } else { 30 };
+        let most = match self.random.below(100) {
+            0..8 if self.load.is_mesh() => 8_000,
+            0..30 => 400,
+            _ => 30,
+        };
         self.random.below(most)
     }
 
@@ -149,8 +168,8 @@ impl Submitter<'_> {
     fn submit_once(&mut self, order: &Order) -> Result<Told<TaskId>, String> {
         let (reply, span) = self.call("submit", &order.arguments)?;
         let told = Told::of(&reply, |value| task_id(&value["task_id"]))?;
-        let Order { token, kind, keyed, .. } = *order;
-        self.events.push(span.event(What::Submit { token, kind, keyed, told }));
+        let Order { owner, token, kind, keyed, .. } = *order;
+        self.events.push(span.event(What::Submit { owner, token, kind, keyed, told }));
         Ok(told)
     }
 
@@ -174,6 +193,7 @@ impl Submitter<'_> {
         let Some(task) = known.map(|known| known.task) else { return Ok(()) };
         let arguments = json!({"task_id": hex(task), "reason": "the test changed its mind"});
         let (reply, span) = self.call("cancel", &arguments)?;
+        self.missed(&reply, span, task);
         let told = Told::of(&reply, |value| match State::parse(value["state"].as_str()?)? {
             State::Cancelled => Some(Cancelled::Done),
             State::Completed | State::Failed => Some(Cancelled::TooLate),
@@ -190,11 +210,19 @@ impl Submitter<'_> {
             return Ok(());
         };
         let (reply, span) = self.call("task_status", &json!({"task_id": hex(task)}))?;
+        self.missed(&reply, span, task);
         let state = |value: &Value| State::parse(value["task"]["state"].as_str()?);
         if let Told::Ok(state) = Told::of(&reply, state)? {
             self.events.push(span.event(What::Read { task, state }));
         }
         Ok(())
+    }
+
+    /// Notes that a task which was acknowledged is said not to be there.
+    fn missed(&mut self, reply: &Reply, span: Span, task: TaskId) {
+        if reply.code() == "not_found" {
+            self.events.push(span.event(What::Missed { task }));
+        }
     }
 
     fn call(&mut self, name: &str, arguments: &Value) -> Result<(Reply, Span), String> {

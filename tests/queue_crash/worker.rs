@@ -1,11 +1,11 @@
-//! Who runs the tasks that the node does not run itself: well most of the time.
+//! Who runs the tasks that no node runs itself: well most of the time.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
-    history::{Event, Micros, Span, State, TaskId, Token, Told, What},
+    history::{Event, Micros, Site, Span, State, TaskId, Token, Told, What},
     load::{Load, Part},
     submitter::{hex, task_id},
 };
@@ -26,6 +26,8 @@ const ASIDE: Duration = Duration::from_secs(8);
 
 struct Worker<'a> {
     load: &'a Load,
+    /// The node that it calls.
+    own: Site,
     id: String,
     random: Random,
     caller: Caller,
@@ -58,10 +60,12 @@ impl Job {
 
 /// Works until the run is over.
 pub(crate) fn run(load: &Load, number: u64, random: Random) -> Part {
-    let caller = Caller::new(&load.address).map_err(|error| error.to_string())?;
+    let own = load.site_of(number);
+    load.gate(own).enter()?;
+    let caller = load.gate(own).caller()?;
     let id = format!("worker-{}", number % NAMES);
     let (events, aside) = (Vec::new(), Vec::new());
-    let mut worker = Worker { load, id, random, caller, events, aside };
+    let mut worker = Worker { load, own, id, random, caller, events, aside };
     while !load.is_over() {
         for job in worker.claim()? {
             worker.work(job)?;
@@ -73,11 +77,13 @@ pub(crate) fn run(load: &Load, number: u64, random: Random) -> Part {
 
 impl Worker<'_> {
     fn claim(&mut self) -> Result<Vec<Job>, String> {
-        let arguments = json!({
+        let mut arguments = json!({
             "worker_id": self.id, "task_types": ["job.plain", "job.once", "job.flaky"],
             "max_tasks": 1 + self.random.below(4), "lease_s": LEASE_S,
             "wait_s": self.random.below(2),
         });
+        let of = self.load.site_for(self.own, &mut self.random);
+        self.load.address(&mut arguments, self.own, of);
         let (reply, span) = self.call("claim", &arguments)?;
         let jobs = |value: &Value| value["tasks"].as_array()?.iter().map(Job::parse).collect();
         let jobs: Vec<Job> = Told::of(&reply, jobs)?.ok().unwrap_or_default();

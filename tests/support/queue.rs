@@ -25,7 +25,7 @@ pub(crate) enum Reply {
 /// Why a call was refused.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
-    /// The queue's code; `http STATUS` or `rpc CODE` where it did not get that far.
+    /// The queue's code; `not_started`, `http STATUS` or `rpc CODE` where it did not get that far.
     pub(crate) code: String,
     /// The whole answer.
     pub(crate) body: Value,
@@ -35,7 +35,9 @@ impl Refusal {
     /// Whether the same call may succeed later.
     pub(crate) fn retryable(&self) -> bool {
         let by_gateway = TURNED_AWAY.iter().any(|status| self.code == format!("http {status}"));
-        by_gateway || self.body["structuredContent"]["error"]["retryable"] == true
+        // The node that was to be asked was not reached.
+        let not_started = self.code == "not_started";
+        by_gateway || not_started || self.body["structuredContent"]["error"]["retryable"] == true
     }
 }
 
@@ -66,10 +68,10 @@ impl Reply {
             return refused(format!("http {status}"), answer.response.text().into());
         }
         if let Some(error) = answer.message.get("error") {
-            return if error["data"]["kind"] == "outcome_unknown" {
-                Self::Lost(error.to_string())
-            } else {
-                refused(format!("rpc {}", error["code"]), error.clone())
+            return match error["data"]["kind"].as_str() {
+                Some("outcome_unknown") => Self::Lost(error.to_string()),
+                Some("not_started") => refused("not_started".to_owned(), error.clone()),
+                _ => refused(format!("rpc {}", error["code"]), error.clone()),
             };
         }
         let Some(result) = answer.message.get("result") else {
@@ -140,16 +142,16 @@ impl Caller {
     /// # Errors
     /// A page could not be had.
     pub(crate) fn list(&mut self) -> Outcome<Vec<Value>> {
-        self.pages("list_tasks")
+        self.pages("list_tasks", json!({}))
     }
 
-    /// Reads all pages of a listing.
+    /// Reads all pages of a listing; `arguments` are an object.
     ///
     /// # Errors
     /// A page could not be had.
-    pub(crate) fn pages(&mut self, name: &str) -> Outcome<Vec<Value>> {
+    pub(crate) fn pages(&mut self, name: &str, mut arguments: Value) -> Outcome<Vec<Value>> {
         let mut tasks = Vec::new();
-        let mut arguments = json!({"limit": 500});
+        arguments["limit"] = 500.into();
         loop {
             let mut page = self.get(name, &arguments)?;
             let Value::Array(found) = page["tasks"].take() else {

@@ -34,7 +34,7 @@ impl Case {
         let message = seen["progress"]["message"].as_str().unwrap_or_default();
         assert!(message.starts_with("step "), "{seen}");
         assert_eq!(seen["lease"]["worker_id"], "node");
-        assert!(seen["why"].as_str().is_some_and(|why| why.starts_with("runs at worker node")));
+        assert!(seen["why"].as_str().is_some_and(|why| why.starts_with("runs on ")));
         let result = self.client.result(&id)?;
         assert_eq!(result["state"], "completed");
         assert_eq!(result["result"]["content"][0]["text"], "counted to 30");

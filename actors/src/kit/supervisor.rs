@@ -46,7 +46,7 @@ pub struct Row {
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every kind of actor: doors close from the top, the store goes last.
-pub const TABLE: [Row; 9] = [
+pub const TABLE: [Row; 10] = [
     Row {
         name: "gateway",
         on_fault: OnFault::StopNode,
@@ -70,6 +70,12 @@ pub const TABLE: [Row; 9] = [
         on_fault: OnFault::Restart { times: 5, within: MINUTE },
         stop_order: 1,
         drain: toolmesh_core::limits::DRAIN_TIME,
+    },
+    Row {
+        name: "announcer",
+        on_fault: OnFault::GoWithout { times: 3, within: MINUTE },
+        stop_order: 1,
+        drain: Duration::from_secs(1),
     },
     Row {
         name: "queue",

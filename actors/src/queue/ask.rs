@@ -16,7 +16,7 @@ use super::{
 use crate::kit::DoorError;
 
 impl QueueHandle {
-    async fn look<T: Send + 'static>(
+    pub(super) async fn look<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Machine, Now) -> T + Send + 'static,
     ) -> Result<T, QueueError> {

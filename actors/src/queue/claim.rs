@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::oneshot;
-use toolmesh_core::queue::{Claim, Grant, Granted, Input, Ticket};
+use toolmesh_core::queue::{Candidate, Claim, Grant, Granted, Input, TaskRecord, Ticket};
 use toolmesh_store::{
     Work,
     records::{self, KeptTask},
@@ -72,6 +72,38 @@ impl QueueHandle {
         let tasks = self.with_tasks(tasks).await;
         pending.tasks = None;
         Ok(Claimed { tasks: tasks?, more, paused, draining })
+    }
+
+    /// Gets tasks for a worker, of the first `look` that it fits those that `picks` says, without
+    /// waiting.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub async fn claim_picked(
+        &self,
+        claim: Claim,
+        look: usize,
+        picks: impl Fn(&Candidate, &TaskRecord) -> bool + Send + 'static,
+    ) -> Result<Claimed, QueueError> {
+        let fits = claim.clone();
+        let candidates =
+            self.look(move |machine, now| machine.candidates(now, &fits, look)).await?;
+        let most = claim.max_tasks;
+        let picked = self.read(move |records| {
+            let mut ids = Vec::new();
+            for candidate in candidates {
+                if ids.len() == most {
+                    break;
+                }
+                let kept = records::read_task(records, candidate.id)?;
+                if kept.is_some_and(|kept| picks(&candidate, &kept.task)) {
+                    ids.push(candidate.id);
+                }
+            }
+            Ok(ids)
+        });
+        let only = Some(picked.await?);
+        self.claim(Claim { only, ..claim }, None).await
     }
 
     /// Reads what granted tasks are to do.

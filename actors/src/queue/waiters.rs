@@ -66,6 +66,8 @@ impl Drop for Waiter {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
     use toolmesh_core::principal::Role;
     use toolmesh_core::queue::{
         Asker, Config, Input, Machine, Now, OnLost, Reply, Spec, Submitter,

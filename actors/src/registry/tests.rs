@@ -89,6 +89,7 @@ impl Node {
             fallback_port: false,
             announce: Vec::new(),
             mdns: false,
+            gossip: true,
             admission: gate.admission(),
             invites: gate.invites(),
         };

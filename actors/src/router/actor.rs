@@ -108,6 +108,8 @@ impl Router {
 
     fn follow(&mut self) {
         let Some(nodes) = self.shared.nodes.load_full() else { return };
+        // At once: who calls a node that has just started is not told that it knows nobody.
+        self.shared.view.know(nodes.borrow().clone());
         let watcher = tokio::spawn(nudge_on_nodes(
             watch::Receiver::clone(&nodes),
             self.shared.clone(),

@@ -12,6 +12,8 @@ use toolmesh_core::{
     router::{LocalTool, Runtime},
 };
 
+use toolmesh_net::dialect::Ours;
+
 use super::{
     Settings,
     actor::{Configure, Follow, Rebuild, Router},
@@ -149,6 +151,16 @@ impl RouterHandle {
         let alias = self.view().owner(id.owner())?;
         let link = self.node(&alias);
         Some((alias, link))
+    }
+
+    /// The link to an upstream, by its name.
+    pub(crate) fn upstream(&self, name: &Arc<str>) -> Option<LinkHandle> {
+        self.link(&Runtime::Upstream(name.clone()))
+    }
+
+    /// Who this node is to Python peers; `None`: the mesh is off.
+    pub(crate) fn ours(&self) -> Option<&Ours> {
+        self.shared.surroundings.mesh.as_ref().map(|mesh| &mesh.ours)
     }
 
     fn links_of(&self, which: impl Fn(&Runtime) -> bool) -> Vec<LinkHandle> {

@@ -8,7 +8,7 @@ use toolmesh_core::{
     router::{Offer, Runtime, Source},
 };
 
-use super::{Upstream, handle::Shared};
+use super::{PeerQueue, Upstream, handle::Shared};
 use crate::{
     link::{Config, Endpoint, LinkHandle, Protocol},
     registry::{NodeView, Nodes},
@@ -45,6 +45,7 @@ fn peer(alias: &Arc<str>, node: &NodeView) -> Upstream {
         },
         offer: Offer { prefix: alias.to_string(), ..Offer::default() },
         timeout: limits::TOOL_TIME,
+        queue: PeerQueue::default(),
     }
 }
 

@@ -21,7 +21,7 @@ mod stats;
 mod tests;
 mod view;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 pub(crate) use call::RUNTIME_KEY;
 pub use call::{Meant, Request, Routed};
@@ -33,7 +33,7 @@ use toolmesh_core::{
 };
 pub use view::{Changes, View};
 
-use crate::link;
+use crate::{link, secret::Secret};
 
 /// An upstream as the router needs it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,17 @@ pub struct Upstream {
     pub offer: Offer,
     /// Time of a call unless the tool has its own.
     pub timeout: Duration,
+    /// The task queue of a Python peer.
+    pub queue: PeerQueue,
+}
+
+/// How the task queue of a Python peer is used.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PeerQueue {
+    /// What it asks for.
+    pub token: Option<Secret>,
+    /// Types of tasks that this node's worker claims from it.
+    pub claims: BTreeSet<Arc<str>>,
 }
 
 /// What the router works by; replaced as a whole on a reload.

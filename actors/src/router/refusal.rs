@@ -2,7 +2,7 @@
 
 use toolmesh_core::{
     call::{CallError, RpcError, Why},
-    principal::Role,
+    principal::{Principal, Role},
     router::{Decision, Runtime},
 };
 
@@ -36,8 +36,12 @@ pub(super) fn log(asked: &Asked<'_>, decision: Option<&Decision>) {
 
 /// Explains to a caller why nothing is called.
 pub(super) fn explain(view: &View, asked: &Asked<'_>) -> CallError {
-    if let Some(error) = away(view, asked) {
-        return error;
+    if let Some(detail) = away(view, asked.who, asked.name, asked.explicit) {
+        return CallError::NotStarted {
+            why: Why::Down,
+            detail,
+            retry_after_ms: Some(AWAY_RETRY_MS),
+        };
     }
     let near = view.catalogue().near(asked.who, asked.name, 3).join(", ");
     let near = if near.is_empty() { near } else { format!("; near it: {near}") };
@@ -45,22 +49,27 @@ pub(super) fn explain(view: &View, asked: &Asked<'_>) -> CallError {
     RpcError::invalid_params(format!("unknown tool: {}{at}{near}", asked.name)).into()
 }
 
-/// The tool's name begins with a node that is known and does not answer: it may have the tool, so
-/// it is not unknown. Other nodes are told nothing of nodes.
-fn away(view: &View, asked: &Asked<'_>) -> Option<CallError> {
-    if asked.who.role == Role::Peer {
+/// Says how a node is that is known and does not answer, where the tool's name begins with it: it may
+/// have the tool, so that is not unknown. Other nodes are told nothing of nodes.
+pub(super) fn away(
+    view: &View,
+    who: &Principal,
+    name: &str,
+    explicit: Option<&Runtime>,
+) -> Option<String> {
+    if who.role == Role::Peer {
         return None;
     }
-    let alias = match asked.explicit {
+    let alias = match explicit {
         Some(Runtime::Peer(alias)) => alias,
         Some(_) => return None,
-        None => asked.name.split_once("__")?.0,
+        None => name.split_once("__")?.0,
     };
     let nodes = view.nodes();
     let node = nodes.get(alias)?;
     let detail = match (&node.last_error, node.connected) {
         // Looked up a moment too early: the list came in between.
-        (_, true) if view.catalogue().get(asked.who, asked.name).is_some() => {
+        (_, true) if view.catalogue().get(who, name).is_some() => {
             format!("node {alias} has listed its tools at this moment")
         }
         (_, true) if view.lists(&Runtime::Peer(alias.into())) => return None,
@@ -68,5 +77,5 @@ fn away(view: &View, asked: &Asked<'_>) -> Option<CallError> {
         (Some(error), false) => format!("node {alias} is not connected: {error}"),
         (None, false) => format!("node {alias} is not connected"),
     };
-    Some(CallError::NotStarted { why: Why::Down, detail, retry_after_ms: Some(AWAY_RETRY_MS) })
+    Some(detail)
 }

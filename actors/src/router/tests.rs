@@ -15,7 +15,7 @@ use toolmesh_core::{
     router::{Exposure, Offer, Overrides},
 };
 
-use super::{Request, RouterHandle, Settings, Upstream, View};
+use super::{PeerQueue, Request, RouterHandle, Settings, Upstream, View};
 use crate::{
     child::Guard,
     kit::{Clock, Fault, Supervisor},
@@ -86,7 +86,7 @@ fn upstream(name: &str, program: &str, log: &Path) -> Upstream {
     let mut link = stdio(&server(program), &[], log);
     link.name = name.into();
     let offer = Offer { prefix: name.into(), ..Offer::default() };
-    Upstream { link, offer, timeout: Duration::from_secs(10) }
+    Upstream { link, offer, timeout: Duration::from_secs(10), queue: PeerQueue::default() }
 }
 
 fn with(mut upstream: Upstream, tool: &str, overrides: Overrides) -> Upstream {

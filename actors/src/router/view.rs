@@ -11,7 +11,7 @@ use toolmesh_core::{
     router::{Catalogue, Runtime},
 };
 
-use super::{Settings, places::Places, stats::Stats};
+use super::{Settings, places::Places, refusal, stats::Stats};
 use crate::registry::Nodes;
 
 /// What reads the router. It cannot call anything. Cheap to clone.
@@ -83,6 +83,18 @@ impl View {
         self.nodes.borrow().aliases.get(peer_id).cloned()
     }
 
+    /// The nodes that are connected: their aliases and PeerIds, by alias.
+    pub(crate) fn connected(&self) -> Vec<(Arc<str>, String)> {
+        let nodes = self.nodes();
+        let connected = nodes.iter().filter(|(_, node)| node.connected);
+        connected.map(|(alias, node)| (alias.clone(), node.peer_id.to_string())).collect()
+    }
+
+    /// Whether any other node is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.nodes.borrow().nodes.values().any(|node| node.connected)
+    }
+
     /// The nodes that the router knows of, now and whenever that changes.
     pub(crate) fn follow(&self) -> watch::Receiver<Arc<Known>> {
         self.nodes.subscribe()
@@ -96,6 +108,12 @@ impl View {
     /// The nodes that the router knows of.
     pub(super) fn nodes(&self) -> Arc<Nodes> {
         self.nodes.borrow().nodes.clone()
+    }
+
+    /// Says how the node is that may have a tool which is not listed, where the tool's name begins with
+    /// a node that is known and does not answer.
+    pub(crate) fn away(&self, who: &Principal, tool: &str) -> Option<String> {
+        refusal::away(self, who, tool, None)
     }
 
     /// Whether a runtime lists any tool.

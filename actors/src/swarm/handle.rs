@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use toolmesh_core::limits;
 use toolmesh_net::{
-    Candidate, Identity, Inbound, Invite, JoinError, Member, Members, MeshStream, NetError,
-    NetHandle, PeerAddress, PeerId, PeerView, Published, Redeemed, Status,
+    Announced, Candidate, Identity, Inbound, Invite, JoinError, Member, Members, MeshStream,
+    NetError, NetHandle, PeerAddress, PeerId, PeerView, Published, Redeemed, Status,
 };
 
 use super::{
@@ -44,6 +44,8 @@ pub struct Outlets {
     pub inbound: mpsc::Receiver<Inbound>,
     /// Nodes found on the network.
     pub candidates: mpsc::Receiver<Candidate>,
+    /// What nodes announced.
+    pub announcements: mpsc::Receiver<Announced>,
 }
 
 /// The swarm's door. Cheap to clone.
@@ -73,11 +75,13 @@ impl SwarmHandle {
         let (publish_members, members) = watch::channel(Arc::default());
         let (deliver, inbound) = mpsc::channel(limits::MESH_INBOUND_STREAMS);
         let (found, candidates) = mpsc::channel(limits::MESH_CANDIDATES_WAITING);
+        let (hear, announcements) = mpsc::channel(limits::ANNOUNCEMENTS_WAITING);
         let published = Published {
             status: publish_status,
             members: publish_members,
             inbound: deliver,
             candidates: found,
+            announcements: hear,
         };
         let door = Door::new(limits::DOOR);
         let supervised = supervisor
@@ -87,7 +91,7 @@ impl SwarmHandle {
             .await;
         actix::spawn(record(status.clone(), members.clone()));
         let handle = Self { door, status, members, _supervised: Arc::new(supervised) };
-        (handle, Outlets { inbound, candidates })
+        (handle, Outlets { inbound, candidates, announcements })
     }
 
     /// How the swarm is, now and after each change; across restarts of it.
@@ -162,6 +166,15 @@ impl SwarmHandle {
     pub async fn peers(&self) -> Result<Vec<PeerView>, SwarmError> {
         let (net, _permit) = self.lane().await??;
         Ok(net.peers().await?)
+    }
+
+    /// Announces something to the members that take part in the gossip, now or never.
+    ///
+    /// # Errors
+    /// The swarm is busy or not running.
+    pub async fn announce(&self, bytes: Vec<u8>) -> Result<(), SwarmError> {
+        let (net, _permit) = self.lane().await??;
+        Ok(net.announce(bytes).await?)
     }
 
     /// Says goodbye to every peer, closes connections and listeners.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use handle::{Outlets, SwarmError, SwarmHandle, SwarmJoinError};
 use tokio::sync::watch;
 pub use toolmesh_net::{
-    Admission, Identity, ListenAddress, Member, Members, PeerAddress, PeerView, Status,
+    Admission, Announced, Identity, ListenAddress, Member, Members, PeerAddress, PeerView, Status,
 };
 use toolmesh_net::{Invites, Options};
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub announce: Vec<PeerAddress>,
     /// Whether to look for nodes on the same network, and to be found there.
     pub mdns: bool,
+    /// Whether to announce to members and to hear what they announce.
+    pub gossip: bool,
     /// Who is let in.
     pub admission: watch::Receiver<Arc<Admission>>,
     /// The invites of this node.
@@ -55,6 +57,7 @@ impl Config {
             fallback_port: self.fallback_port,
             announce: self.announce.clone(),
             mdns: self.mdns,
+            gossip: self.gossip,
             admission: self.admission.clone(),
             invites: self.invites.clone(),
         }

@@ -56,6 +56,7 @@ fn config(secret: &MeshSecret) -> Config {
         fallback_port: false,
         announce: Vec::new(),
         mdns: false,
+        gossip: true,
         admission,
         invites: Arc::new(NoInvites),
     }

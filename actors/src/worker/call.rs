@@ -16,6 +16,7 @@ use toolmesh_core::{
 use super::{
     handle::Shared,
     lease::Lease,
+    python::GUEST,
     run::{Ending, failed, too_large},
 };
 use crate::{
@@ -151,6 +152,10 @@ fn principal(router: &RouterHandle, submitter: &Submitter) -> Principal {
     match peer_of(&submitter.id) {
         Some(peer_id) if submitter.role == Role::Peer => {
             router.view().peer(peer_id, Standing::Member)
+        }
+        None if submitter.role == Role::Peer => {
+            let peer_id = submitter.id.strip_prefix(GUEST).unwrap_or_default();
+            router.view().peer(peer_id, Standing::Guest)
         }
         _ => Principal::new(submitter.id.clone(), submitter.role),
     }

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use toolmesh_core::{limits, principal::Role, queue::Claim};
 
 use super::{
+    giver::Giver,
     handle::{Offer, Shared},
-    member::Member,
     run,
     source::{Held, Source},
 };
@@ -84,6 +85,7 @@ async fn own(
         kinds: offer.kinds.clone(),
         labels,
         session: None,
+        only: None,
         max_tasks: free,
         lease_ms: shared.settings.lease_ms,
         wait: None,
@@ -93,13 +95,19 @@ async fn own(
 
 /// Claims from members that said that they have work, one after the other, until one gives some.
 async fn from_members(shared: &Arc<Shared>, offer: &Offer, free: usize) {
-    for peer_id in shared.ready.latest_first() {
+    let backlog = |key: &Arc<str>| {
+        let giver = Giver::of(key, &shared.router);
+        // One that said so has some, whatever it announced before.
+        let announced = giver.and_then(|giver| Some((giver, shared.announced.of(key)?)));
+        announced
+            .map_or(1, |(giver, announced)| announced.backlog(&giver.kinds(shared, offer)).max(1))
+    };
+    for peer_id in shared.ready.in_turn(backlog) {
         if shared.is_draining.load(Ordering::Relaxed) {
             shared.ready.done(&peer_id, false);
             continue;
         }
-        let member = Member::new(peer_id.clone(), shared.router.clone());
-        let claiming = from(shared.clone(), member, offer.clone(), free);
+        let claiming = from(shared.clone(), peer_id, offer.clone(), free);
         // In a task of its own: once it is asked for, what comes is run or given back, even if
         // nobody claims any more by then.
         let came = tokio::spawn(claiming).await.unwrap_or_default();
@@ -110,36 +118,42 @@ async fn from_members(shared: &Arc<Shared>, offer: &Offer, free: usize) {
 }
 
 /// Claims from one member. Returns whether it gave any tasks.
-async fn from(shared: Arc<Shared>, member: Member, offer: Offer, free: usize) -> bool {
-    let kinds = member.kinds(&shared, &offer);
+async fn from(shared: Arc<Shared>, peer_id: Arc<str>, offer: Offer, free: usize) -> bool {
+    let Some(giver) = Giver::of(&peer_id, &shared.router) else {
+        shared.ready.done(&peer_id, false);
+        return false;
+    };
+    let kinds = giver.kinds(&shared, &offer);
     let lease_ms = shared.settings.lease_ms;
-    let claimed = member.claim(&kinds, &offer.labels, free, lease_ms, Duration::ZERO).await;
+    let asked = Instant::now();
+    let claimed = giver.claim(&kinds, &offer.labels, free, lease_ms, Duration::ZERO).await;
+    shared.ready.answered(&peer_id, asked.elapsed());
     let work = match claimed {
         Ok(work) => work,
         Err(error) => {
-            tracing::debug!(%error, peer = %member.peer_id, "a member gives no tasks");
-            shared.ready.done(&member.peer_id, false);
+            tracing::debug!(%error, peer = %peer_id, "a member gives no tasks");
+            shared.ready.done(&peer_id, false);
             return false;
         }
     };
     let came = !work.tasks.is_empty();
-    for leased in work.tasks {
+    for (leased, source) in work.tasks {
         if shared.is_draining.load(Ordering::Relaxed) {
-            give_back(&member, &leased).await;
+            give_back(&source, &leased).await;
         } else {
-            run::start(shared.clone(), member.source(), leased);
+            run::start(shared.clone(), source, leased);
         }
     }
     if !work.more || !came {
-        shared.ready.done(&member.peer_id, came);
+        shared.ready.done(&peer_id, came);
     }
     came
 }
 
-/// Gives a task back to the member that gave it: this node takes no more by now.
-pub(super) async fn give_back(member: &Member, leased: &Leased) {
+/// Gives a task back to whom it came from: this node takes no more by now.
+pub(super) async fn give_back(source: &Source, leased: &Leased) {
     let held = Held { id: leased.grant.id, fence: leased.grant.fence };
-    if let Err(error) = member.source().release(held, "the node drains").await {
+    if let Err(error) = source.release(held, "the node drains").await {
         tracing::debug!(%error, task = %held.id, "a task waits for its lease to end");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::{Mutex, watch};
-use toolmesh_core::limits;
+use toolmesh_core::{announcement::Announcement, limits};
 
 use super::{
     actor::{Stop, Worker},
@@ -20,6 +20,7 @@ use super::{
     run::Running,
 };
 use crate::{
+    announcer::Announcements,
     child::Guard,
     kit::{Door, DoorError, Supervised, Supervisor, row},
     queue::{NODE_WORKER, QueueError, QueueHandle},
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) kept: Kept,
     /// Members that said that they have work.
     pub(super) ready: Ready,
+    /// What they announced of it.
+    pub(super) announced: Announcements,
     /// Whether tasks of members are taken no more. What this node's own queue gives, it decides.
     pub(super) is_draining: AtomicBool,
     pub(super) offer: watch::Sender<Offer>,
@@ -86,12 +89,14 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Starts the worker on the current arbiter. It claims once it is told to begin.
+    /// Starts the worker on the current arbiter. It claims once it is told to begin. What members
+    /// `announced` says whom of them it asks first.
     pub async fn start(
         settings: Settings,
         queue: QueueHandle,
         router: RouterHandle,
         guard: Arc<Guard>,
+        announced: Announcements,
         supervisor: &Supervisor,
     ) -> Self {
         let offer = watch::Sender::new(settings.offer.clone());
@@ -104,6 +109,7 @@ impl WorkerHandle {
             running,
             kept: Kept::default(),
             ready: Ready::default(),
+            announced,
             is_draining: AtomicBool::new(false),
             offer,
             begun,
@@ -131,6 +137,19 @@ impl WorkerHandle {
     /// Offers something else from now on, until the node restarts.
     pub fn set_offer(&self, offer: Offer) {
         self.shared.offer.send_replace(offer);
+    }
+
+    /// What the member with this PeerId announced last, while it holds.
+    pub fn announced(&self, peer_id: &str) -> Option<Arc<Announcement>> {
+        self.shared.announced.of(peer_id)
+    }
+
+    /// Tasks that it could begin at once.
+    pub fn free_slots(&self) -> usize {
+        if self.shared.is_draining.load(Ordering::Relaxed) {
+            return 0;
+        }
+        self.shared.offer.borrow().slots.saturating_sub(self.running())
     }
 
     /// Tasks that it runs at present.

@@ -9,7 +9,6 @@ use serde_json::Value;
 use toolmesh_core::{
     call::CallError,
     limits,
-    policy::Standing,
     principal::Role,
     queue::{Fence, Grant, LogLine, Outcome, Spec, Submitter, TaskRecord},
 };
@@ -17,7 +16,6 @@ use toolmesh_net::dialect::TASK_QUEUE;
 use toolmesh_store::records::KeptTask;
 
 use super::{
-    handle::{Offer, Shared},
     source::{Held, Source, Untold},
     wire,
 };
@@ -30,10 +28,11 @@ pub(super) struct Member {
     router: RouterHandle,
 }
 
-/// What a claim at a member came to.
+/// What a claim came to.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    pub(super) tasks: Vec<Leased>,
+    /// The tasks, and who is told of each.
+    pub(super) tasks: Vec<(Leased, Source)>,
     pub(super) more: bool,
 }
 
@@ -53,16 +52,6 @@ struct Said {
 impl Member {
     pub(super) fn new(peer_id: Arc<str>, router: RouterHandle) -> Self {
         Self { peer_id, router }
-    }
-
-    /// The types of tasks that this node runs for it: what the worker offers, as far as this node's
-    /// policy grants it.
-    pub(super) fn kinds(&self, shared: &Shared, offer: &Offer) -> BTreeSet<Arc<str>> {
-        let grant = self.router.view().peer(&self.peer_id, Standing::Member).grant;
-        let all = shared.queue.settings().kinds_of_nodes();
-        all.filter(|kind| offer.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind)))
-            .filter(|kind| grant.as_ref().is_some_and(|grant| grant.allows_task(kind)))
-            .collect()
     }
 
     /// Claims tasks of these types, waiting `wait` for the first. With `max_tasks` 0 only asks
@@ -91,7 +80,7 @@ impl Member {
             let is_offered = kinds.iter().any(|kind| **kind == *task.task_type);
             match self.leased(task) {
                 Some(leased) if is_offered && work.tasks.len() < max_tasks => {
-                    work.tasks.push(leased);
+                    work.tasks.push((leased, Source::Member(self.clone())));
                 }
                 _ => {
                     tracing::warn!(peer = %self.peer_id, "a member gave a task that was not asked for")
@@ -182,11 +171,6 @@ impl Member {
             Err(CallError::Answered(error)) => Err(Untold::Never(error.to_string())),
             Err(error) => Err(Untold::NotNow(error.to_string())),
         }
-    }
-
-    /// The same as where a lease came from.
-    pub(super) fn source(&self) -> Source {
-        Source::Member(self.clone())
     }
 }
 

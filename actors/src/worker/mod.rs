@@ -8,8 +8,8 @@
 //!   A panic in a task is that task's alone; of the actor, a fresh one claims on.
 //! - Limits: slots, `WORKER_*` and `COMMAND_*` in `toolmesh_core::limits`.
 //!
-//! `claim.rs` claims, `nudge.rs` asks members whether they have work, `member.rs` is a member's queue,
-//! and `source.rs` where a lease came from. `run.rs` runs one task, `lease.rs` keeps its lease,
+//! `claim.rs` claims, `nudge.rs` asks members whether they have work, `member.rs` is a member's queue and
+//! `python.rs` a Python peer's, `giver.rs` is either, and `source.rs` where a lease came from. `run.rs` runs one task, `lease.rs` keeps its lease,
 //! `kept.rs` what its owner could not be told, `call.rs` calls a tool, and `command.rs` runs a
 //! program. What nodes say to each other is in `wire.rs`.
 
@@ -17,11 +17,13 @@ mod actor;
 mod call;
 mod claim;
 mod command;
+mod giver;
 mod handle;
 mod kept;
 mod lease;
 mod member;
 mod nudge;
+mod python;
 mod run;
 mod source;
 #[cfg(test)]

@@ -8,12 +8,15 @@ use std::{
 };
 
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
-use toolmesh_core::limits;
+use toolmesh_core::{
+    announcement::{Candidate, Turns},
+    limits,
+};
 
 use super::{
     claim::give_back,
+    giver::{Giver, python_peers},
     handle::{Offer, Shared},
-    member::Member,
     run::{self, Place},
     source::Untold,
 };
@@ -28,8 +31,9 @@ pub(super) struct Ready(watch::Sender<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By when they said so, the last one last.
-    ready: Vec<Arc<str>>,
+    /// Those that said so, with the time that the answer to the last claim took.
+    ready: BTreeMap<Arc<str>, Option<Duration>>,
+    turns: Turns,
     /// Those whose last claim came to nothing.
     missed: BTreeSet<Arc<str>>,
 }
@@ -47,24 +51,42 @@ impl Ready {
         let _some = states.wait_for(|state| !state.ready.is_empty()).await;
     }
 
-    /// Who has work, who said so last first.
-    pub(super) fn latest_first(&self) -> Vec<Arc<str>> {
-        self.0.borrow().ready.iter().rev().cloned().collect()
+    /// Who has work, in the order in which they are to be asked: by what waits there, as
+    /// `backlog` knows, and how long an answer takes.
+    pub(super) fn in_turn(&self, backlog: impl Fn(&Arc<str>) -> usize) -> Vec<Arc<str>> {
+        let mut order = Vec::new();
+        self.0.send_if_modified(|state| {
+            let candidates = state.ready.iter().map(|(peer_id, round_trip)| Candidate {
+                name: peer_id.clone(),
+                backlog: backlog(peer_id),
+                round_trip: *round_trip,
+            });
+            order = state.turns.order(candidates.collect());
+            false
+        });
+        order
     }
 
     /// A member said that it has work.
     fn mark(&self, peer_id: &Arc<str>) {
         self.0.send_modify(|state| {
-            state.ready.retain(|other| other != peer_id);
-            state.ready.push(peer_id.clone());
+            state.ready.entry(peer_id.clone()).or_default();
             state.missed.remove(peer_id);
+        });
+    }
+
+    /// A member answered a claim in this time.
+    pub(super) fn answered(&self, peer_id: &Arc<str>, time: Duration) {
+        self.0.send_if_modified(|state| {
+            state.ready.entry(peer_id.clone()).and_modify(|before| *before = Some(time));
+            false
         });
     }
 
     /// A member gave what it had, or nothing.
     pub(super) fn done(&self, peer_id: &Arc<str>, came: bool) {
         self.0.send_modify(|state| {
-            state.ready.retain(|other| other != peer_id);
+            state.ready.remove(peer_id);
             if !came {
                 state.missed.insert(peer_id.clone());
             }
@@ -74,13 +96,13 @@ impl Ready {
     /// Waits until a member that was marked gave what it had; returns whether it gave anything.
     async fn taken(&self, peer_id: &Arc<str>) -> bool {
         let mut states = self.0.subscribe();
-        let state = states.wait_for(|state| !state.ready.contains(peer_id)).await;
+        let state = states.wait_for(|state| !state.ready.contains_key(peer_id)).await;
         state.is_ok_and(|state| !state.missed.contains(peer_id))
     }
 
     fn forget(&self, peer_id: &Arc<str>) {
         self.0.send_modify(|state| {
-            state.ready.retain(|other| other != peer_id);
+            state.ready.remove(peer_id);
             state.missed.remove(peer_id);
         });
     }
@@ -110,6 +132,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
             .values()
             .filter(|node| node.connected)
             .map(|node| Arc::from(node.peer_id.to_string()))
+            .chain(python_peers(&shared.router))
             .collect();
         asking.0.retain(|peer_id, task| {
             let stays = connected.contains(peer_id);
@@ -124,7 +147,9 @@ pub(super) async fn follow(shared: Arc<Shared>) {
                 tokio::spawn(ask(shared.clone(), peer_id.clone())).abort_handle()
             });
         }
-        if nodes.changed().await.is_err() {
+        // Which Python peers are claimed from is in the settings, which tell nobody of a change.
+        let changed = tokio::time::timeout(limits::WORKER_ASK_AGAIN_MAX, nodes.changed()).await;
+        if changed.is_ok_and(|changed| changed.is_err()) {
             return;
         }
     }
@@ -135,20 +160,20 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 /// more wait.
 async fn first(
     shared: Arc<Shared>,
-    member: Member,
+    giver: Giver,
     offer: Offer,
     kinds: BTreeSet<Arc<str>>,
     place: Place,
 ) -> Result<(bool, bool), Untold> {
     let (lease_ms, wait) = (shared.settings.lease_ms, limits::WORKER_ASK_WAIT);
-    let work = member.claim(&kinds, &offer.labels, 1, lease_ms, wait).await?;
+    let work = giver.claim(&kinds, &offer.labels, 1, lease_ms, wait).await?;
     let came = !work.tasks.is_empty();
     let is_over = shared.is_draining.load(Ordering::Relaxed) || *shared.offer.borrow() != offer;
-    for leased in work.tasks {
+    for (leased, source) in work.tasks {
         if is_over {
-            give_back(&member, &leased).await;
+            give_back(&source, &leased).await;
         } else {
-            run::start(shared.clone(), member.source(), leased);
+            run::start(shared.clone(), source, leased);
         }
     }
     // The task has its own slot by now: for a moment there is one less to claim for, never one more.
@@ -158,12 +183,15 @@ async fn first(
 
 /// Asks one member for ever.
 async fn ask(shared: Arc<Shared>, peer_id: Arc<str>) {
-    let member = Member::new(peer_id.clone(), shared.router.clone());
     let mut misses = 0_u32;
     loop {
+        let Some(giver) = Giver::of(&peer_id, &shared.router) else {
+            tokio::time::sleep(limits::WORKER_ASK_AGAIN_MAX).await;
+            continue;
+        };
         let mut changes = shared.offer.subscribe();
         let offer = changes.borrow_and_update().clone();
-        let kinds = member.kinds(&shared, &offer);
+        let kinds = giver.kinds(&shared, &offer);
         let nothing = kinds.is_empty() || offer.slots == 0;
         if nothing {
             // The policy is read again now and then, as it tells nobody of its changes.
@@ -171,10 +199,12 @@ async fn ask(shared: Arc<Shared>, peer_id: Arc<str>) {
             continue;
         }
         let (wait, since) = (limits::WORKER_ASK_WAIT, Instant::now());
-        let is_draining = shared.is_draining.load(Ordering::Relaxed);
+        // Nothing waits for a task at a Python peer, so no place is kept for one.
+        let may_keep =
+            matches!(giver, Giver::Member(_)) && !shared.is_draining.load(Ordering::Relaxed);
         let keep = || shared.running.keep_place(&peer_id, offer.slots);
-        let asked = if let Some(place) = (!is_draining).then(keep).flatten() {
-            let asking = first(shared.clone(), member.clone(), offer.clone(), kinds, place);
+        let asked = if let Some(place) = may_keep.then(keep).flatten() {
+            let asking = first(shared.clone(), giver.clone(), offer.clone(), kinds, place);
             tokio::select! {
                 // In a task of its own: what comes is run or given back, even if nobody asks any
                 // more by then.
@@ -184,7 +214,7 @@ async fn ask(shared: Arc<Shared>, peer_id: Arc<str>) {
         } else {
             let lease_ms = shared.settings.lease_ms;
             tokio::select! {
-                asked = member.claim(&kinds, &offer.labels, 0, lease_ms, wait) => {
+                asked = giver.claim(&kinds, &offer.labels, 0, lease_ms, wait) => {
                     asked.map(|work| (false, work.more))
                 }
                 _ = changes.changed() => continue,

@@ -1,10 +1,11 @@
-//! Where a lease came from, which is who is told of it: this node's queue or a member's.
+//! Where a lease came from, which is who is told of it: this node's queue, a member's or a
+//! Python peer's.
 
 use std::sync::Arc;
 
 use toolmesh_core::queue::{Fence, LogLine, Outcome, Proof, TaskId};
 
-use super::member::Member;
+use super::{member::Member, python};
 use crate::queue::{NODE_WORKER, QueueError, QueueHandle};
 
 /// A lease, by its task and number.
@@ -52,6 +53,8 @@ pub(super) enum Source {
     Own(QueueHandle),
     /// A member's.
     Member(Member),
+    /// A Python peer's, which knows the lease by the task.
+    Python(Arc<python::Lease>),
 }
 
 impl Source {
@@ -60,12 +63,13 @@ impl Source {
         match self {
             Self::Own(_) => (None, fence),
             Self::Member(member) => (Some(member.peer_id.clone()), fence),
+            Self::Python(lease) => (Some(lease.python.queue.name.clone()), fence),
         }
     }
 
     /// Whether the queue may be out of reach for long.
     pub(super) fn is_far(&self) -> bool {
-        matches!(self, Self::Member(_))
+        !matches!(self, Self::Own(_))
     }
 
     /// Keeps a lease. Returns whether its task is to be given up.
@@ -80,6 +84,7 @@ impl Source {
                 Ok(queue.heartbeat(proof(held), progress, logs).await?.cancel_requested)
             }
             Self::Member(member) => member.heartbeat(held, progress.as_deref(), logs).await,
+            Self::Python(lease) => lease.heartbeat(progress.as_deref(), logs).await,
         }
     }
 
@@ -88,6 +93,7 @@ impl Source {
         match self {
             Self::Own(queue) => Ok(queue.finish(proof(held), outcome).await.map(drop)?),
             Self::Member(member) => member.finish(held, outcome).await,
+            Self::Python(lease) => lease.finish(outcome).await,
         }
     }
 
@@ -96,6 +102,7 @@ impl Source {
         match self {
             Self::Own(queue) => Ok(queue.release(proof(held), reason.into()).await.map(drop)?),
             Self::Member(member) => member.release(held, reason).await,
+            Self::Python(lease) => lease.release(reason).await,
         }
     }
 
@@ -104,6 +111,7 @@ impl Source {
         match self {
             Self::Own(queue) => Ok(queue.ask(proof(held), asks).await.map(drop)?),
             Self::Member(member) => member.ask(held, &asks).await,
+            Self::Python(lease) => lease.asks().await,
         }
     }
 }

@@ -71,11 +71,17 @@ impl Peer {
             fallback_port: false,
             announce: Vec::new(),
             mdns: false,
+            gossip: false,
             admission,
             invites: Arc::new(NoInvites),
         };
-        let published =
-            Published { status, members, inbound: inbound_lane, candidates: candidates_lane };
+        let published = Published {
+            status,
+            members,
+            inbound: inbound_lane,
+            candidates: candidates_lane,
+            announcements: mpsc::channel(1).0,
+        };
         let (net, task) = toolmesh_net::start(options, published)?;
         settled.wait_for(|status| status.settled).await?;
         let kept = (admit, present, candidates);

@@ -72,7 +72,7 @@ pub(super) async fn measure(plan: Plan, upstream: &Server, size: usize) -> Resul
         queue::results_of(owner.address, tool, IN_FLIGHT, WARM_UP).await?;
     }
     let call = requests::call(owner.address, &repeatable, &json!({"message": "hello"}));
-    load::run(owner.address, &[call.clone()], 1, WARM_UP / 2).await?;
+    load::run(owner.address, std::slice::from_ref(&call), 1, WARM_UP / 2).await?;
     let fdatasync = fdatasyncs(plan)?;
     let call = load::run(owner.address, &[call], 1, half).await?;
     let result = queue::results_of(owner.address, &repeatable, 1, half).await?;

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads the clock or throws dice: time and chance are arguments, so every
 //! decision of a node can be tested with a table. See `docs/architecture.md`.
 
+pub mod announcement;
 mod backoff;
 pub mod call;
 pub mod json;

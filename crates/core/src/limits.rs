@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+mod announcement;
 mod queue;
 
+pub use announcement::*;
 pub use queue::*;
 
 /// Largest HTTP request body in bytes. A tool call with a 1 MiB payload fits four times;

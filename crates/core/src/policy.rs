@@ -87,6 +87,9 @@ impl Names {
 pub enum Standing {
     /// Proved the mesh's secret.
     Member,
+    /// Did not, and may have this node run its tasks, because the configuration says so: it is granted
+    /// as a member is, but none of the built-in tools.
+    Guest,
     /// Did not.
     Stranger,
 }
@@ -95,6 +98,7 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Member => "member",
+            Self::Guest => "guest",
             Self::Stranger => "stranger",
         })
     }
@@ -139,9 +143,14 @@ impl Grant {
     }
 
     /// Whether a built-in tool for nodes may be seen and called. A mesh works by these, so members
-    /// have them whatever the policy says of shared tools; a stranger needs to be granted each.
+    /// have them whatever the policy says of shared tools; a stranger needs to be granted each, and
+    /// a guest has none.
     pub fn allows_built_in(&self, name: &str) -> bool {
-        self.standing == Standing::Member || self.tools.allow(name)
+        match self.standing {
+            Standing::Member => true,
+            Standing::Guest => false,
+            Standing::Stranger => self.tools.allow(name),
+        }
     }
 
     /// Whether a task of type `name` may be submitted.
@@ -179,7 +188,7 @@ impl Policy {
     pub fn grant(&self, caller: &Caller<'_>) -> Grant {
         let standing = caller.standing;
         let (all, tools, tasks) = match standing {
-            Standing::Member => (MEMBERS, Names::All, Names::NoCommands),
+            Standing::Member | Standing::Guest => (MEMBERS, Names::All, Names::NoCommands),
             Standing::Stranger if self.for_token.is_some() => {
                 (STRANGERS, Names::None, Names::ForWorkers)
             }

@@ -5,13 +5,13 @@ use libp2p::{
     PeerId,
     connection_limits::{self, ConnectionLimits},
     identify,
-    identity::PublicKey,
+    identity::Keypair,
     memory_connection_limits as memory, ping,
-    swarm::NetworkBehaviour,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use toolmesh_core::limits;
 
-use crate::{candidates, streams, swarm::Times};
+use crate::{candidates, gossip, streams, swarm::Times};
 
 /// What nodes of this mesh call the way they speak; says nothing about the program.
 const PROTOCOL_VERSION: &str = "/toolmesh/1.0.0";
@@ -25,16 +25,19 @@ pub(crate) struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     candidates: candidates::Behaviour,
-    /// Last; see there.
+    /// After those that refuse connections; see there.
     pub(crate) streams: streams::Behaviour,
+    /// Last; see there.
+    pub(crate) gossip: Toggle<gossip::Behaviour>,
 }
 
 impl Behaviour {
-    /// Makes the behaviours of the node whose public key is `key`. With `mdns` it looks for others
-    /// on the network.
+    /// Makes the behaviours of the node with this key. With `mdns` it looks for others on the
+    /// network; with `gossip` it announces and hears announcements.
     pub(crate) fn new(
-        key: PublicKey,
+        key: &Keypair,
         mdns: bool,
+        gossip: bool,
         streams: streams::Behaviour,
         times: &Times,
     ) -> Self {
@@ -43,10 +46,11 @@ impl Behaviour {
             .with_max_pending_outgoing(Some(limits::MESH_PENDING))
             .with_max_established_incoming(Some(limits::MESH_INBOUND))
             .with_max_established_outgoing(Some(limits::MESH_OUTBOUND));
-        let peer_id = key.to_peer_id();
+        let public = key.public();
+        let peer_id = public.to_peer_id();
         // Where we listen is told to members, not to whoever connects; and where a peer says it
         // listens is not believed, so nothing is kept of it.
-        let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), key)
+        let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), public)
             .with_agent_version(concat!("toolmesh/", env!("CARGO_PKG_VERSION")).to_owned())
             .with_interval(limits::MESH_IDENTIFY_INTERVAL)
             .with_push_listen_addr_updates(false)
@@ -60,6 +64,7 @@ impl Behaviour {
             ping: ping::Behaviour::new(ping),
             candidates: candidates::Behaviour::new(peer_id, mdns),
             streams,
+            gossip: gossip.then(|| gossip::Behaviour::new(key)).flatten().into(),
         }
     }
 

@@ -56,6 +56,11 @@ pub(crate) enum Command {
     Peers {
         reply: Reply<Vec<PeerView>>,
     },
+    /// Tell all members.
+    Announce {
+        bytes: Vec<u8>,
+        reply: Reply<()>,
+    },
 }
 
 /// What an invite was exchanged for.
@@ -167,6 +172,14 @@ impl NetHandle {
     /// [`NetError::Busy`] or [`NetError::Stopped`].
     pub async fn peers(&self) -> Result<Vec<PeerView>, NetError> {
         self.ask(|reply| Command::Peers { reply }).await
+    }
+
+    /// Announces something to the members that take part in the gossip, now or never.
+    ///
+    /// # Errors
+    /// [`NetError::Busy`] or [`NetError::Stopped`].
+    pub async fn announce(&self, bytes: Vec<u8>) -> Result<(), NetError> {
+        self.ask(|reply| Command::Announce { bytes, reply }).await
     }
 
     /// Closes listeners and connections, and returns when the task is gone.

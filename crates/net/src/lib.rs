@@ -20,6 +20,7 @@ mod candidates;
 pub mod dialect;
 mod error;
 mod frame;
+mod gossip;
 mod handle;
 mod identity;
 pub mod join;
@@ -41,6 +42,7 @@ pub use error::{JoinError, NetError};
 pub use frame::{
     Budget, Frame, FrameError, FrameLimits, FrameReader, FrameWriter, Held, PeerBudget,
 };
+pub use gossip::Announced;
 pub use handle::{NetHandle, Redeemed};
 pub use identity::{Identity, IdentityError};
 pub use join::{Invite, InviteError, Invites, MeshSecret, SecretError};

@@ -13,6 +13,7 @@ use crate::{
     address::{ListenAddress, PeerAddress},
     behaviour::Behaviour,
     candidates::Candidate,
+    gossip::Announced,
     handle::NetHandle,
     identity::Identity,
     join::Invites,
@@ -40,6 +41,8 @@ pub struct Options<'a> {
     pub announce: Vec<PeerAddress>,
     /// Whether to look for nodes on the same network, and to be found there.
     pub mdns: bool,
+    /// Whether to announce and to hear announcements.
+    pub gossip: bool,
     /// Who is let in; followed while the swarm runs.
     pub admission: watch::Receiver<Arc<Admission>>,
     /// The invites of this node.
@@ -59,6 +62,8 @@ pub struct Published {
     /// Nodes found on the network. Holds
     /// [`MESH_CANDIDATES_WAITING`](limits::MESH_CANDIDATES_WAITING).
     pub candidates: mpsc::Sender<Candidate>,
+    /// What nodes announced. Holds [`ANNOUNCEMENTS_WAITING`](limits::ANNOUNCEMENTS_WAITING).
+    pub announcements: mpsc::Sender<Announced>,
 }
 
 /// How long things take. Values are those of [`limits`]; only tests are less patient.
@@ -110,13 +115,22 @@ pub(crate) fn start_with(
     published: Published,
     times: &Times,
 ) -> Result<(NetHandle, JoinHandle<()>), StartError> {
-    let Options { identity, name, listen, fallback_port, announce, mdns, admission, invites } =
-        options;
+    let Options {
+        identity,
+        name,
+        listen,
+        fallback_port,
+        announce,
+        mdns,
+        gossip,
+        admission,
+        invites,
+    } = options;
     let key = identity.keypair();
     let transport = transport::build(key, times.handshake)?;
     let present = admission.borrow().clone();
     let streams = streams::Behaviour::new(present, published.inbound);
-    let behaviour = Behaviour::new(key.public(), mdns, streams, times);
+    let behaviour = Behaviour::new(key, mdns, gossip, streams, times);
     let config = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(times.idle)
         .with_max_negotiating_inbound_streams(limits::MESH_NEGOTIATING_STREAMS);
@@ -131,6 +145,7 @@ pub(crate) fn start_with(
         status: published.status,
         members: published.members,
         candidates: published.candidates,
+        announcements: published.announcements,
         times: *times,
     });
     Ok((handle, tokio::spawn(task.run(commands, stop))))

@@ -265,7 +265,7 @@ pub(crate) enum WorkerCommand {
         /// Keep showing it
         #[arg(long)]
         watch: bool,
-        /// Ask this node of the mesh, by name or PeerId [default: this one]
+        /// Ask this node of the mesh alone, by name or PeerId [default: all connected ones]
         #[arg(long, value_name = "NODE")]
         peer: Option<String>,
     },

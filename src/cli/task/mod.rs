@@ -4,6 +4,7 @@ pub(crate) mod advice;
 pub(crate) mod args;
 mod outcome;
 pub(crate) mod patient;
+mod picture;
 pub(crate) mod screen;
 mod submit;
 pub(crate) mod view;

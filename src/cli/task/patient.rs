@@ -50,6 +50,11 @@ impl<'a> Patient<'a> {
         Ok(Self { common, client, answered: false, missed: None })
     }
 
+    /// Returns the way to the node as it was found last, for questions that are asked but once.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Asks `tool` once. Nothing comes back where the node is away for now; then a moment has
     /// passed and the next question goes to where it is by then.
     ///

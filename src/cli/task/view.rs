@@ -48,9 +48,10 @@ fn rows(task: &Value, metrics: &Value, now: u64) -> String {
         ("dead letter", task["dead_letter"].as_str().map(dead_letter)),
         ("progress", some(progress(&task["progress"]))),
         ("position", position(task)),
-        ("worker", worker(task)),
+        (if task["lease"]["node"].is_string() { "runs on" } else { "worker" }, worker(task)),
         ("attempts", Some(attempts(task))),
         ("priority", plain("priority")),
+        ("owner", plain("owner_name")),
         ("submitted", submitted),
         ("not before", ahead("not_before")),
         ("started", ago("started_at")),
@@ -163,9 +164,18 @@ pub(super) fn position(task: &Value) -> Option<String> {
     Some(format!("{about} {estimate}{}", eta.unwrap_or_default()))
 }
 
+/// Returns who runs a task: a node by its name, another worker by its own.
+pub(super) fn runs_on(task: &Value) -> String {
+    let lease = &task["lease"];
+    match text_of(lease, "node") {
+        node if node.is_empty() => text_of(lease, "worker_id"),
+        node => node,
+    }
+}
+
 fn worker(task: &Value) -> Option<String> {
     let lease = task.get("lease")?;
-    let mut text = text_of(lease, "worker_id");
+    let mut text = runs_on(task);
     if let Some(seconds) = lease["expires_in_s"].as_f64() {
         text = format!("{text}, whose lease ends in {} unless renewed", duration(seconds as u64));
     }
@@ -310,6 +320,15 @@ mod tests {
             "logs:\n  12:34:56Z stderr  one\n    two",
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
+        }
+        task["owner_name"] = "node-a".into();
+        task["lease"] = json!({"worker_id": "12D3", "node": "node-c", "expires_in_s": 25.2});
+        let elsewhere = page(&json!({"task": task}), 1_090);
+        for part in [
+            "  owner      node-a\n",
+            "  runs on    node-c, whose lease ends in 25 s unless renewed\n",
+        ] {
+            assert!(elsewhere.contains(part), "{part}: {elsewhere}");
         }
         assert_eq!(one_line(&task, 1_090), "running for 10 s: 3/10 copying\u{fffd}[2J");
         assert!(page(&json!({"task": task, "logs": []}), 0).ends_with("logs: none"));

@@ -1,4 +1,5 @@
-//! `toolmesh task watch`: one task until it ends, or the queue until the watcher has seen enough.
+//! `toolmesh task watch`: one task until it ends, or the queue, with what runs on other
+//! nodes, until the watcher has seen enough.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,22 +9,31 @@ use tokio::time::{Instant, sleep};
 
 use super::advice::advised;
 use super::patient::{Patient, ended};
+use super::picture::picture;
 use super::screen::Screen;
-use super::view::{self, age, list_of};
+use super::view::{self, list_of};
 use crate::cli::args::Common;
+use crate::cli::mesh::{Others, Told};
 use crate::cli::output::{Failure, Report};
-use crate::cli::queue;
-use crate::cli::text::{columns, duration, text_of};
 use crate::cli::token::now;
+
+/// The tool that tells how full a queue is.
+const STATUS: &str = "p2p_taskqueue_status";
+/// The tool that lists tasks.
+const TASKS: &str = "p2p_taskqueue_list_tasks";
 
 /// Time between two looks at a task.
 const TASK_TIME: Duration = Duration::from_millis(500);
-/// Time between two looks at the queue, which are three questions.
+/// Time between two looks at the queue, which are three questions to the node and two to each other.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
 /// Looks that a rate is made of.
 const SAMPLES: usize = 10;
 /// Running tasks that are asked for.
 const RUNNING: usize = 100;
+/// Running tasks that each other node is asked for.
+const RUNNING_THERE: usize = 20;
+/// Time that another node has to answer: one that is slow must not hold up the picture.
+const OTHERS_TIME: Duration = Duration::from_secs(1);
 /// Waiting tasks that are asked for. They come newest first, so with more of them waiting the
 /// first to run may not be among them, and the picture says so.
 const WAITING: usize = 200;
@@ -97,31 +107,90 @@ pub(super) async fn queue(common: &Common) -> Result<Report, Failure> {
 
 /// Asks for all that the picture of the queue needs, or nothing where the node is away.
 async fn look(patient: &mut Patient<'_>) -> Result<Option<Value>, Failure> {
-    let running = json!({"status": "running", "limit": RUNNING});
     let waiting = json!({"status": "queued", "limit": WAITING});
     let mut answers = Vec::with_capacity(3);
-    for (tool, arguments) in [
-        ("p2p_taskqueue_status", json!({})),
-        ("p2p_taskqueue_list_tasks", running),
-        ("p2p_taskqueue_list_tasks", waiting),
-    ] {
+    for (tool, arguments) in
+        [(STATUS, json!({"detail": true})), (TASKS, running(RUNNING)), (TASKS, waiting)]
+    {
         match patient.look(tool, &arguments, Duration::ZERO).await? {
             Some(answer) => answers.push(answer),
             None => return Ok(None),
         }
     }
-    let (mut waiting, running, status) = (
+    // Without them the picture is that of the node alone, and the next look tries again.
+    let mut others = Others::of(patient.client()).await.unwrap_or_default();
+    let questions = [(STATUS, json!({})), (TASKS, running(RUNNING_THERE))];
+    let told = others.ask(patient.client(), &questions, OTHERS_TIME).await;
+    let (mut waiting, running, mut status) = (
         answers.pop().unwrap_or_default(),
         answers.pop().unwrap_or_default(),
         answers.pop().unwrap_or_default(),
     );
+    others.know(&status["owner"], &status["owner_name"]);
+    let announced = status["members"].take();
+    if let Some(status) = status.as_object_mut() {
+        status.retain(|key, _| key != "members" && key != "worker_details");
+    }
     let more = waiting.get("next_cursor").is_some_and(|cursor| !cursor.is_null());
     let mut head = waiting["tasks"].as_array_mut().map(std::mem::take).unwrap_or_default();
     head.sort_by_key(|task| task["position"]["estimate"].as_u64().unwrap_or(u64::MAX));
     head.truncate(HEAD);
+    let running = list_of(&running, "tasks").to_vec();
+    let (nodes, running) = across(running, told, &others, &announced);
     Ok(Some(json!({
-        "status": status, "running": running["tasks"], "waiting": head, "waiting_is_part": more,
+        "status": status, "nodes": nodes, "nodes_not_asked": others.left_out,
+        "running": running, "waiting": head, "waiting_is_part": more,
     })))
+}
+
+fn running(limit: usize) -> Value {
+    json!({"status": "running", "limit": limit})
+}
+
+/// Returns a line's worth of each other node, and what runs of the node and of all of them, the
+/// last that began first. Nodes have the names that they have here.
+fn across(
+    mut running: Vec<Value>,
+    told: Vec<Told>,
+    others: &Others,
+    announced: &Value,
+) -> (Vec<Value>, Vec<Value>) {
+    let mut nodes = Vec::with_capacity(told.len());
+    for Told { name, peer_id, said } in told {
+        let mut node = json!({"name": name, "peer_id": peer_id});
+        match said.as_deref() {
+            Ok([status, tasks]) => {
+                node["queued"] = status["counts"]["queued"].clone();
+                node["running"] = status["counts"]["running"].clone();
+                node["paused"] = status["paused"].clone();
+                running.extend(list_of(tasks, "tasks").iter().cloned().map(|mut task| {
+                    task["owner_name"] = json!(name);
+                    if task["lease"]["worker_id"] == "node" {
+                        task["lease"]["node"] = json!(name);
+                    }
+                    task
+                }));
+            }
+            Ok(_) => node["why"] = json!("its answer is not understood"),
+            Err(why) => node["why"] = json!(why),
+        }
+        let members = announced.as_array().into_iter().flatten();
+        if let Some(member) = members.into_iter().find(|member| member["peer_id"] == *peer_id) {
+            node["slots"] = member["slots"].clone();
+            node["free_slots"] = member["free_slots"].clone();
+        }
+        nodes.push(node);
+    }
+    for task in &mut running {
+        let named = task["lease"]["node"].is_string();
+        let known = task["lease"]["worker_id"].as_str().and_then(|id| others.name(id));
+        if let Some(known) = known.filter(|_| named) {
+            task["lease"]["node"] = json!(known);
+        }
+    }
+    let began = |task: &Value| task["started_at"].as_f64().unwrap_or_default();
+    running.sort_by(|one, other| began(other).total_cmp(&began(one)));
+    (nodes, running)
 }
 
 /// How many tasks are handed in and done in a second, from the counts of the last looks.
@@ -154,77 +223,6 @@ impl Rate {
     }
 }
 
-/// Returns a picture of at most `rows` lines: the counts, what runs, and the head of what waits.
-fn picture(look: &Value, now: u64, rows: usize) -> String {
-    let mut lines: Vec<String> = queue::counts(&look["status"]);
-    let rate = &look["rate"];
-    if let (Some(submitted), Some(done)) =
-        (rate["submitted_per_s"].as_f64(), rate["done_per_s"].as_f64())
-    {
-        lines.push(format!("rate     {done:.1} done a second, {submitted:.1} handed in"));
-    }
-    let (running, waiting) = (list_of(look, "running"), list_of(look, "waiting"));
-    // Two titles, two heads of tables, two empty lines, one that names the way out.
-    let room = rows.saturating_sub(lines.len() + 7);
-    let for_running = running.len().min((room / 2).max(room.saturating_sub(waiting.len())));
-    let for_waiting = waiting.len().min(room.saturating_sub(for_running));
-    if !running.is_empty() {
-        lines.push(String::new());
-        lines.push(title("running", for_running, running.len(), ""));
-        lines
-            .extend(running_rows(running.iter().take(for_running), now).lines().map(str::to_owned));
-    }
-    if !waiting.is_empty() {
-        let part = if look["waiting_is_part"] == true { " of those handed in last" } else { "" };
-        lines.push(String::new());
-        lines.push(title("waiting, first to run first", for_waiting, waiting.len(), part));
-        lines.extend(waiting_rows(waiting.iter().take(for_waiting)).lines().map(str::to_owned));
-    }
-    lines.push("see one: toolmesh task watch ID; end this: ctrl-c".to_owned());
-    lines.join("\n")
-}
-
-fn title(what: &str, shown: usize, all: usize, part: &str) -> String {
-    match shown < all {
-        true => format!("{what} ({shown} of {all} shown{part})"),
-        false => format!("{what}{part}"),
-    }
-}
-
-fn running_rows<'a>(tasks: impl Iterator<Item = &'a Value>, now: u64) -> String {
-    let head = ["task", "type", "worker", "for", "progress"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for task in tasks {
-        let progress = match view::progress(&task["progress"]) {
-            progress if progress.is_empty() => view::why(task),
-            progress => progress,
-        };
-        rows.push(vec![
-            text_of(task, "task_id"),
-            text_of(task, "task_type"),
-            text_of(&task["lease"], "worker_id"),
-            age(&task["started_at"], now).map(duration).unwrap_or_default(),
-            progress.replace('\n', " "),
-        ]);
-    }
-    columns(&rows, 2)
-}
-
-fn waiting_rows<'a>(tasks: impl Iterator<Item = &'a Value>) -> String {
-    let head = ["task", "type", "priority", "position", "why"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for task in tasks {
-        rows.push(vec![
-            text_of(task, "task_id"),
-            text_of(task, "task_type"),
-            text_of(task, "priority"),
-            view::position(task).unwrap_or_default(),
-            view::why(task),
-        ]);
-    }
-    columns(&rows, 2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,53 +251,55 @@ mod tests {
         assert_eq!(rate.0.len(), SAMPLES);
     }
 
-    fn busy() -> Value {
-        let running = |id: u32| {
-            json!({"task_id": format!("r{id}"), "task_type": "tool.call", "state": "running",
-                "started_at": 90, "lease": {"worker_id": "node"}, "why": "runs on node",
-                "progress": {"progress": id, "total": 9}})
-        };
-        let waiting = |id: u32| {
-            json!({"task_id": format!("w{id}"), "task_type": "resize", "state": "queued",
-                "priority": 5, "why": "no worker takes this type",
-                "position": {"estimate": id, "at_least": false}})
-        };
-        json!({
-            "status": {"owner": "12D3", "paused": false, "workers": 1,
-                "counts": {"queued": 40, "running": 30}},
-            "rate": {"submitted_per_s": 2.0, "done_per_s": 12.34},
-            "running": (0..30).map(running).collect::<Vec<_>>(),
-            "waiting": (1..=20).map(waiting).collect::<Vec<_>>(),
-            "waiting_is_part": false,
-        })
-    }
-
     #[test]
-    fn the_picture_fits_the_terminal_and_says_why() {
-        for rows in [12, 24, 40, 100] {
-            let picture = picture(&busy(), 100, rows);
-            assert!(picture.lines().count() <= rows, "{rows}: {picture}");
+    fn what_runs_anywhere_is_shown_by_the_names_of_nodes() {
+        let mut others = Others::default();
+        for (peer_id, name) in [("12Da", "node-a"), ("12Db", "node-b"), ("12Dc", "node-c")] {
+            others.know(&json!(peer_id), &json!(name));
         }
-        let shown = picture(&busy(), 100, 24);
-        for part in [
-            "rate     12.3 done a second, 2.0 handed in",
-            "of 30 shown)",
-            "  r3    tool.call  node    10 s  3/9",
-            "waiting, first to run first (",
-            "  w1    resize  5         about 1   no worker takes this type",
-        ] {
-            assert!(shown.contains(part), "{part}: {shown}");
-        }
-        let all = picture(&busy(), 100, 100);
-        assert!(all.contains("\nrunning\n") && all.contains("r29") && all.contains("w20"), "{all}");
-        let quiet = json!({"status": {"owner": "12D3"}, "running": [], "waiting": []});
-        assert!(!picture(&quiet, 0, 24).contains("running,"));
-    }
-
-    #[test]
-    fn a_picture_of_a_part_says_so() {
-        let mut look = busy();
-        look["waiting_is_part"] = json!(true);
-        assert!(picture(&look, 100, 100).contains("first to run first of those handed in last"));
+        let task = |id: &str, at: u32, lease: Value| json!({"task_id": id, "started_at": at, "owner_name": "x", "lease": lease});
+        let own = vec![task("own", 5, json!({"worker_id": "12Db", "node": "node-b"}))];
+        let status = json!({"counts": {"queued": 3, "running": 2}, "paused": false});
+        let there = json!({"tasks": [
+            task("at-c", 9, json!({"worker_id": "12Dc", "node": "c as b calls it"})),
+            task("at-b", 7, json!({"worker_id": "node", "node": "x"})),
+            task("at-a", 4, json!({"worker_id": "12Da", "node": "a as b calls it"})),
+            task("else", 1, json!({"worker_id": "12Da"})),
+        ]});
+        let told = |name: &str, id: &str, said| Told {
+            name: name.to_owned(),
+            peer_id: id.to_owned(),
+            said,
+        };
+        let told = vec![
+            told("node-b", "12Db", Ok(vec![status, there])),
+            told("node-c", "12Dc", Err("no answer within 1 s".to_owned())),
+        ];
+        let announced = json!([{"peer_id": "12Db", "slots": 4, "free_slots": 3}]);
+        let (nodes, running) = across(own, told, &others, &announced);
+        assert_eq!(
+            nodes[0],
+            json!({"name": "node-b", "peer_id": "12Db", "queued": 3, "running": 2,
+            "paused": false, "slots": 4, "free_slots": 3})
+        );
+        assert_eq!(nodes[1]["why"], "no answer within 1 s");
+        let shown: Vec<_> = running
+            .iter()
+            .map(|task| ["task_id", "owner_name"].map(|key| task[key].clone()))
+            .collect();
+        let expected = [
+            ["at-c", "node-b"],
+            ["at-b", "node-b"],
+            ["own", "x"],
+            ["at-a", "node-b"],
+            ["else", "node-b"],
+        ];
+        assert_eq!(shown, expected.map(|row| row.map(Value::from)));
+        let at: Vec<_> = running.iter().map(|task| task["lease"]["node"].clone()).collect();
+        assert_eq!(
+            json!(at),
+            json!(["node-c", "node-b", "node-b", "node-a", null]),
+            "a worker that only calls itself so is no node"
+        );
     }
 }

@@ -32,6 +32,10 @@ const BAD: &[(&str, &str)] = &[
         "2:10: queue.running.render: invalid type: string \"two\", expected a whole number from 0",
     ),
     (
+        "[queue]\nclaim_order = \"hash\"",
+        "2:15: queue.claim_order: unknown variant `hash`, expected `fair` or `python`",
+    ),
+    (
         "[worker]\nslots = 1025\nlabels = [\"gpu\", \"a b\"]",
         "2:1: worker.slots: must be 0 to 1024, not 1025\n\
          3:18: worker.labels.1: \"a b\" is not 1 to 64 of A-Z, a-z, 0-9, ., _, = and -",
@@ -71,6 +75,7 @@ fn a_node_has_a_queue_and_a_worker_by_default() {
     );
     assert_eq!((queue.lease.as_secs(), queue.max_attempts), (30, 3));
     assert_eq!((queue.retention.as_secs(), queue.dead_retention.as_secs()), (86_400, 604_800));
+    assert_eq!(queue.claim_order, ClaimOrder::Fair);
     assert!(queue.as_task.is_empty() && queue.task_after.is_none() && queue.running.is_empty());
     assert_eq!((worker.slots, worker.labels.len(), commands.len()), (16, 0, 0));
 }
@@ -80,9 +85,10 @@ fn the_bounds_of_the_queue_hold_at_both_ends() {
     let most = load_text(
         "[queue]\ntasks = 10000000\npayload_bytes = 4194304\nlease_s = 300\nmax_attempts = 1000\n\
          retention_s = 2592000\ndead_retention_s = 31536000\ntask_after_s = 3600\n\
-         running = { \"command.a\" = 10000 }\n[worker]\nslots = 1024",
+         claim_order = \"python\"\nrunning = { \"command.a\" = 10000 }\n[worker]\nslots = 1024",
     );
     assert_eq!((most.queue.tasks, most.queue.max_attempts), (10_000_000, 1_000));
+    assert_eq!(most.queue.claim_order, ClaimOrder::Python);
     assert_eq!(most.queue.task_after, Some(Duration::from_secs(3_600)));
     assert_eq!(most.queue.running.get("command.a"), Some(&10_000));
     let least = load_text(

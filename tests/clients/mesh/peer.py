@@ -1,10 +1,11 @@
 """A small MCP++ peer with tools, as existing Python nodes are one: what a node of ours calls.
 
     peer.py [--dialect a|b] [--key ed25519|secp256k1] [--seed TEXT] [--listen ADDRESS]
-            [--max-frames N]
+            [--max-frames N] [--queue [--token TEXT] [--lease SECONDS] [--lose N]]
 
 Dialect a is the JSON-RPC session of the task queue service, b the envelope of `MCPp2pNode`. It
-prints `peer_id=ID` and `multiaddr=ADDRESS` as that service does, serves until its stdin ends, and
+With --queue it
+has the tool `task_queue.rpc` beside its others: see service.py. It prints `peer_id=ID` and `multiaddr=ADDRESS` as that service does, serves until its stdin ends, and
 then prints what it has seen as one JSON document: {"streams": n, "frames": n, "calls": {TOOL: n}}.
 
 Run it with the interpreter that tests/fetch.sh made: target/test-packages/python-mesh/bin/python.
@@ -25,6 +26,7 @@ import multiaddr
 import trio
 from libp2p.abc import INetStream
 
+import service
 import wire
 
 INBOUND_BYTES = {"a": wire.MIB, "b": 16 * wire.MIB}
@@ -74,10 +76,11 @@ def listed() -> list[dict[str, Any]]:
 def described(name: str) -> dict[str, Any]:
     tool = TOOLS[name]
     parameters = inspect.signature(tool).parameters.values()
+    named = [each for each in parameters if each.kind is not each.VAR_KEYWORD]
     schema = {
         "type": "object",
-        "properties": {each.name: {"type": JSON_TYPES[each.annotation]} for each in parameters},
-        "required": [each.name for each in parameters if each.default is each.empty],
+        "properties": {each.name: {"type": JSON_TYPES[each.annotation]} for each in named},
+        "required": [each.name for each in named if each.default is each.empty],
     }
     return {"name": name, "description": inspect.getdoc(tool), "inputSchema": schema}
 
@@ -187,6 +190,8 @@ class Peer:
             raise RpcError(-32002, "unknown_tool")
         try:
             return await self.run(name, arguments)
+        except ConnectionError:
+            raise
         except Exception:
             raise RpcError(-32002, "tool_error") from None
 
@@ -236,10 +241,13 @@ class Peer:
 
 async def serve(options: argparse.Namespace) -> None:
     peer = Peer(options.dialect, options.max_frames)
+    queue = service.Queue(options.token, options.lease, options.lose)
+    if options.queue:
+        TOOLS[service.TOOL] = queue.rpc
     host = libp2p.new_host(key_pair=wire.identity(options.key, options.seed))
     host.set_stream_handler(wire.PROTOCOL, peer.serve)
     async with host.run(listen_addrs=[multiaddr.Multiaddr(options.listen)]):
-        peer.peer_id = str(host.get_id())
+        peer.peer_id = queue.peer_id = str(host.get_id())
         print(f"peer_id={peer.peer_id}")
         print(f"multiaddr={host.get_addrs()[0]}", flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
@@ -254,6 +262,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", help="always the same identity; a fresh one without")
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0", metavar="ADDRESS")
     parser.add_argument("--max-frames", type=int, default=128, help="frames of a session")
+    parser.add_argument("--queue", action="store_true", help="has a task queue")
+    parser.add_argument("--token", help="what the task queue asks for")
+    parser.add_argument("--lease", type=float, default=300, help="seconds that a lease holds")
+    parser.add_argument("--lose", type=int, default=0, help="answers to `submit` that are lost")
     return parser.parse_args()
 
 

@@ -15,7 +15,10 @@ use toolmesh_core::{
 };
 
 use super::{Call, TaskQueueTools, error::Refused};
-use crate::link::{self, LinkHandle};
+use crate::{
+    link::{self, LinkHandle},
+    python_queue::PythonQueue,
+};
 
 /// Tools that are about this node alone, or that its operator alone may use.
 fn is_about_here(tool: &LocalTool) -> bool {
@@ -34,8 +37,9 @@ pub(super) fn takes_peer(tool: &mut LocalTool) {
     if let Some(properties) = properties {
         let peer = json!({
             "type": ["string", "null"],
-            "description": "The node whose queue is meant, by name or PeerId. Default: the owner of \
-                            the task that is named, else this node.",
+            "description": "The node whose queue is meant, by name or PeerId, or the upstream that is a \
+                            Python peer. Default: the owner of the task that is named, else this \
+                            node.",
         });
         properties.insert("peer".to_owned(), peer);
     }
@@ -47,6 +51,8 @@ pub(super) enum Place {
     Here(Call),
     /// By another.
     There(There),
+    /// By the queue of a Python peer.
+    AtPython(PythonQueue, Call),
 }
 
 /// A call for another node.
@@ -92,12 +98,10 @@ impl TaskQueueTools {
         };
         let is_here = |peer: &str| peer == &*self.owner || peer == &*self.name;
         let (alias, link) = match named {
-            Some(peer) if !is_here(&peer) => self.router.node_called(&peer).ok_or_else(|| {
-                Refused::new(
-                    "unknown_peer",
-                    format!("no node {peer:?} is known here: see p2p_peer_list"),
-                )
-            })?,
+            Some(peer) if !is_here(&peer) => match self.router.node_called(&peer) {
+                Some(node) => node,
+                None => return self.at_upstream(&peer, call),
+            },
             // What a peer asks is about this node: nobody reaches a third one through it.
             _ if call.principal.role == Role::Peer => return Ok(Place::Here(call)),
             Some(_) => return Ok(Place::Here(call)),
@@ -121,6 +125,27 @@ impl TaskQueueTools {
         let mut there = There::ask(link, &call.tool, call.arguments, &call.principal);
         there.call.cancel = call.cancel;
         Ok(Place::There(there))
+    }
+
+    /// Finds out whether `peer` is an upstream that has a task queue: a Python peer.
+    fn at_upstream(&self, peer: &str, call: Call) -> Result<Place, Refused> {
+        match PythonQueue::called(&self.router, peer) {
+            Some(mut queue) if call.principal.role != Role::Peer => {
+                queue.cancel = call.cancel.clone();
+                Ok(Place::AtPython(queue, call))
+            }
+            Some(_) => Err(Refused::new(
+                "not_permitted",
+                format!("ask {peer} yourself: a node asks others for its own clients alone"),
+            )),
+            None => Err(Refused::new(
+                "unknown_peer",
+                format!(
+                    "no node {peer:?} is known here, and no Python peer is configured as that: see \
+                     p2p_peer_list"
+                ),
+            )),
+        }
     }
 
     /// The other node that owns the task which a call is about. A submission names a task that is

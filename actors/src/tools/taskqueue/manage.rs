@@ -23,15 +23,15 @@ const DRAIN_S: u64 = 3_600;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CancelOf {
+pub(super) struct CancelOf {
     /// The task.
-    task_id: String,
+    pub(super) task_id: String,
     /// Why, to be shown with it.
     #[serde(default)]
-    reason: String,
+    pub(super) reason: String,
     /// Ends a running task at once; what its worker still does no longer counts. Default false.
     #[serde(default)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -218,7 +218,7 @@ impl TaskQueueTools {
             return Err(Refused::invalid("say what is to be changed"));
         }
         let view = self.queue.update(asker, id, change).await?;
-        told(&Changed { task: Task::of(&self.queue.with_records(view).await?) })
+        told(&Changed { task: self.task_view(&self.queue.with_records(view).await?) })
     }
 
     pub(super) async fn priority(&self, asked: Asked) -> Told {
@@ -226,7 +226,7 @@ impl TaskQueueTools {
         let PriorityOf { task_id, priority } = asked.read()?;
         let priority = arguments::priority(priority)?;
         let view = self.queue.prioritise(asker, task_id.parse()?, priority).await?;
-        told(&Changed { task: Task::of(&self.queue.with_records(view).await?) })
+        told(&Changed { task: self.task_view(&self.queue.with_records(view).await?) })
     }
 
     pub(super) async fn pause(&self, asked: Asked) -> Told {

@@ -9,6 +9,7 @@ mod error;
 mod manage;
 mod node;
 mod offer;
+mod python;
 mod rpc;
 mod show;
 mod spec;
@@ -31,7 +32,7 @@ use toolmesh_core::{
 };
 
 pub use self::rpc::{NAME as RPC, Token};
-use self::{elsewhere::Place, error::Refused};
+use self::{elsewhere::Place, error::Refused, spec::OWN_TOOLS};
 use super::{
     definition::{Effect, answer, define},
     group::{Call, Group},
@@ -79,6 +80,14 @@ impl TaskQueueTools {
         self.rpc.token = token;
         self
     }
+
+    /// The same tools of a node that divides tasks among those who claim over [`RPC`] as the Python
+    /// service does, if `on`.
+    #[must_use]
+    pub fn with_python_order(mut self, on: bool) -> Self {
+        self.rpc.python_order = on;
+        self
+    }
 }
 
 /// Defines a tool whose result may be a refusal instead.
@@ -119,6 +128,7 @@ impl Group for TaskQueueTools {
             [submit::tools(), show::tools(), manage::tools(), work::tools(), offer::tools()]
                 .concat();
         tools.iter_mut().for_each(elsewhere::takes_peer);
+        tools.iter_mut().for_each(python::shows_python);
         tools.push(rpc::tool());
         tools
     }
@@ -131,10 +141,15 @@ impl Group for TaskQueueTools {
             let call = match self.elsewhere(call) {
                 Ok(Place::Here(call)) => call,
                 Ok(Place::There(there)) => return there.call().await,
+                Ok(Place::AtPython(queue, call)) => {
+                    let Call { tool, arguments, principal: who, .. } = call;
+                    let short = tool.strip_prefix(OWN_TOOLS).unwrap_or(&tool);
+                    return self.at_python(&queue, short, Asked { who, arguments }).await;
+                }
                 Err(refused) => return Ok(refused.into_result()),
             };
             let Call { tool, arguments, principal, .. } = call;
-            let Some(short) = tool.strip_prefix("p2p_taskqueue_") else {
+            let Some(short) = tool.strip_prefix(OWN_TOOLS) else {
                 return Err(RpcError::invalid_params(format!("unknown tool: {tool}")).into());
             };
             let asked = Asked { who: principal, arguments };

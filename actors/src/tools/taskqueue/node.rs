@@ -120,6 +120,7 @@ impl TaskQueueTools {
             kinds: Some(kinds?),
             labels,
             session: None,
+            only: None,
             max_tasks: wants.max_tasks,
             lease_ms,
             wait: None,

@@ -174,7 +174,7 @@ impl TaskQueueTools {
             is_self: true,
             task_types: offered.task_types,
             labels: offered.labels,
-            free_slots: offer.slots.saturating_sub(self.worker.running()),
+            free_slots: self.worker.free_slots(),
             round_trip_ms: 0.0,
         };
         let mut peers: Vec<Peer> = fits.then_some(this).into_iter().collect();

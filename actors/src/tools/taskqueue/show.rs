@@ -8,7 +8,7 @@ use serde_json::Value;
 use toolmesh_core::{
     limits,
     principal::Role,
-    queue::{Filter, Refusal, ResultRecord, State, TaskId},
+    queue::{Filter, Refusal, ResultRecord, State, TaskId, WorkerView, is_run_by_nodes},
     router::LocalTool,
 };
 
@@ -16,10 +16,10 @@ use super::{
     Asked, Effect, TaskQueueTools, Told, arguments,
     error::Refused,
     told, tool,
-    views::{self, ErrorView, LogView, Status, Task, Worker, seconds},
+    views::{self, ErrorView, LogView, Member, Status, Task, Worker, seconds},
     waiting,
 };
-use crate::queue::Shown;
+use crate::queue::{NODE_WORKER, Shown};
 
 /// Tasks in a page that does not say.
 const PAGE: usize = 50;
@@ -29,66 +29,66 @@ const WAIT_S: f64 = 30.0;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct StatusOf {
-    /// Shows each worker too. Default false.
+pub(super) struct StatusOf {
+    /// Shows each worker, and what members announced, too. Default false.
     #[serde(default)]
-    detail: bool,
+    pub(super) detail: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct OneTask {
+pub(super) struct OneTask {
     /// The task.
-    task_id: String,
+    pub(super) task_id: String,
     /// Returns the last lines of its log too. Default false.
     #[serde(default)]
-    include_logs: bool,
+    pub(super) include_logs: bool,
     /// Returns how long it waited and ran too. Default false.
     #[serde(default)]
-    include_metrics: bool,
+    pub(super) include_metrics: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ResultOf {
+pub(super) struct ResultOf {
     /// The task.
-    task_id: String,
+    pub(super) task_id: String,
     /// Seconds to wait for its end, up to 300. Default 0.
-    wait_s: Option<f64>,
+    pub(super) wait_s: Option<f64>,
     /// Returns the last lines of its log too. Default false.
     #[serde(default)]
-    include_logs: bool,
+    pub(super) include_logs: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct WaitFor {
+pub(super) struct WaitFor {
     /// The task.
-    task_id: String,
+    pub(super) task_id: String,
     /// Seconds to wait, up to 300. Default 30.
-    timeout_s: Option<f64>,
+    pub(super) timeout_s: Option<f64>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Which {
+pub(super) struct Which {
     /// Only in this state: queued, running, completed, failed or cancelled.
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// Only of this type.
-    task_type: Option<String>,
+    pub(super) task_type: Option<String>,
     /// Only what this worker runs.
-    worker: Option<String>,
+    pub(super) worker: Option<String>,
     /// Only those with all of these tags.
     #[serde(default)]
-    tags: Vec<String>,
+    pub(super) tags: Vec<String>,
     /// Only of this priority or a higher one.
     #[schemars(range(min = 1, max = 10))]
-    priority_min: Option<i64>,
+    pub(super) priority_min: Option<i64>,
     /// Tasks at most, up to 1000. Default 50. With rare filters a page may have fewer and go on.
     #[schemars(range(min = 1, max = 1000))]
-    limit: Option<u64>,
+    pub(super) limit: Option<u64>,
     /// Where the page before ended.
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -106,6 +106,27 @@ struct PageOf {
 struct WorkersOf {
     /// Only this worker.
     worker_id: Option<String>,
+}
+
+impl WaitFor {
+    /// How long to wait, in milliseconds.
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub(super) fn wait_ms(&self) -> Result<u64, Refused> {
+        let wait = self.timeout_s.unwrap_or(WAIT_S);
+        arguments::ms("timeout_s", wait, 0.0, limits::QUEUE_WAIT_S)
+    }
+}
+
+impl Which {
+    /// Tasks at most.
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub(super) fn limit(&self) -> Result<usize, Refused> {
+        arguments::count("limit", self.limit, PAGE, limits::QUEUE_PAGE)
+    }
 }
 
 /// How long a task took.
@@ -177,6 +198,10 @@ struct Tasks {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Workers {
+    /// PeerId of the node whose queue they work for.
+    owner: String,
+    /// What that node calls itself.
+    owner_name: String,
     /// The workers, by name.
     workers: Vec<Worker>,
 }
@@ -239,11 +264,39 @@ pub(super) fn tools() -> Vec<LocalTool> {
 
 impl TaskQueueTools {
     pub(super) async fn status(&self, asked: Asked) -> Told {
+        let role = asked.who.role;
         let StatusOf { detail } = asked.read()?;
         let view = self.queue.status().await?;
         let workers = self.queue.workers().await?;
         let (now, settings) = (self.queue.now_ms(), self.queue.settings());
-        told(&Status::of(view, &self.owner, now, &workers, settings, detail))
+        let mut status = Status::of(view, (&self.owner, &self.name), now, &workers, settings);
+        if detail {
+            status.worker_details = self.workers(&workers);
+        }
+        // What others announced they tell each other themselves.
+        if detail && role > Role::Peer {
+            status.members = self.members();
+        }
+        told(&status)
+    }
+
+    /// Shows workers, with the names of the nodes whose own they are.
+    fn workers(&self, views: &[WorkerView]) -> Vec<Worker> {
+        let worker = |view: &WorkerView| {
+            // Who claims for a node proved to be that node; others may call themselves so.
+            let peer_id = view.principal.strip_prefix("peer:").filter(|id| **id == *view.worker);
+            Worker::of(view, peer_id.and_then(|peer_id| self.view.alias(peer_id)).as_deref())
+        };
+        views.iter().map(worker).collect()
+    }
+
+    /// What connected members announced, by name.
+    fn members(&self) -> Vec<Member> {
+        let connected = self.view.connected();
+        let announced = connected.into_iter().filter_map(|(alias, peer_id)| {
+            Some(Member::of(&alias, peer_id.clone(), &*self.worker.announced(&peer_id)?))
+        });
+        announced.collect()
     }
 
     pub(super) async fn task_status(&self, asked: Asked) -> Told {
@@ -253,9 +306,21 @@ impl TaskQueueTools {
         told(&self.status_of(&shown, include_logs, include_metrics))
     }
 
+    /// Shows a task, with the name of the node that runs it.
+    pub(super) fn task_view(&self, shown: &Shown) -> Task {
+        let view = &shown.view;
+        // Another worker may call itself by any name, and does not get such a task.
+        let lease = view.lease.as_ref().filter(|_| is_run_by_nodes(&view.kind));
+        let node = lease.and_then(|lease| match &*lease.worker {
+            NODE_WORKER => Some(self.name.clone()),
+            peer_id => self.view.alias(peer_id),
+        });
+        Task::of(shown, &self.name, node.as_deref())
+    }
+
     fn status_of(&self, shown: &Shown, logs: bool, metrics: bool) -> TaskStatus {
         TaskStatus {
-            task: Task::of(shown),
+            task: self.task_view(shown),
             logs: logs.then(|| logs_of(shown)),
             metrics: metrics.then(|| Timings::of(shown, self.queue.now_ms())),
         }
@@ -286,20 +351,18 @@ impl TaskQueueTools {
 
     pub(super) async fn wait(&self, asked: Asked) -> Told {
         let asker = asked.asker();
-        let WaitFor { task_id, timeout_s } = asked.read()?;
-        let wait = timeout_s.unwrap_or(WAIT_S);
-        let wait = arguments::ms("timeout_s", wait, 0.0, limits::QUEUE_WAIT_S)?;
-        let wait = Duration::from_millis(wait);
-        let view = self.queue.wait(asker, task_id.parse()?, wait).await?;
+        let given: WaitFor = asked.read()?;
+        let wait = Duration::from_millis(given.wait_ms()?);
+        let view = self.queue.wait(asker, given.task_id.parse()?, wait).await?;
         let shown = self.queue.with_records(view).await?;
         told(&self.status_of(&shown, false, false))
     }
 
     pub(super) async fn list_tasks(&self, asked: Asked) -> Told {
         let asker = asked.asker();
-        let Which { status, task_type, worker, tags, priority_min, limit, cursor } =
-            asked.read()?;
-        let limit = arguments::count("limit", limit, PAGE, limits::QUEUE_PAGE)?;
+        let given: Which = asked.read()?;
+        let limit = given.limit()?;
+        let Which { status, task_type, worker, tags, priority_min, cursor, .. } = given;
         let filter = Filter {
             state: status.as_deref().map(state).transpose()?,
             kind: task_type,
@@ -312,7 +375,7 @@ impl TaskQueueTools {
         };
         let listed = self.queue.list_with_records(asker, filter, tags, limit).await?;
         told(&Tasks {
-            tasks: listed.tasks.iter().map(Task::of).collect(),
+            tasks: listed.tasks.iter().map(|shown| self.task_view(shown)).collect(),
             next_cursor: listed.next.map(|id| id.to_string()),
         })
     }
@@ -326,7 +389,7 @@ impl TaskQueueTools {
         let mut tasks = Vec::with_capacity(views.len());
         for view in views {
             match self.queue.with_records(view).await {
-                Ok(shown) => tasks.push(Task::of(&shown)),
+                Ok(shown) => tasks.push(self.task_view(&shown)),
                 // It was forgotten between the two looks.
                 Err(error) if error.code() == "not_found" => {}
                 Err(error) => return Err(error.into()),
@@ -337,14 +400,15 @@ impl TaskQueueTools {
 
     pub(super) async fn worker_stats(&self, asked: Asked) -> Told {
         let WorkersOf { worker_id } = asked.read()?;
-        let mut workers: Vec<Worker> = self.queue.workers().await?.iter().map(Worker::of).collect();
+        let mut workers = self.workers(&self.queue.workers().await?);
         if let Some(id) = worker_id {
             workers.retain(|worker| worker.worker_id == id);
             if workers.is_empty() {
                 return Err(Refusal::UnknownWorker(id).into());
             }
         }
-        told(&Workers { workers })
+        let (owner, owner_name) = (self.owner.to_string(), self.name.to_string());
+        told(&Workers { owner, owner_name, workers })
     }
 }
 

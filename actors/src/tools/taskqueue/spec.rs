@@ -22,7 +22,7 @@ use super::{
 
 /// What the queue's own tools begin with; a task must not wait for another's end in a slot that
 /// the other needs.
-const OWN_TOOLS: &str = "p2p_taskqueue_";
+pub(super) const OWN_TOOLS: &str = "p2p_taskqueue_";
 
 /// The arguments of a submission.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -218,6 +218,9 @@ impl TaskQueueTools {
                 may_repeat: tool.is_repeatable(),
                 placed: tool.is_at_nodes().then(|| tool.name.clone()),
             }),
+            None if let Some(how) = self.view.away(who, name) => {
+                Err(Refused::retryable("peer_away", format!("{how}; nothing was stored")))
+            }
             None => {
                 let near = catalogue.near(who, name, 3).join(", ");
                 let near = if near.is_empty() { near } else { format!("; near it: {near}") };
@@ -229,7 +232,7 @@ impl TaskQueueTools {
 }
 
 /// Reads the name of the tool that a `tool.call` is for, and checks the rest of its payload.
-fn tool_name(payload: &Value) -> Result<&str, Refused> {
+pub(super) fn tool_name(payload: &Value) -> Result<&str, Refused> {
     let expected = "payload of a tool.call: {\"tool\": NAME, \"arguments\": {...}} is expected";
     let object = payload.as_object().ok_or_else(|| Refused::invalid(expected))?;
     if let Some(other) = object.keys().find(|key| *key != "tool" && *key != "arguments") {

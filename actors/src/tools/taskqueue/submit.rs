@@ -27,8 +27,10 @@ struct Receipt {
     owner: String,
     /// queued, or where the task is that was there before.
     state: &'static str,
-    /// Whether it is new: false where the key or id was there before.
-    created: bool,
+    /// Whether it is new: false where the key or id was there before. Absent where a Python peer was
+    /// given a key, as that does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<bool>,
     /// About where in line it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<PositionView>,
@@ -104,7 +106,7 @@ impl TaskQueueTools {
             task_id: id.to_string(),
             owner: self.owner.to_string(),
             state: state.name(),
-            created,
+            created: Some(created),
             position: position.map(PositionView::from),
             resubmitted_from: from.map(|id| id.to_string()),
         }

@@ -1,12 +1,15 @@
 //! How tasks, workers and the queue are shown.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use toolmesh_core::queue::{
-    Failure, LogLine, OnLost, Position, QueueView, State, WorkerView, placed_by,
+use toolmesh_core::{
+    announcement::Announcement,
+    queue::{
+        Failure, LogLine, OnLost, Position, QueueView, State, TaskView, WorkerView, placed_by,
+    },
 };
 
 use crate::queue::Shown;
@@ -55,6 +58,9 @@ impl From<Position> for PositionView {
 struct Lease {
     /// The worker.
     worker_id: String,
+    /// The node whose own worker that is, as its owner calls it; missing for other workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     /// Seconds until it ends without a heartbeat.
     expires_in_s: f64,
     /// Whether the worker was asked to give the task up.
@@ -115,6 +121,8 @@ pub(super) struct Task {
     priority: u8,
     /// Whose it is.
     submitter: String,
+    /// What the node calls itself that keeps it.
+    owner_name: String,
     /// Attempts that began.
     attempts: u16,
     /// Attempts at most.
@@ -178,9 +186,21 @@ fn on_lost(on_lost: OnLost) -> &'static str {
     }
 }
 
+/// Why a task is where it is: with the name of the node that runs it, for nobody knows PeerIds by
+/// heart.
+fn why(view: &TaskView, node: Option<&str>) -> String {
+    let by_name = || {
+        let worker = &view.lease.as_ref()?.worker;
+        let rest = view.why.strip_prefix(&format!("runs at worker {worker}"))?;
+        Some(format!("runs on {}{rest}", node?))
+    };
+    by_name().unwrap_or_else(|| view.why.clone())
+}
+
 impl Task {
-    /// Shows a task with its record.
-    pub(super) fn of(shown: &Shown) -> Self {
+    /// Shows a task of the node called `owner` with its record. `node`: the name of the node that
+    /// runs it.
+    pub(super) fn of(shown: &Shown, owner: &str, node: Option<&str>) -> Self {
         let Shown { view, kept, result } = shown;
         let spec = &kept.task.spec;
         let started = view.lease.as_ref().map(|lease| lease.started);
@@ -190,9 +210,10 @@ impl Task {
             task_type: view.kind.to_string(),
             model_name: spec.model.clone(),
             state: view.state.name(),
-            why: view.why.clone(),
+            why: why(view, node),
             priority: view.priority,
             submitter: view.submitter.to_string(),
+            owner_name: owner.to_owned(),
             attempts: view.attempts,
             max_attempts: view.max_attempts,
             on_lost: on_lost(view.on_lost),
@@ -209,6 +230,7 @@ impl Task {
             position: view.position.map(PositionView::from),
             lease: view.lease.as_ref().map(|lease| Lease {
                 worker_id: lease.worker.to_string(),
+                node: node.map(str::to_owned),
                 expires_in_s: seconds(lease.expires_in_ms),
                 cancel_requested: lease.cancel_requested,
             }),
@@ -285,6 +307,8 @@ struct Limits {
 pub(super) struct Status {
     /// PeerId of the node that owns these tasks.
     owner: String,
+    /// What that node calls itself.
+    owner_name: String,
     /// How the ids of its tasks begin.
     id_prefix: String,
     /// Whether an operator paused it.
@@ -308,18 +332,57 @@ pub(super) struct Status {
     limits: Limits,
     /// The workers, where `detail` was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    worker_details: Vec<Worker>,
+    pub(super) worker_details: Vec<Worker>,
+    /// What connected members announced of themselves, where `detail` was asked for. It may be
+    /// seconds old, and members without gossip are missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) members: Vec<Member>,
+}
+
+/// What a member announced.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Member {
+    /// What it is called here.
+    name: String,
+    /// Its PeerId.
+    peer_id: String,
+    /// Types that it runs.
+    task_types: Vec<String>,
+    /// Labels that it has.
+    labels: Vec<String>,
+    /// Tasks that it runs at once.
+    slots: usize,
+    /// Tasks that it could begin at once.
+    free_slots: usize,
+    /// Tasks that wait there, by type.
+    waiting: BTreeMap<String, usize>,
+}
+
+impl Member {
+    /// Shows what the member called `name` announced.
+    pub(super) fn of(name: &str, peer_id: String, said: &Announcement) -> Self {
+        let texts = |names: &[Arc<str>]| names.iter().map(ToString::to_string).collect();
+        let waiting = said.waiting.iter().map(|(kind, count)| (kind.to_string(), *count));
+        Self {
+            name: name.to_owned(),
+            peer_id,
+            task_types: texts(&said.task_types),
+            labels: texts(&said.labels),
+            slots: said.slots,
+            free_slots: said.free_slots,
+            waiting: waiting.collect(),
+        }
+    }
 }
 
 impl Status {
-    /// Shows the queue of the node `owner`.
+    /// Shows the queue of the node `owner` (its PeerId), which calls itself `owner_name`.
     pub(super) fn of(
         view: QueueView,
-        owner: &str,
+        (owner, owner_name): (&str, &str),
         now_ms: u64,
         workers: &[WorkerView],
         settings: &crate::queue::Settings,
-        detail: bool,
     ) -> Self {
         let counts = view.counts;
         let types = view.kinds.into_iter().map(|(kind, queued, running)| TypeCounts {
@@ -331,6 +394,7 @@ impl Status {
         let node = workers.iter().find(is_node);
         Self {
             owner: owner.to_owned(),
+            owner_name: owner_name.to_owned(),
             id_prefix: view.owner.iter().map(|byte| format!("{byte:02x}")).collect(),
             paused: view.paused,
             draining: node.is_some_and(|worker| worker.state == "draining"),
@@ -360,10 +424,8 @@ impl Status {
                 payload_bytes: settings.payload_bytes,
                 result_bytes: settings.result_bytes,
             },
-            worker_details: match detail {
-                true => workers.iter().map(Worker::of).collect(),
-                false => Vec::new(),
-            },
+            worker_details: Vec::new(),
+            members: Vec::new(),
         }
     }
 }
@@ -373,6 +435,9 @@ impl Status {
 pub(super) struct Worker {
     /// Its name.
     pub(super) worker_id: String,
+    /// What another node is called here whose own worker it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     /// Tasks that it runs.
     running: usize,
     /// Attempts that it completed since the node started.
@@ -396,11 +461,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Shows a worker.
-    pub(super) fn of(view: &WorkerView) -> Self {
+    /// Shows a worker. `name`: of the other node whose own it is.
+    pub(super) fn of(view: &WorkerView, name: Option<&str>) -> Self {
         let texts = |names: &[Arc<str>]| names.iter().map(ToString::to_string).collect();
         Self {
             worker_id: view.worker.to_string(),
+            name: name.map(str::to_owned),
             running: view.running,
             completed: view.completed,
             failed: view.failed,

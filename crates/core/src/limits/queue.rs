@@ -181,6 +181,14 @@ pub const QUEUE_RPC_PEERS: usize = 1_024;
 /// own service.
 pub const QUEUE_RPC_PEER_MS: u64 = 300_000;
 
+/// Waiting tasks that are looked at for one that is a Python peer's by the order of its own service,
+/// as many as there. A peer that owns none of them is given none.
+pub const QUEUE_RPC_LOOK: usize = 200;
+
+/// Time after which a claim of a Python peer that waits looks again for a task that is its: owners
+/// change with the clock and the peers, which wakes nobody.
+pub const QUEUE_RPC_LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// Calls of the queue's tools at once. Most of them wait: claims for a task, questions for an end.
 /// Beyond it one is refused (`busy`).
 pub const QUEUE_CALLS: usize = 4_096;
@@ -235,6 +243,23 @@ pub const WORKER_KEPT_BYTES: usize = 16 * QUEUE_RESULT_BYTES_MAX;
 
 /// Longest wait before a kept end is told again, so that it is told soon after its owner is back.
 pub const WORKER_TELL_AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How long this node has a task that it claimed from a Python queue, which leases it for 300 s and has
+/// no way to make that longer: then the task is given up here, as that queue gives it to another. A
+/// queue that knows `task.heartbeat` makes it longer.
+pub const WORKER_PYTHON_LEASE: Duration = Duration::from_secs(270);
+
+/// Pause between two looks whether a Python queue has tasks that this node's worker claims: nothing
+/// there answers once it has some.
+pub const WORKER_PYTHON_LOOK: Duration = Duration::from_millis(500);
+
+/// Time after which a Python queue is told that this node is still there while it runs tasks of it: well
+/// before the 300 s after which it would count as gone.
+pub const WORKER_PYTHON_BEAT: Duration = Duration::from_secs(60);
+
+/// Longest time that one question for the end of a task in a Python queue waits there: it holds one of
+/// [`super::MESH_PYTHON_STREAMS`] for so long. A caller who waits longer is asked for again.
+pub const QUEUE_PYTHON_WAIT: Duration = Duration::from_secs(5);
 
 /// Tasks that a node runs at once. They wait for tools more than they compute; beyond it they wait
 /// in the queue.

@@ -46,6 +46,23 @@ fn without_a_policy_members_call_what_is_shared_and_strangers_nothing() {
 }
 
 #[test]
+fn a_guest_is_granted_as_a_member_without_the_built_in_tools() {
+    let guest = |peer_id| Caller { peer_id, node: Some("laptop"), standing: Standing::Guest };
+    let default = Policy::default().grant(&guest(LAPTOP));
+    assert!(default.allows_tool("fs__read") && default.allows_task("tool.call"));
+    assert!(!default.allows_built_in("p2p_peer_list") && !default.allows_task("command.run"));
+    let policy = policy([
+        ("members", Some(&["*"]), None),
+        ("laptop", Some(&[]), None),
+        (LAPTOP, Some(&["fs__*", "p2p_*"]), Some(&["command.run"])),
+    ]);
+    let named = policy.grant(&guest(LAPTOP));
+    assert!(named.allows_tool("fs__read") && !named.allows_tool("box__run"));
+    assert!(!named.allows_built_in("p2p_peer_list") && named.allows_task("command.run"));
+    assert!(policy.grant(&guest("other")).allows_tool("box__run"), "an alias is a member's");
+}
+
+#[test]
 fn the_most_specific_word_wins_key_by_key() {
     let policy = policy([
         ("members", Some(&["fs__read_*"]), Some(&["tool.call", "text.*"])),

@@ -221,6 +221,13 @@ impl Machine {
         if self.paused || draining {
             return granted;
         }
+        if let Some(only) = &claim.only {
+            for id in only.iter().take(claim.max_tasks) {
+                let slot = self.named_for(now, claim, *id);
+                granted.tasks.extend(slot.and_then(|slot| self.lease(now, claim, slot)));
+            }
+            return granted;
+        }
         while granted.tasks.len() < claim.max_tasks {
             let Some(head) = self.first_for(now, claim) else { return granted };
             granted.tasks.extend(self.lease(now, claim, head.slot));
@@ -231,10 +238,25 @@ impl Machine {
 
     /// What goes first of all that a worker fits.
     fn first_for(&mut self, now: Now, claim: &Claim) -> Option<Head> {
+        let fitting = self.fitting(now, claim);
+        let turns = &self.turns;
+        let classes = &mut self.classes;
+        fitting.iter().filter_map(|class| classes.get_mut(*class)?.head(turns)).min()
+    }
+
+    /// A task that waits, if a worker fits it.
+    fn named_for(&self, now: Now, claim: &Claim, id: TaskId) -> Option<Slot> {
+        let slot = *self.ids.get(&id)?;
+        let task = self.task(slot).filter(|task| task.in_lane)?;
+        self.fitting(now, claim).contains(&task.class).then_some(slot)
+    }
+
+    /// The classes of waiting tasks that a worker fits.
+    pub(super) fn fitting(&self, now: Now, claim: &Claim) -> Vec<Number> {
         let mut fitting: Vec<Number> = Vec::new();
-        let mut look = |machine: &Self, number: Number| {
-            let Some(kind) = machine.kinds.get(number) else { return };
-            let Some(name) = machine.kinds.key(number) else { return };
+        let mut look = |number: Number| {
+            let Some(kind) = self.kinds.get(number) else { return };
+            let Some(name) = self.kinds.key(number) else { return };
             let is_full = kind.limit.is_some_and(|limit| kind.running >= limit);
             if kind.queued > 0 && !is_full && is_run_by_nodes(name) == claim.is_node {
                 fitting.extend(&kind.classes);
@@ -243,20 +265,18 @@ impl Machine {
         match &claim.kinds {
             Some(kinds) => {
                 let numbers = kinds.iter().filter_map(|kind| self.kinds.number(kind));
-                numbers.for_each(|number| look(self, number));
+                numbers.for_each(look);
             }
             None => {
                 let kinds = self.kinds.iter().map(|(number, kind, _)| (number, kind));
                 let may = kinds.filter(|(_, kind)| may_unnamed(claim.is_member, kind));
-                may.for_each(|(number, _)| look(self, number));
+                may.for_each(|(number, _)| look(number));
             }
         }
         fitting.retain(|class| {
             self.classes.key(*class).is_some_and(|key| self.is_for(now, key, claim))
         });
-        let turns = &self.turns;
-        let classes = &mut self.classes;
-        fitting.iter().filter_map(|class| classes.get_mut(*class)?.head(turns)).min()
+        fitting
     }
 
     fn is_for(&self, now: Now, class: &ClassKey, claim: &Claim) -> bool {

@@ -157,6 +157,15 @@ impl Class {
         }
     }
 
+    /// The tasks of each submitter and priority: each with its place in the order of priority and
+    /// submission.
+    pub(super) fn queues(&self) -> impl Iterator<Item = impl Iterator<Item = ((u8, u64), Slot)>> {
+        self.lanes.iter().flat_map(|(&lane, Lane { queues, .. })| {
+            let place = move |(&sequence, &slot): (&u64, &Slot)| ((lane, sequence), slot);
+            queues.values().map(move |queue| queue.tasks.iter().map(place))
+        })
+    }
+
     /// The task that goes first.
     pub(super) fn head(&mut self, turns: &Turns) -> Option<Head> {
         let (&place, lane) = self.lanes.iter_mut().next()?;

@@ -108,6 +108,9 @@ pub struct Claim {
     pub labels: BTreeSet<Arc<str>>,
     /// The session that it has.
     pub session: Option<Arc<str>>,
+    /// The only tasks that it wants, in this order, as far as it fits them; `None`: whichever go
+    /// first.
+    pub only: Option<Vec<TaskId>>,
     /// Tasks at most. With 0 the claim leases nothing and only asks whether there are any: it is
     /// answered as soon as there are.
     pub max_tasks: usize,

@@ -6,6 +6,7 @@
 //!
 //! State is records ([`Write`]); what a task is to do stays in its record and is not held here.
 
+mod candidates;
 mod change;
 mod claim;
 mod class;
@@ -17,6 +18,7 @@ mod intern;
 mod load;
 mod machine;
 mod planted;
+mod python_order;
 mod record;
 mod refusal;
 mod spec;
@@ -26,6 +28,7 @@ mod tests;
 mod view;
 mod workers;
 
+pub use candidates::Candidate;
 pub use id::{Fence, NoTaskId, OwnerPrefix, TaskId, owner_prefix};
 pub use input::{
     Asker, Change, Claim, Config, Event, Grant, Granted, Input, Now, Outcome, Proof, Ran, Reply,
@@ -34,6 +37,7 @@ pub use input::{
 pub use machine::{Counts, Machine};
 #[cfg(feature = "planted-bugs")]
 pub use planted::Bug;
+pub use python_order::{PythonOrder, clock_hash};
 pub use record::{
     Dead, Failure, LeaseRecord, LogLine, ProgressRecord, ResultRecord, State, StateRecord,
     TaskRecord, Write,

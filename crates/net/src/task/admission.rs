@@ -34,9 +34,13 @@ impl Task {
     }
 
     /// Opens or closes the gate of `peer_id` as a member.
-    pub(super) fn set_member(&self, peer_id: &PeerId, member: bool) {
-        if let Some(gate) = self.parts.swarm.behaviour().streams.gate(peer_id) {
+    pub(super) fn set_member(&mut self, peer_id: &PeerId, member: bool) {
+        let behaviour = self.parts.swarm.behaviour_mut();
+        if let Some(gate) = behaviour.streams.gate(peer_id) {
             gate.set_member(member);
+        }
+        if let Some(gossip) = behaviour.gossip.as_mut() {
+            gossip.set_member(peer_id, member);
         }
     }
 

@@ -58,6 +58,14 @@ impl Task {
         match event {
             BehaviourEvent::Streams(joining) => self.answer_join(joining),
             BehaviourEvent::Candidates(candidate) => self.found(candidate),
+            BehaviourEvent::Gossip(event) => {
+                let gossip = self.parts.swarm.behaviour_mut().gossip.as_mut();
+                if let Some(news) = gossip.and_then(|gossip| gossip.judge(event))
+                    && self.parts.announcements.try_send(news).is_err()
+                {
+                    tracing::debug!("nobody reads announcements; one is lost");
+                }
+            }
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.peers.identified(&peer_id, &info.agent_version);
                 self.changed = true;

@@ -276,7 +276,7 @@ impl Task {
     }
 
     /// Lets `peer_id` in by an earlier join or not at all.
-    fn take_back(&self, peer_id: &PeerId) {
+    fn take_back(&mut self, peer_id: &PeerId) {
         let member = self.peers.member(peer_id, &self.admission).is_some();
         self.set_member(peer_id, member);
     }

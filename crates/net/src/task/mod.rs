@@ -26,6 +26,7 @@ use crate::{
     behaviour::Behaviour,
     candidates::Candidate,
     error::NetError,
+    gossip::Announced,
     handle::{Command, Reply},
     join::Invites,
     listeners::Listeners,
@@ -47,6 +48,7 @@ pub(crate) struct Parts {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) members: watch::Sender<Arc<Members>>,
     pub(crate) candidates: mpsc::Sender<Candidate>,
+    pub(crate) announcements: mpsc::Sender<Announced>,
     pub(crate) times: Times,
 }
 
@@ -105,7 +107,7 @@ impl Task {
                 self.publish();
             }
         }
-        self.goodbye().await;
+        Box::pin(self.goodbye()).await;
     }
 
     fn command(&mut self, command: Command) {
@@ -125,6 +127,12 @@ impl Task {
                 answer(reply, ());
             }
             Command::Peers { reply } => answer(reply, self.peers.view()),
+            Command::Announce { bytes, reply } => {
+                if let Some(gossip) = self.parts.swarm.behaviour_mut().gossip.as_mut() {
+                    gossip.announce(bytes);
+                }
+                answer(reply, ());
+            }
         }
     }
 

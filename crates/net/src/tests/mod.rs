@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod connections;
+mod gossip;
 mod listening;
 mod membership;
 mod streams;

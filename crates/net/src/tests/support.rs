@@ -19,8 +19,8 @@ use tokio::{
 use toolmesh_core::limits;
 
 use crate::{
-    Admission, Candidate, Identity, Inbound, Invites, Member, Members, MeshSecret, MeshStream,
-    Mode, NetHandle, Options, PeerAddress, Published, Status,
+    Admission, Announced, Candidate, Identity, Inbound, Invites, Member, Members, MeshSecret,
+    MeshStream, Mode, NetHandle, Options, PeerAddress, Published, Status,
     swarm::{Times, start_with},
 };
 
@@ -66,6 +66,7 @@ pub(super) struct Setup {
     pub(super) mode: Mode,
     pub(super) fallback_port: bool,
     pub(super) announce: Vec<PeerAddress>,
+    pub(super) gossip: bool,
     pub(super) times: Times,
 }
 
@@ -82,6 +83,7 @@ impl Setup {
             mode: Mode::Members,
             fallback_port: false,
             announce: Vec::new(),
+            gossip: true,
             times: Times { listen_retry: SOON, ..Times::default() },
         }
     }
@@ -112,6 +114,7 @@ impl Setup {
         let (publish_members, members) = watch::channel(Arc::default());
         let (deliver, inbound) = mpsc::channel(limits::MESH_INBOUND_STREAMS);
         let (found, candidates) = mpsc::channel(limits::MESH_CANDIDATES_WAITING);
+        let (hear, announcements) = mpsc::channel(limits::ANNOUNCEMENTS_WAITING);
         let invites = Arc::<Book>::default();
         let options = Options {
             identity: &identity,
@@ -120,6 +123,7 @@ impl Setup {
             fallback_port: self.fallback_port,
             announce: self.announce,
             mdns: false,
+            gossip: self.gossip,
             admission,
             invites: invites.clone(),
         };
@@ -128,6 +132,7 @@ impl Setup {
             members: publish_members,
             inbound: deliver,
             candidates: found,
+            announcements: hear,
         };
         let (net, task) = start_with(options, published, &self.times).unwrap();
         let mut node = Node {
@@ -137,6 +142,7 @@ impl Setup {
             status,
             members,
             inbound,
+            announcements,
             _candidates: candidates,
             admission: admit,
             invites,
@@ -156,6 +162,7 @@ pub(super) struct Node {
     pub(super) inbound: mpsc::Receiver<Inbound>,
     pub(super) admission: watch::Sender<Arc<Admission>>,
     pub(super) invites: Arc<Book>,
+    pub(super) announcements: mpsc::Receiver<Announced>,
     _candidates: mpsc::Receiver<Candidate>,
 }
 

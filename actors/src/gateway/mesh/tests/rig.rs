@@ -36,7 +36,7 @@ use crate::{
         self, ByteStream, Endpoint, LinkHandle, Mesh, Protocol, Streams, Surroundings,
         tests::rig::{Notebook, PATIENCE, server, side_file, stdio},
     },
-    router::{RouterHandle, Settings, Upstream, View},
+    router::{PeerQueue, RouterHandle, Settings, Upstream, View},
 };
 
 /// Bytes that a stream in memory takes unread.
@@ -146,7 +146,12 @@ impl Far {
         let all = Globs::new([&Glob::new("*").unwrap()]);
         let all = Section { tools: Some(all), tasks: None };
         let settings = Settings {
-            upstreams: vec![Upstream { link, offer, timeout: Duration::from_secs(30) }],
+            upstreams: vec![Upstream {
+                link,
+                offer,
+                timeout: Duration::from_secs(30),
+                queue: PeerQueue::default(),
+            }],
             exposure: Exposure::Search, // That is for clients; nodes are listed all.
             page_size: 10,              // Lists have pages.
             policy: Policy::new([("strangers".to_owned(), all)]),

@@ -78,6 +78,8 @@ impl From<QueueError> for Failed {
 pub(super) struct Memory {
     /// What strangers have to carry, where some are let in by it.
     pub(super) token: Option<Token>,
+    /// Whether tasks are divided among peers as their own service does it.
+    pub(super) python_order: bool,
     peers: Mutex<Peers>,
 }
 

@@ -3,8 +3,10 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-use toolmesh_core::limits;
+use toolmesh_core::{
+    limits,
+    queue::{PythonOrder, clock_hash},
+};
 
 use super::super::views::seconds;
 
@@ -26,13 +28,25 @@ pub(super) struct About {
 #[derive(Debug)]
 pub(super) struct Peers {
     clock: BTreeMap<String, u64>,
-    /// By name: when, in milliseconds since 1970, and what was said last.
-    seen: BTreeMap<String, (u64, About)>,
+    /// By name.
+    seen: BTreeMap<String, Seen>,
+    /// Peers that were new when they were heard of.
+    count: u64,
+}
+
+/// A peer that was heard of.
+#[derive(Debug)]
+struct Seen {
+    /// The number of peers that were heard of before it.
+    place: u64,
+    /// When it was heard of last, in milliseconds since 1970.
+    at: u64,
+    about: About,
 }
 
 impl Default for Peers {
     fn default() -> Self {
-        Self { clock: BTreeMap::from([(NODE.to_owned(), 0)]), seen: BTreeMap::new() }
+        Self { clock: BTreeMap::from([(NODE.to_owned(), 0)]), seen: BTreeMap::new(), count: 0 }
     }
 }
 
@@ -42,19 +56,22 @@ impl Peers {
         if peer.chars().count() > limits::QUEUE_NAME_CHARS {
             return;
         }
-        let before = self.seen.remove(peer);
-        // Who only says that it is there does not take back what it said as a worker.
-        let about = match before {
-            Some((_, before)) if about.worker.is_none() => before,
-            _ => about,
-        };
+        if let Some(seen) = self.seen.get_mut(peer) {
+            seen.at = now_ms;
+            // Who only says that it is there does not take back what it said as a worker.
+            if about.worker.is_some() || seen.about.worker.is_none() {
+                seen.about = about;
+            }
+            return;
+        }
         if self.seen.len() >= limits::QUEUE_RPC_PEERS {
-            let silent = self.seen.iter().max_by_key(|(_, (at, _))| Reverse(*at));
+            let silent = self.seen.iter().max_by_key(|(_, seen)| Reverse(seen.at));
             if let Some(silent) = silent.map(|(peer, _)| peer.clone()) {
                 self.seen.remove(&silent);
             }
         }
-        self.seen.insert(peer.to_owned(), (now_ms, about));
+        self.seen.insert(peer.to_owned(), Seen { place: self.count, at: now_ms, about });
+        self.count += 1;
     }
 
     /// Takes a clock that came with a request; what is no clock is left.
@@ -78,31 +95,36 @@ impl Peers {
     pub(super) fn clock(&self) -> Value {
         let vector: Map<String, Value> =
             self.clock.iter().map(|(node, count)| (node.clone(), (*count).into())).collect();
-        json!({"node_id": NODE, "vector": vector, "merkle_root": self.hash()})
+        json!({"node_id": NODE, "vector": vector, "merkle_root": clock_hash(&self.clock)})
     }
 
-    /// The digest of the counters in order, written as Python writes them.
-    fn hash(&self) -> String {
-        let pairs = self.clock.iter().map(|(node, count)| format!("[{}, {count}]", json!(node)));
-        let text = format!("[{}]", pairs.collect::<Vec<_>>().join(", "));
-        hex::encode(Sha256::digest(text))
+    /// The peers that are alive, those that were heard of first coming first.
+    fn alive(&self, now_ms: u64) -> Vec<(&String, &Seen)> {
+        let is_alive = |seen: &Seen| now_ms.saturating_sub(seen.at) <= limits::QUEUE_RPC_PEER_MS;
+        let mut alive: Vec<_> = self.seen.iter().filter(|(_, seen)| is_alive(seen)).collect();
+        alive.sort_by_key(|(_, seen)| seen.place);
+        alive
     }
 
-    fn alive(&self, now_ms: u64) -> impl Iterator<Item = (&String, &(u64, About))> {
-        self.seen
-            .iter()
-            .filter(move |(_, (at, _))| now_ms.saturating_sub(*at) <= limits::QUEUE_RPC_PEER_MS)
+    /// How tasks are divided among the peers that are alive, of which `peer` is one.
+    pub(super) fn order(&self, peer: &str, now_ms: u64) -> PythonOrder {
+        let mut names: Vec<&str> =
+            self.alive(now_ms).into_iter().map(|(name, _)| name.as_str()).collect();
+        if !names.contains(&peer) {
+            names.push(peer);
+        }
+        PythonOrder::new(clock_hash(&self.clock), names)
     }
 
     /// The peers that are alive, in short.
     pub(super) fn known(&self, now_ms: u64) -> Vec<Value> {
-        let row = |(peer, (at, _)): (&String, &(u64, About))| json!({"peer_id": peer, "last_seen": seconds(*at)});
-        self.alive(now_ms).map(row).collect()
+        let row = |(peer, seen): (&String, &Seen)| json!({"peer_id": peer, "last_seen": seconds(seen.at)});
+        self.alive(now_ms).into_iter().map(row).collect()
     }
 
     /// The peers that are alive with what they said; only those that are workers, if so asked.
     pub(super) fn detailed(&self, now_ms: u64, workers: bool) -> Vec<Value> {
-        let row = |(peer, (at, about)): (&String, &(u64, About))| {
+        let row = |(peer, Seen { at, about, .. }): (&String, &Seen)| {
             json!({
                 "peer_id": peer,
                 "last_seen": seconds(*at),
@@ -112,8 +134,8 @@ impl Peers {
                 "peer_hint": peer,
             })
         };
-        let alive = self.alive(now_ms);
-        alive.filter(|(_, (_, about))| !workers || about.worker.is_some()).map(row).collect()
+        let alive = self.alive(now_ms).into_iter();
+        alive.filter(|(_, seen)| !workers || seen.about.worker.is_some()).map(row).collect()
     }
 }
 
@@ -162,5 +184,18 @@ mod tests {
         peers.heard("9", late, about);
         peers.heard("9", late, About::default());
         assert_eq!(peers.detailed(late, true)[0]["worker_id"], "w");
+    }
+
+    #[test]
+    fn tasks_are_divided_among_those_that_are_alive_in_the_order_in_which_they_came() {
+        let mut peers = Peers::default();
+        for (peer, at) in [("c", 0), ("a", 1), ("b", 2), ("c", limits::QUEUE_RPC_PEER_MS)] {
+            peers.heard(peer, at, About::default());
+        }
+        let hash = || clock_hash(&peers.clock);
+        let now = limits::QUEUE_RPC_PEER_MS + 2;
+        assert_eq!(peers.order("b", now), PythonOrder::new(hash(), ["c", "b"]));
+        assert_eq!(peers.order("z", now), PythonOrder::new(hash(), ["c", "b", "z"]));
+        assert_eq!(peers.known(now)[0]["peer_id"], "c");
     }
 }

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 use toolmesh_core::{
     limits,
-    queue::{Claim, Failure, Fence, Outcome, Proof, Ran, TaskId},
+    queue::{Candidate, Claim, Failure, Fence, Outcome, Proof, Ran, TaskId, TaskRecord},
 };
 
 use super::{
@@ -60,7 +61,7 @@ impl Caller<'_> {
         let session = request.text(&["session_id", "session", "p2p_session"]);
         let session = session.map(|text| arguments::name("session_id", &text)).transpose()?;
         let kinds = types::expanded(&request.texts(&["supported_task_types", "task_types"]));
-        self.alive(request, &name, kinds.as_ref());
+        let peer = self.alive(request, &name, kinds.as_ref());
         let same = most > 1 && request.is_on(&["same_task_type", "same_type"], true);
         #[expect(clippy::cast_precision_loss, reason = "a minute, in seconds")]
         let longest = limits::QUEUE_CLAIM_WAIT_S as f64;
@@ -73,17 +74,18 @@ impl Caller<'_> {
             kinds,
             labels: BTreeSet::new(),
             session,
+            only: None,
             max_tasks: if same { 1 } else { most },
             lease_ms: lease_ms(request),
             wait: None,
         };
         let wait = Duration::from_secs_f64(wait);
-        let mut tasks = queue.claim(claim.clone(), Some(wait)).await?.tasks;
+        let mut tasks = self.given(claim.clone(), &peer, wait).await?;
         if same && let Some(first) = tasks.first() {
             let kinds = Some(BTreeSet::from([first.kept.task.spec.kind.clone()]));
             let more = Claim { kinds, max_tasks: most - 1, ..claim };
-            match queue.claim(more, None).await {
-                Ok(more) => tasks.extend(more.tasks),
+            match self.given(more, &peer, Duration::ZERO).await {
+                Ok(more) => tasks.extend(more),
                 // What was given before is not lost by it.
                 Err(error) => tracing::debug!(%error, "a worker gets one task instead of several"),
             }
@@ -102,8 +104,36 @@ impl Caller<'_> {
         Ok((worker, tasks))
     }
 
-    /// Notes who claims: a claim says that a peer is there.
-    fn alive(&self, request: &Request, worker: &str, kinds: Option<&BTreeSet<Arc<str>>>) {
+    /// Gets tasks for a worker of `peer`, waiting `wait` for the first.
+    async fn given(
+        &self,
+        claim: Claim,
+        peer: &str,
+        wait: Duration,
+    ) -> Result<Vec<Leased>, QueueError> {
+        let queue = &self.tools.queue;
+        if !self.tools.rpc.python_order {
+            return Ok(queue.claim(claim, Some(wait)).await?.tasks);
+        }
+        let until = Instant::now() + wait;
+        loop {
+            let now = queue.now_ms();
+            let order = self.with_peers(|peers| peers.order(peer, now));
+            let (peer, worker) = (peer.to_owned(), claim.worker.clone());
+            let picks = move |candidate: &Candidate, task: &TaskRecord| {
+                order.is_for(&peer, &worker, candidate, &task.spec.model, now)
+            };
+            let given = queue.claim_picked(claim.clone(), limits::QUEUE_RPC_LOOK, picks).await?;
+            let again = Instant::now() + limits::QUEUE_RPC_LOOK_AGAIN;
+            if !given.tasks.is_empty() || given.draining || again > until {
+                return Ok(given.tasks);
+            }
+            tokio::time::sleep_until(again).await;
+        }
+    }
+
+    /// Notes who claims: a claim says that a peer is there. Returns what the peer is called.
+    fn alive(&self, request: &Request, worker: &str, kinds: Option<&BTreeSet<Arc<str>>>) -> String {
         let peer = request.text(&["peer", "peer_id"]).unwrap_or_else(|| worker.to_owned());
         let kinds = kinds.into_iter().flatten().take(limits::QUEUE_TAGS);
         let about = About {
@@ -116,6 +146,7 @@ impl Caller<'_> {
             peers.merge(request.get("clock"));
             peers.heard(&peer, now, about);
         });
+        peer
     }
 
     /// The proof of the lease that a request is about. Without a fence it is the present lease, if a

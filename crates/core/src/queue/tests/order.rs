@@ -150,3 +150,42 @@ fn attempts_are_not_lowered_below_what_is_needed() {
         assert_eq!(rig.finish("w", &grant, failed("again")), State::Queued);
     }
 }
+
+#[test]
+fn candidates_go_by_priority_and_age_whoever_submitted_them() {
+    let mut rig = Rig::new();
+    let old = rig.submit_by("a", spec("work"));
+    let older = rig.submit_by("a", spec("other"));
+    let session = rig.submit_by("b", Spec { session: Some(name("s")), ..spec("work") });
+    let high = rig.submit_by("b", Spec { priority: 9, ..spec("work") });
+    rig.submit(Spec { not_before: START + 5_000, ..spec("work") });
+    rig.submit(spec("tool.call"));
+    let seen = |rig: &Rig, claim: &Claim, most| {
+        let candidates = rig.machine.candidates(rig.now(), claim, most);
+        candidates.into_iter().map(|candidate| candidate.id).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&rig, &worker("w"), 10), [high, old, older]);
+    assert_eq!(seen(&rig, &worker("w"), 2), [high, old], "the first of all");
+    let with = Claim { session: Some(name("s")), kinds: Some(names(&["work"])), ..worker("w") };
+    assert_eq!(seen(&rig, &with, 10), [high, old, session]);
+    let leased = rig.take("w");
+    assert_eq!(leased.id, high);
+    rig.pass(1_000);
+    rig.ok(Input::Release { proof: proof("w", &leased), reason: String::new() });
+    let back = rig.machine.candidates(rig.now(), &worker("w"), 1);
+    assert_eq!(back[0].waits_since, START + 1_000, "since it is back");
+}
+
+#[test]
+fn a_claim_of_certain_tasks_gets_those_of_them_that_it_fits() {
+    let mut rig = Rig::new();
+    let [a, b, c] = [(); 3].map(|()| rig.submit(spec("work")));
+    let session = rig.submit(Spec { session: Some(name("s")), ..spec("work") });
+    let delayed = rig.submit(Spec { not_before: START + 5_000, ..spec("work") });
+    let only = |ids: &[TaskId]| Claim { only: Some(ids.to_vec()), max_tasks: 3, ..worker("w") };
+    assert_eq!(rig.ids(only(&[])), []);
+    assert_eq!(rig.ids(only(&[session, c, delayed])), [c]);
+    assert_eq!(rig.ids(only(&[c, b, b])), [b], "each once");
+    assert_eq!(rig.ids(Claim { max_tasks: 0, ..only(&[a]) }), []);
+    assert_eq!(rig.ids(only(&[a])), [a]);
+}

@@ -109,7 +109,7 @@ const BAD: &[(&str, &str)] = &[
     (
         "[upstream.a]\npeer = \"/ip4/192.0.2.7/tcp/9710\"\nclaim = [\"tool.call\", \"docker.run\"]\n\
          [upstream.b]\nurl = \"http://y\"\ntoken = \"t\"\nclaim = []",
-        "3:24: upstream.a.claim.1: \"docker.run\" is not tool.call or command.NAME, which are what this \
+        "3:23: upstream.a.claim.1: \"docker.run\" is not tool.call or command.NAME, which are what this \
          node runs\n\
          3:1: upstream.a.claim: needs a peer that ends in /p2p/PEERID: what its tasks may do is granted \
          to that PeerId\n\

@@ -165,7 +165,7 @@ impl Row {
 mod tests {
     use super::{super::super::show, *};
 
-    fn row(more: Value) -> Row {
+    fn row(more: &Value) -> Row {
         let mut row = json!({
             "task_id": "t", "task_type": "sum", "model_name": "", "payload": {}, "priority": 7,
             "created_at": 10.0, "updated_at": 20.0, "attempt": 1, "max_attempts": 3,
@@ -203,9 +203,9 @@ mod tests {
     #[test]
     fn a_row_is_shown_with_the_fields_of_our_tasks() {
         let rows = [
-            row(json!({})),
-            row(json!({"status": "running", "assigned_worker": "w", "lease_until": 50.0})),
-            row(json!({"status": "failed", "error": "no disk", "next_attempt_at": 40.0})),
+            row(&json!({})),
+            row(&json!({"status": "running", "assigned_worker": "w", "lease_until": 50.0})),
+            row(&json!({"status": "failed", "error": "no disk", "next_attempt_at": 40.0})),
         ];
         for (shown, of, at) in rows.iter().flat_map(|row| {
             [
@@ -238,10 +238,10 @@ mod tests {
             "text": "HI", "progress": {"percent": 50},
             "logs": [{"ts": 1.5, "stream": "stdout", "message": "half"}],
         });
-        let running = row(json!({"status": "running", "result": told}));
+        let running = row(&json!({"status": "running", "result": told}));
         assert_eq!(running.task()["progress"], json!({"percent": 50}));
         assert!(running.result(false).get("result").is_none(), "there is none yet");
-        let ended = row(json!({"status": "completed", "result": told})).result(true);
+        let ended = row(&json!({"status": "completed", "result": told})).result(true);
         assert_eq!(ended["result"], json!({"text": "HI"}));
         assert_eq!(ended["logs"], json!([{"at": 1.5, "stream": "stdout", "message": "half"}]));
     }

@@ -33,8 +33,11 @@ pub(super) struct Running {
 /// The slots that are taken.
 #[derive(Debug, Clone, Default)]
 struct Taken {
-    /// By tasks that run.
+    /// By tasks that run, and those of which the end is being told.
     running: usize,
+    /// Those of which the end is being told: that waits for a disk and perhaps a network, and needs
+    /// no slot.
+    telling: usize,
     /// Whether one is kept for a task that another node is asked for.
     is_kept: bool,
     /// The other node whose task began last.
@@ -42,8 +45,12 @@ struct Taken {
 }
 
 impl Taken {
-    fn slots(&self) -> usize {
-        self.running + usize::from(self.is_kept)
+    /// How many more may begin, of `slots`. Ends that are slow to be told hold as many up as there
+    /// are slots, so that they stay bounded.
+    fn free(&self, slots: usize) -> usize {
+        let taken = self.running + usize::from(self.is_kept);
+        let told = slots.min(self.telling);
+        (slots + told).saturating_sub(taken)
     }
 }
 
@@ -67,12 +74,12 @@ impl Running {
         self.taken.borrow().running
     }
 
-    /// Waits until fewer than `slots` are taken, and returns how many fewer.
+    /// Waits until some of `slots` are free, and returns how many.
     pub(super) async fn free(&self, slots: usize) -> usize {
         let mut taken = self.taken.subscribe();
         // The sender lives as long as this does.
-        let taken = taken.wait_for(|taken| taken.slots() < slots).await.map(|taken| taken.slots());
-        slots.saturating_sub(taken.unwrap_or(slots))
+        let taken = taken.wait_for(|taken| taken.free(slots) > 0).await;
+        taken.map_or(0, |taken| taken.free(slots))
     }
 
     /// Keeps a slot for a task of another node, so that the first that it has need not be claimed
@@ -81,7 +88,7 @@ impl Running {
     pub(super) fn keep_place(&self, peer_id: &str, slots: usize) -> Option<Place> {
         let is_kept = self.taken.send_if_modified(|taken| {
             let may = slots >= limits::WORKER_SLOTS_TO_KEEP_ONE
-                && taken.slots() < slots
+                && taken.free(slots) > 0
                 && !taken.is_kept
                 && taken.last.as_deref() == Some(peer_id);
             taken.is_kept |= may;
@@ -127,12 +134,25 @@ impl Running {
 struct Entered {
     running: Running,
     key: LeaseKey,
+    /// Whether only its end is to be told.
+    is_telling: bool,
+}
+
+impl Entered {
+    /// It has run: another one may begin while its end is told.
+    fn tells(&mut self) {
+        self.is_telling = true;
+        self.running.taken.send_modify(|taken| taken.telling += 1);
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         self.running.tasks().remove(&self.key);
-        self.running.taken.send_modify(|taken| taken.running -= 1);
+        self.running.taken.send_modify(|taken| {
+            taken.running -= 1;
+            taken.telling -= usize::from(self.is_telling);
+        });
     }
 }
 
@@ -142,7 +162,7 @@ pub(super) fn start(shared: Arc<Shared>, source: Source, leased: Leased) {
     let held = Held { id: leased.grant.id, fence: leased.grant.fence };
     let key = source.key(held.fence);
     let cancel = shared.running.enter(&key);
-    let entered = Entered { running: shared.running.clone(), key };
+    let mut entered = Entered { running: shared.running.clone(), key, is_telling: false };
     tokio::spawn(async move {
         let lease_ms = leased.grant.lease_ms;
         let lease = Lease::keep(&shared, source.clone(), held, lease_ms, cancel.clone());
@@ -151,6 +171,7 @@ pub(super) fn start(shared: Arc<Shared>, source: Source, leased: Leased) {
             tracing::error!(task = %held.id, "running a task panicked");
             Ending::Outcome(failed("worker_error", "running it failed in the node", Ran::Unknown))
         });
+        entered.tells();
         let lost = lease.end().await;
         if lost.is_lost {
             tracing::info!(task = %held.id, "the lease of a task was lost while it ran");
@@ -275,4 +296,51 @@ pub(super) async fn told(source: &Source, held: Held, ending: &Ending) -> Result
             Ok(())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOTS: usize = limits::WORKER_SLOTS_TO_KEEP_ONE;
+
+    fn enter(running: &Running, from: Option<&str>, fence: u64) -> Entered {
+        let key = (from.map(Arc::from), Fence(fence));
+        running.enter(&key);
+        Entered { running: running.clone(), key, is_telling: false }
+    }
+
+    fn free(running: &Running) -> usize {
+        running.taken.borrow().free(SLOTS)
+    }
+
+    #[test]
+    fn a_task_whose_end_is_told_leaves_its_slot_within_bounds() {
+        let running = Running::default();
+        let mut tasks: Vec<_> = (0..3 * SLOTS as u64).map(|n| enter(&running, None, n)).collect();
+        tasks.iter_mut().take(SLOTS - 1).for_each(Entered::tells);
+        tasks.truncate(2 * SLOTS - 1);
+        assert_eq!((free(&running), running.count()), (0, 2 * SLOTS - 1), "the others run");
+        tasks.iter_mut().skip(SLOTS - 1).for_each(Entered::tells);
+        assert_eq!(free(&running), 1, "as many ends are told as there are slots, and one less");
+        tasks.clear();
+        assert_eq!((free(&running), running.count()), (SLOTS, 0));
+    }
+
+    #[test]
+    fn one_slot_is_kept_for_the_node_whose_task_began_last() {
+        let running = Running::default();
+        assert!(running.keep_place("a", SLOTS).is_none(), "no task of it ran");
+        let _own = enter(&running, None, 1);
+        let _other = enter(&running, Some("a"), 2);
+        assert!(running.keep_place("b", SLOTS).is_none());
+        assert!(running.keep_place("a", SLOTS - 1).is_none(), "there are too few");
+        let place = running.keep_place("a", SLOTS);
+        assert!(place.is_some() && running.keep_place("a", SLOTS).is_none(), "there is one");
+        assert_eq!((free(&running), running.count()), (SLOTS - 3, 2));
+        drop(place);
+        assert_eq!(free(&running), SLOTS - 2);
+        let _all: Vec<_> = (3..=SLOTS as u64).map(|n| enter(&running, None, n)).collect();
+        assert!(running.keep_place("a", SLOTS).is_none(), "all are taken");
+    }
 }

@@ -66,6 +66,7 @@ impl Row {
             "task_type": self.text("task_type").unwrap_or_default(),
             "model_name": self.text("model_name"),
             "state": self.state,
+            "owner_name": self.queue,
             "why": why,
             "priority": self.row.get("priority").and_then(Value::as_u64).unwrap_or(PRIORITY.into()),
             // Whose it is, such a queue does not keep.

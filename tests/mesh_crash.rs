@@ -33,7 +33,7 @@ use network::Network;
 use support::{Home, Outcome, Random, timed};
 
 /// The clients: as many at each node.
-const SUBMITTERS: u64 = 9;
+const SUBMITTERS: u64 = 15;
 const WORKERS: u64 = 9;
 
 /// How long the faults of CI may take, with what is left to be done after them.

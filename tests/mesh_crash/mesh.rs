@@ -70,10 +70,12 @@ impl Mesh {
             let group = if site == 0 { "" } else { "replicas = \"group\"\n" };
             let mortal =
                 Mortal::at(ADDRESS.to_owned(), &config, &format!("share = true\n{group}"))?;
-            let mut tools = vec!["box__".to_owned(), "group__".to_owned()];
-            // Most are elsewhere.
-            let theirs = others.iter().map(|other| format!("{}__box__", NAMES[*other]));
-            tools.extend(theirs.cycle().take(4));
+            // Of a group are the tools that two of them have; most of all this is elsewhere.
+            let tools = match site {
+                0 => ["box__", "group__", "group__", "group__"],
+                _ => ["box__", "group__", "a__box__", "a__box__"],
+            };
+            let tools = tools.map(str::to_owned).to_vec();
             let there = machine.clone();
             let gate = Gate::among(NAMES[site], ADDRESS, tools, move || there.enter());
             nodes.push(Member { mortal, machine, gate });

@@ -91,10 +91,10 @@ impl Submitter<'_> {
         let at = self.random.pick(tools).cloned().unwrap_or_default();
         let kind = match self.random.below(100) {
             // What other nodes may run is what a mesh is about.
-            0..15 if self.load.is_mesh() => Kind::SafeTool,
-            15..30 if self.load.is_mesh() => Kind::OnceTool,
-            0..45 => Kind::Plain,
-            45..65 => Kind::Once,
+            0..20 if self.load.is_mesh() => Kind::SafeTool,
+            20..40 if self.load.is_mesh() => Kind::OnceTool,
+            0..50 => Kind::Plain,
+            50..65 => Kind::Once,
             65..80 => Kind::Flaky,
             80..90 => Kind::SafeTool,
             _ => Kind::OnceTool,
@@ -139,7 +139,7 @@ impl Submitter<'_> {
     /// some need longer than a lease, so that their heartbeats have to get through.
     fn duration_ms(&mut self) -> u64 {
         let most = match self.random.below(100) {
-            0..8 if self.load.is_mesh() => 8_000,
+            0..30 if self.load.is_mesh() => 8_000,
             0..30 => 400,
             _ => 30,
         };

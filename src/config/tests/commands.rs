@@ -84,7 +84,7 @@ fn what_is_shown_means_the_same_when_read_again() {
          env = { A = { env = \"B\" }, \"a b\" = { file = \"f\" } }\n\
          [upstream.a.tools.\"x.y\"]\nread_only = true\ntimeout_s = 3\n\
          [upstream.b]\nurl = \"http://y/\"\nprefix = \"\"\nprotocol = \"2026-07-28\"\n\
-         [upstream.c]\npeer = \"/ip4/192.0.2.7/tcp/9710/p2p/{PEER}\"\ndialect = \"b\"\nreplicas = \"g\"\n\
+         [upstream.c]\npeer = \"/ip4/192.0.2.7/tcp/9710/p2p/{PEER}\"\ndialect = \"b\"\nclaim = [\"tool.call\"]\ntoken = { env = \"T\" }\nreplicas = \"g\"\n\
          [mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\npeers = [\"/ip6/::1/tcp/1/p2p/{PEER}\"]\n\
          secret_file = \"/s\"\nadmission = \"listed\"\nmembers = [\"{PEER}\"]\n\
          [policy.\"{PEER}\"]\ntools = [\"a*\"]\n[policy.members]\ntasks = []\n\

@@ -107,6 +107,16 @@ const BAD: &[(&str, &str)] = &[
          7:1: upstream.b.replicas: must be 1 to 32 of A-Z, a-z, 0-9, _ and -, without __",
     ),
     (
+        "[upstream.a]\npeer = \"/ip4/192.0.2.7/tcp/9710\"\nclaim = [\"tool.call\", \"docker.run\"]\n\
+         [upstream.b]\nurl = \"http://y\"\ntoken = \"t\"\nclaim = []",
+        "3:23: upstream.a.claim.1: \"docker.run\" is not tool.call or command.NAME, which are what this \
+         node runs\n\
+         3:1: upstream.a.claim: needs a peer that ends in /p2p/PEERID: what its tasks may do is granted \
+         to that PeerId\n\
+         6:1: upstream.b.token: means nothing beside url\n\
+         7:1: upstream.b.claim: means nothing beside url",
+    ),
+    (
         "[upstream.a]\ncommand = \"x\"\n[upstream.b]\ncommand = \"x\"\nreplicas = \"a\"",
         "5:1: upstream.b.replicas: the tools of upstream a are listed as a__TOOL already; name the \
          group otherwise",

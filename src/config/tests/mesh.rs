@@ -121,4 +121,9 @@ fn a_python_peer_is_an_upstream() {
     let Transport::Peer(peer) = upstream.transport else { unreachable!() };
     assert_eq!(peer.dialect, Dialect::Auto);
     assert!(peer.address.to_string().ends_with(PEER));
+    assert!(peer.token.is_none() && peer.claim.is_empty());
+    let text = format!("{text}token = \"t\"\nclaim = [\"tool.call\", \"command.a\"]\n");
+    let upstream = load_text(&text).upstreams.into_values().next().unwrap();
+    let Transport::Peer(peer) = upstream.transport else { unreachable!() };
+    assert!(peer.token.is_some() && peer.claim.contains("command.a"));
 }

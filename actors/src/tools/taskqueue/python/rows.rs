@@ -66,6 +66,7 @@ impl Row {
             "task_type": self.text("task_type").unwrap_or_default(),
             "model_name": self.text("model_name"),
             "state": self.state,
+            "owner_name": self.queue,
             "why": why,
             "priority": self.row.get("priority").and_then(Value::as_u64).unwrap_or(PRIORITY.into()),
             // Whose it is, such a queue does not keep.
@@ -158,5 +159,91 @@ impl Row {
             answer["logs"] = self.logs().into();
         }
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::super::show, *};
+
+    fn row(more: &Value) -> Row {
+        let mut row = json!({
+            "task_id": "t", "task_type": "sum", "model_name": "", "payload": {}, "priority": 7,
+            "created_at": 10.0, "updated_at": 20.0, "attempt": 1, "max_attempts": 3,
+            "next_attempt_at": 0.0, "status": "queued", "assigned_worker": null,
+            "lease_until": null, "result": null, "error": null,
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            row[key] = value.clone();
+        }
+        let state = super::super::state(row["status"].as_str().unwrap_or_default());
+        let Value::Object(row) = row else { return row_of(Map::new(), "failed") };
+        row_of(row, state.map_or("failed", |state| state.name()))
+    }
+
+    fn row_of(row: Map<String, Value>, state: &'static str) -> Row {
+        Row { row, state, queue: "py".to_owned(), now: 30.0 }
+    }
+
+    /// The names that an object must have by its schema, and those that it may have.
+    fn schema(of: &str, at: &str) -> (Vec<String>, Vec<String>) {
+        let is_it = |tool: &&toolmesh_core::router::LocalTool| tool.definition["name"] == of;
+        let tools = show::tools();
+        let tool = tools.iter().find(is_it);
+        let schema = tool.and_then(|tool| tool.definition["outputSchema"].pointer(at)).cloned();
+        let schema = schema.unwrap_or_default();
+        let required = schema.get("required").or_else(|| schema.pointer("/anyOf/0/required"));
+        let names = |value: Option<&Value>| -> Vec<String> {
+            let names = value.and_then(Value::as_array).into_iter().flatten();
+            names.filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+        };
+        let known = schema["properties"].as_object();
+        (names(required), known.into_iter().flatten().map(|(name, _)| name.clone()).collect())
+    }
+
+    #[test]
+    fn a_row_is_shown_with_the_fields_of_our_tasks() {
+        let rows = [
+            row(&json!({})),
+            row(&json!({"status": "running", "assigned_worker": "w", "lease_until": 50.0})),
+            row(&json!({"status": "failed", "error": "no disk", "next_attempt_at": 40.0})),
+        ];
+        for (shown, of, at) in rows.iter().flat_map(|row| {
+            [
+                (row.task(), "p2p_taskqueue_task_status", "/properties/task"),
+                (row.status(true, true), "p2p_taskqueue_task_status", ""),
+                (row.result(true), "p2p_taskqueue_get_result", ""),
+            ]
+        }) {
+            let (required, known) = schema(of, at);
+            assert!(!required.is_empty() && known.len() > required.len(), "{of} {at}");
+            for name in &required {
+                assert!(shown.get(name).is_some(), "{name} is missing: {shown}");
+            }
+            for (name, _) in shown.as_object().into_iter().flatten() {
+                assert!(known.contains(name), "{name} is none of {of}'s: {shown}");
+            }
+        }
+        let [queued, running, failed] = rows.map(|row| row.task());
+        assert_eq!((&queued["lease"], &queued["not_before"]), (&Value::Null, &Value::Null));
+        assert_eq!(
+            (&running["lease"]["expires_in_s"], &failed["finished_at"]),
+            (&json!(20.0), &json!(20.0))
+        );
+        assert_eq!(failed["error"]["message"], "no disk");
+    }
+
+    #[test]
+    fn what_a_worker_told_on_the_way_is_no_part_of_the_result() {
+        let told = json!({
+            "text": "HI", "progress": {"percent": 50},
+            "logs": [{"ts": 1.5, "stream": "stdout", "message": "half"}],
+        });
+        let running = row(&json!({"status": "running", "result": told}));
+        assert_eq!(running.task()["progress"], json!({"percent": 50}));
+        assert!(running.result(false).get("result").is_none(), "there is none yet");
+        let ended = row(&json!({"status": "completed", "result": told})).result(true);
+        assert_eq!(ended["result"], json!({"text": "HI"}));
+        assert_eq!(ended["logs"], json!([{"at": 1.5, "stream": "stdout", "message": "half"}]));
     }
 }

@@ -17,7 +17,7 @@ mod watched;
 
 use std::time::Duration;
 
-use mesh::join;
+use mesh::{join, told};
 use serde_json::{Value, json};
 use support::{Client, Home, Node, Outcome, STATELESS, noting, wait_for, wait_within};
 
@@ -162,6 +162,30 @@ fn members_announce_their_work_and_one_that_does_not_works_all_the_same() -> Out
     let id = submit(&mut client, "node-c__box__echo", json!({"message": "quiet"}))?;
     let done = asked(&mut client, "wait", json!({"task_id": id, "timeout_s": 30}))?;
     assert_eq!(done["task"]["state"], "completed", "{done}");
+    Ok(())
+}
+
+#[test]
+fn tasks_that_do_not_fit_one_answer_come_with_others() -> Outcome {
+    let a = owner()?;
+    let (home_c, _notes) = noting("node-c", "")?;
+    let c = join(&home_c, &a)?;
+    wait_tool(&a, "node-c__fs__echo", 1)?;
+    let mut client = a.client(STATELESS)?;
+    // Small ones make the node expect small ones, and the drained node claims the large at once.
+    let small = submit(&mut client, "node-c__fs__echo", json!({"message": "small"}))?;
+    asked(&mut client, "wait", json!({"task_id": small, "timeout_s": 30}))?;
+    told(&c, &["worker", "drain", "node"])?;
+    let large = "x".repeat(900 << 10);
+    let ids: Vec<String> = (0..12)
+        .map(|_| submit(&mut client, "node-c__fs__echo", json!({"message": large})))
+        .collect::<Outcome<_>>()?;
+    told(&c, &["worker", "resume", "node"])?;
+    for id in ids {
+        let done = asked(&mut client, "wait", json!({"task_id": id, "timeout_s": 30}))?;
+        let task = &done["task"];
+        assert_eq!((&task["state"], &task["attempts"]), (&json!("completed"), &json!(1)), "{done}");
+    }
     Ok(())
 }
 

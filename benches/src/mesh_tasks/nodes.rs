@@ -28,8 +28,10 @@ const ONCE: &str = "once";
 pub(crate) struct Nodes {
     /// How many nodes there are; all but the owner have the tool.
     pub(crate) size: usize,
-    /// Calls of `fdatasync` before the loads.
-    pub(crate) fdatasync: Load,
+    /// What an `fdatasync` took, in milliseconds: the median of the machine's beside (b), or the mean
+    /// of the owner's in (b) where that is less. The machine's takes several milliseconds while
+    /// others write, which says nothing of what the owner waits for.
+    pub(crate) fdatasync_ms: f64,
     /// The tool called at the owner, which passes the call on: what is in (b) without its task.
     pub(crate) call: Load,
     /// (b) From before a task is submitted to the owner until its result is there, one at a time.
@@ -73,14 +75,17 @@ pub(super) async fn measure(plan: Plan, upstream: &Server, size: usize) -> Resul
     }
     let call = requests::call(owner.address, &repeatable, &json!({"message": "hello"}));
     load::run(owner.address, std::slice::from_ref(&call), 1, WARM_UP / 2).await?;
-    let fdatasync = fdatasyncs(plan)?;
     let call = load::run(owner.address, &[call], 1, half).await?;
+    let (fdatasync, before) = (fdatasyncs(plan)?, syncs(owner).await?);
     let result = queue::results_of(owner.address, &repeatable, 1, half).await?;
+    let (after, fdatasync_later) = (syncs(owner).await?, fdatasyncs(plan)?);
+    let own_ms = (after.seconds - before.seconds) * 1_000.0 / (after.count - before.count).max(1.0);
+    let fdatasync_ms = own_ms.min(fdatasync.p50_ms).min(fdatasync_later.p50_ms);
     let once = queue::results_of(owner.address, &once, 1, half).await?;
     let before = mesh.taken().await?;
     let results = queue::results_of(owner.address, &repeatable, IN_FLIGHT, plan.load).await?;
     let cost = mesh.taken().await?.since(&before);
-    Ok(Nodes { size, fdatasync, call, result, once, results, cost })
+    Ok(Nodes { size, fdatasync_ms, call, result, once, results, cost })
 }
 
 fn tool_of(group: &str) -> String {
@@ -142,7 +147,7 @@ impl<'a> Started<'a> {
             runners,
             tool: self.upstream.processor_time()?,
             client: Process::own_time()?,
-            syncs: syncs(&self.owner).await?,
+            syncs: syncs(&self.owner).await?.count,
             completed: self.completed().await?,
         })
     }
@@ -201,20 +206,30 @@ impl Taken {
     }
 }
 
-/// How often a node has synced its store so far.
-async fn syncs(node: &Server) -> Result<f64> {
-    const NAME: &str = "toolmesh_store_sync_seconds_count ";
-    let mut count = None;
+/// The syncs of a node's store so far.
+#[derive(Debug)]
+struct Syncs {
+    count: f64,
+    seconds: f64,
+}
+
+/// How often a node has synced its store so far, and how long that took.
+async fn syncs(node: &Server) -> Result<Syncs> {
+    const NAME: &str = "toolmesh_store_sync_seconds_";
+    let mut found = None;
     let page = requests::page(node.address, "/metrics");
     let mut connection = Connection::open(node.address).await?;
     connection
         .exchange(&page, |response| {
             let text = String::from_utf8_lossy(&response.body);
-            count = text.lines().find_map(|line| line.strip_prefix(NAME)?.trim().parse().ok());
+            let of = text.lines().filter_map(|line| line.strip_prefix(NAME)?.split_once(' '));
+            let value = |name: &str| of.clone().find(|(of, _)| *of == name)?.1.trim().parse().ok();
+            found = value("count").zip(value("sum"));
             Ok(())
         })
         .await?;
-    count.ok_or_else(|| format!("/metrics has no {NAME}").into())
+    let (count, seconds) = found.ok_or_else(|| format!("/metrics has no {NAME}"))?;
+    Ok(Syncs { count, seconds })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod submit;
 mod views;
 mod work;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
@@ -58,6 +58,8 @@ pub struct TaskQueueTools {
     /// What this node calls itself.
     name: Arc<str>,
     rpc: rpc::Memory,
+    /// Bytes of the largest task of the last claim of another node; 0: there was none.
+    last_largest: AtomicUsize,
 }
 
 impl TaskQueueTools {
@@ -71,7 +73,8 @@ impl TaskQueueTools {
     ) -> Self {
         let view = router.view().clone();
         let (owner, name) = (owner.into(), name.into());
-        Self { queue, worker, view, router, owner, name, rpc: rpc::Memory::default() }
+        let (rpc, last_largest) = (rpc::Memory::default(), AtomicUsize::new(0));
+        Self { queue, worker, view, router, owner, name, rpc, last_largest }
     }
 
     /// The same tools of a node that lets strangers use [`RPC`] if they carry a token.

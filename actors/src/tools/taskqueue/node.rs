@@ -3,7 +3,11 @@
 //! A member is given calls of the tools that this node lists as that member's, under the names that
 //! they have there. What it says is bounded as what any worker says is.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -26,7 +30,9 @@ use crate::{
     worker::wire,
 };
 
-/// Tasks that are claimed next for each that came: no more are read from the store in vain.
+/// Tasks that are claimed first on the assumption that they are like those of the last claim, and
+/// next for each that came: no more are read from the store in vain.
+const FIRST_CLAIM: usize = 16;
 const NEXT_CLAIM: usize = 4;
 
 /// What came of an operation: fields of its answer, or why it was not done.
@@ -140,8 +146,8 @@ impl TaskQueueTools {
     }
 
     /// Claims what the bytes of an answer allow; waits for the first task until `until`. Each claim
-    /// waits for a commit, so there are few: the first is for tasks that fit however large they
-    /// are, the others for as many as fit if they are like those. What is larger goes back.
+    /// waits for a commit, so there are few: each is for as many as fit if they are like those
+    /// that came last. What is larger goes back.
     async fn claimed_by(
         &self,
         member: &Member,
@@ -152,7 +158,12 @@ impl TaskQueueTools {
         let (own, wanted) = (claim.labels.clone(), claim.max_tasks);
         let mut all = Claimed::default();
         let (mut left, mut largest) = (limits::QUEUE_NODE_CLAIM_BYTES, 1);
-        let mut some = (left / self.queue.settings().payload_bytes.max(1)).max(1);
+        let any = self.queue.settings().payload_bytes.max(1);
+        let like = match self.last_largest.load(Ordering::Relaxed) {
+            0 => any,
+            last => last,
+        };
+        let mut some = (left / like).clamp(1, FIRST_CLAIM);
         loop {
             let mut changes = self.view.changes(Role::Operator);
             claim.labels.clone_from(&own);
@@ -191,6 +202,9 @@ impl TaskQueueTools {
             let taken = all.tasks.len();
             some = (left / largest).min(taken * NEXT_CLAIM);
             let all_fit = taken - before == came;
+            if taken > 0 {
+                self.last_largest.store(if all_fit { largest } else { any }, Ordering::Relaxed);
+            }
             if came == 0 || !all_fit || !all.more || taken >= wanted || some == 0 {
                 return Ok(all);
             }

@@ -202,7 +202,10 @@ impl Machine {
         if !std::mem::take(&mut self.ready) && !self.waiting.iter().any(over) {
             return;
         }
-        for claim in std::mem::take(&mut self.waiting) {
+        // Who only asks is told of what is left, not of what somebody takes in the same step.
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (takes, asks): (Vec<_>, Vec<_>) = waiting.partition(|claim| claim.max_tasks > 0);
+        for claim in takes.into_iter().chain(asks) {
             let granted = self.grant(now, &claim);
             let Some((ticket, until)) = claim.wait else { continue };
             if granted.is_nothing() && until > now.ms {

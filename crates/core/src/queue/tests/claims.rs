@@ -62,6 +62,22 @@ fn a_claim_of_no_tasks_is_told_whether_there_are_any() {
 }
 
 #[test]
+fn who_only_asks_is_not_told_of_a_task_that_another_claim_takes() {
+    let mut rig = Rig::new();
+    let until = START + 60_000;
+    let asks = Claim { max_tasks: 0, wait: Some((1, until)), ..worker("a") };
+    assert_eq!(rig.ok(Input::Claim(asks)), Reply::Waiting);
+    let takes = Claim { wait: Some((2, until)), ..worker("b") };
+    assert_eq!(rig.ok(Input::Claim(takes)), Reply::Waiting);
+    let answered = |step: Step| -> Vec<_> {
+        let told = step.grants.into_iter();
+        told.map(|(ticket, granted)| (ticket, granted.tasks.len(), granted.more)).collect()
+    };
+    assert_eq!(answered(rig.try_submit("alice", spec("work"), None)), [(2, 1, false)]);
+    assert_eq!(answered(rig.try_submit("alice", spec("work"), None)), [(1, 0, true)]);
+}
+
+#[test]
 fn a_worker_gets_the_types_that_it_names_and_no_more_than_it_wants() {
     let mut rig = Rig::new();
     let [a, _b, c, d] = ["a", "b", "c", "a"].map(|kind| rig.submit(spec(kind)));

@@ -170,6 +170,8 @@ impl Model {
     /// Gives every claim that waits what there is for it, the oldest first.
     pub(super) fn serve(&mut self, fences: &[Grant]) -> Vec<(Ticket, Given)> {
         let mut served = Vec::new();
+        // Who takes nothing comes last, and stays in line behind the others.
+        self.waiting.sort_by_key(|claim| claim.max_tasks == 0);
         for claim in std::mem::take(&mut self.waiting) {
             let given = self.grant(&claim, fences);
             let Some((ticket, until)) = claim.wait else { continue };

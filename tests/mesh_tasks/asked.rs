@@ -138,12 +138,19 @@ fn an_owner_that_is_away_is_said_to_be_so_and_has_the_task_when_it_is_back() -> 
     assert!(gone.retryable());
     // Nor is its tool unknown, which it may have when it is back.
     let payload = json!({"tool": "a__box__echo", "arguments": {"message": "hi"}});
-    let call = json!({"task_type": "tool.call", "payload": payload, "idempotency_key": "later"});
-    let refused = caller(&b)?.call("submit", &call);
-    assert!(
-        matches!(&refused, Reply::Refused(why) if why.code == "peer_away" && why.retryable()),
-        "{refused:?}"
-    );
+    let call = json!({"task_type": "tool.call", "payload": payload});
+    let mut said = String::new();
+    let refused = wait_for("the tool is missed", || {
+        let reply = away.call("submit", &call);
+        said = format!("{reply:?}");
+        match reply {
+            Reply::Refused(refusal) => Some(refusal),
+            // As long as it is listed, a task waits for it.
+            _ => None,
+        }
+    })
+    .map_err(|error| format!("{error}; {said}"))?;
+    assert!(refused.code == "peer_away" && refused.retryable(), "{refused:?}");
     let back = home.up()?;
     for node in [&b, &c] {
         wait_for("the owner is asked again", || {

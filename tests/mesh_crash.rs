@@ -25,7 +25,7 @@ use std::{collections::HashSet, fmt::Write, time::Duration};
 use crash::{
     Load,
     checker::check,
-    history::{Event, History, Kind, Site, State, TaskId, Told, What},
+    history::{Event, History, Kind, Site, TaskId, Told, What},
 };
 use faults::Faults;
 use mesh::{Mesh, NAMES, SITES};
@@ -87,7 +87,7 @@ fn run(faults: &Faults, seed: u64) -> Outcome<Vec<String>> {
         }
         found.extend(check(&history).iter().map(|wrong| format!("{name}: {wrong}")));
         for kind in Kind::ALL {
-            if done(&history, kind) == 0 {
+            if history.done(kind) == 0 {
                 found.push(format!("{name}: none of the kind {kind:?} was completed"));
             }
         }
@@ -147,19 +147,6 @@ fn figures(history: &History) -> String {
         history.ends.len(),
         history.counts,
     )
-}
-
-fn done(history: &History, kind: Kind) -> usize {
-    let tokens: HashSet<_> = history
-        .events
-        .iter()
-        .filter_map(|event| match event.what {
-            What::Submit { token, kind: submitted, .. } if submitted == kind => Some(token),
-            _ => None,
-        })
-        .collect();
-    let completed = history.ends.iter().filter(|end| end.state == State::Completed);
-    completed.filter(|end| end.token.is_some_and(|token| tokens.contains(&token))).count()
 }
 
 fn listed(found: &[String]) -> String {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crash::{
     Gate, Load, Mortal,
     checker::{Violation, check},
-    history::{Event, History, Kind, State, Told, What},
+    history::{Event, History, Kind, Told, What},
 };
 use support::{Outcome, Random, timed};
 
@@ -45,7 +45,7 @@ fn kills_lose_nothing_and_repeat_nothing_that_must_not_be_repeated() -> Outcome 
     let violations = check(&history);
     assert!(violations.is_empty(), "seed {seed}: {}", listed(&violations));
     for kind in Kind::ALL {
-        assert!(done(&history, kind) > 0, "no task of the kind {kind:?} was completed");
+        assert!(history.done(kind) > 0, "no task of the kind {kind:?} was completed");
     }
     assert!(kills > KILLS || time < IN_TIME, "{kills} kills took {time:?}");
     Ok(())
@@ -100,19 +100,6 @@ fn figures(history: &History) -> String {
         history.ends.len(),
         history.counts,
     )
-}
-
-fn done(history: &History, kind: Kind) -> usize {
-    let tokens: std::collections::HashSet<_> = history
-        .events
-        .iter()
-        .filter_map(|event| match event.what {
-            What::Submit { token, kind: submitted, .. } if submitted == kind => Some(token),
-            _ => None,
-        })
-        .collect();
-    let completed = history.ends.iter().filter(|end| end.state == State::Completed);
-    completed.filter(|end| end.token.is_some_and(|token| tokens.contains(&token))).count()
 }
 
 fn listed(violations: &[Violation]) -> String {

@@ -241,3 +241,16 @@ pub(crate) struct History {
     /// How many tasks of each state the node counts.
     pub(crate) counts: BTreeMap<State, u64>,
 }
+
+impl History {
+    /// How many tasks of this kind were completed.
+    pub(crate) fn done(&self, kind: Kind) -> usize {
+        let submitted = self.events.iter().filter_map(|event| match event.what {
+            What::Submit { token, kind: submitted, .. } if submitted == kind => Some(token),
+            _ => None,
+        });
+        let tokens: HashSet<_> = submitted.collect();
+        let completed = self.ends.iter().filter(|end| end.state == State::Completed);
+        completed.filter(|end| end.token.is_some_and(|token| tokens.contains(&token))).count()
+    }
+}

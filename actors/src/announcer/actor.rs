@@ -123,11 +123,10 @@ async fn present(around: &Around) -> Result<Announcement, QueueError> {
     let status = around.queue.status().await?;
     let offer = around.worker.offer();
     let all = around.queue.settings().kinds_of_nodes();
-    let runs = all.filter(|kind| offer.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind)));
     // A paused queue gives nothing, however much waits.
     let waiting = status.kinds.into_iter().filter(|(_, queued, _)| *queued > 0 && !status.paused);
     Ok(Announcement {
-        task_types: runs.collect(),
+        task_types: all.filter(|kind| offer.takes(kind)).collect(),
         slots: offer.slots,
         free_slots: around.worker.free_slots(),
         labels: offer.labels.into_iter().collect(),

@@ -54,7 +54,7 @@ impl Giver {
         let Some(peer_id) = peer_id else { return BTreeSet::new() };
         let grant = shared.router.view().peer(peer_id, standing).grant;
         let all = shared.queue.settings().kinds_of_nodes();
-        all.filter(|kind| offer.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind)))
+        all.filter(|kind| offer.takes(kind))
             .filter(|kind| grant.as_ref().is_some_and(|grant| grant.allows_task(kind)))
             .filter(|kind| match self {
                 Self::Member(_) => true,

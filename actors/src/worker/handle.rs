@@ -38,6 +38,13 @@ pub struct Offer {
     pub labels: BTreeSet<Arc<str>>,
 }
 
+impl Offer {
+    /// Whether it offers this type, which is one that the node runs.
+    pub(crate) fn takes(&self, kind: &str) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
+    }
+}
+
 /// What the worker works by.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {

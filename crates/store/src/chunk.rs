@@ -10,8 +10,11 @@ const RECORD: u8 = 0;
 const CHUNK: u8 = 1;
 /// The key of the record that says how all this is laid out; neither a record's nor a chunk's.
 pub(crate) const LAYOUT_KEY: [u8; 1] = [2];
-/// Its value today: the version of this module's layout.
-pub(crate) const LAYOUT: [u8; 4] = 1_u32.to_be_bytes();
+/// Its value today: the version of this module's layout, with a journal before sled.
+pub(crate) const LAYOUT: [u8; 4] = 2_u32.to_be_bytes();
+/// Its value where all is in sled. A program of that time would not read the journal, so such a
+/// store is given today's layout before it has one.
+pub(crate) const LAYOUT_WITHOUT_JOURNAL: [u8; 4] = 1_u32.to_be_bytes();
 const INLINE: u8 = 0;
 const CHUNKED: u8 = 1;
 

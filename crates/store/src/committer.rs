@@ -2,8 +2,8 @@
 //! then lets the replies go.
 //!
 //! - **Order**: submissions are committed and released in the order they were submitted. A
-//!   question is an empty submission: it is answered after all that came before it, and never
-//!   waits for a sync itself.
+//!   question is an empty submission: it is answered after all that came before it, at once if that
+//!   is done, and never waits for a sync itself.
 //! - **Durability**: a submission says which crash it must survive. A batch is synced only if one
 //!   submission in it needs that, so claims and heartbeats cost the disk nothing. What was not
 //!   synced is so with the next batch that is; a question may show it until then.
@@ -152,7 +152,7 @@ impl Committer {
 
     /// Commits `writes` as one to survive the loss of power, and calls `release` exactly once with
     /// how it ended: on the committer's thread in order of submission, or on this one if the
-    /// submission is refused.
+    /// submission is refused, or has no writes and nothing is before it.
     ///
     /// `release` must be quick and must not wait for another commit.
     pub fn submit(
@@ -242,6 +242,9 @@ impl Slot {
             return release(Err(CommitError::TooLarge));
         }
         self.used = true;
+        if writes.is_empty() && self.shared.lane.pass() {
+            return release(Ok(()));
+        }
         let job = Job { writes, durability, release: Box::new(release) };
         if let Err((job, why)) = self.shared.lane.push(job) {
             (job.release)(Err(why));
@@ -276,8 +279,9 @@ fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result
         for release in releases {
             release(outcome.as_ref().copied().map_err(|_| CommitError::Failed));
         }
-        shared.progress.end();
         shared.lane.done(batch_bytes);
+        let outcome = outcome.and_then(|()| records.settle());
+        shared.progress.end();
         outcome?;
     }
     Ok(())

@@ -56,6 +56,8 @@ struct State {
     reserved: usize,
     /// Bytes that wait or are being committed.
     bytes: usize,
+    /// Whether a batch was taken that is not done.
+    under_way: bool,
     /// Why no more is taken.
     shut: Option<CommitError>,
 }
@@ -91,6 +93,15 @@ impl Lane {
         self.state().reserved -= 1;
     }
 
+    /// Gives back a place that was set aside if nothing is before it, so that who has nothing to
+    /// commit needs not get in line. Tells whether that is so.
+    pub(crate) fn pass(&self) -> bool {
+        let mut state = self.state();
+        let passes = state.jobs.is_empty() && !state.under_way && state.shut.is_none();
+        state.reserved -= usize::from(passes);
+        passes
+    }
+
     /// Fills a place that was set aside. A lane that was shut meanwhile hands the job back.
     pub(crate) fn push(&self, job: Job) -> Result<(), (Job, CommitError)> {
         let mut state = self.state();
@@ -124,12 +135,15 @@ impl Lane {
             batch_bytes += next;
             batch.extend(state.jobs.pop_front());
         }
+        state.under_way = true;
         Some((batch, batch_bytes))
     }
 
-    /// Forgets the bytes of a batch that was committed.
+    /// Forgets a batch that was committed, and its bytes.
     pub(crate) fn done(&self, batch_bytes: usize) {
-        self.state().bytes -= batch_bytes;
+        let mut state = self.state();
+        state.bytes -= batch_bytes;
+        state.under_way = false;
     }
 
     /// Takes no more, answering `why`; the first reason stays, but a failure beats a close.

@@ -2,8 +2,8 @@
 //!
 //! State is records: [`Write`]s put and delete them, and recovery reads them back. One
 //! [`Committer`] makes writes durable before anyone hears of them. sled stands behind the
-//! [`Records`] port with the guards of `docs/adr/003-sled-behind-the-record-port.md`; the twin
-//! in memory is for tests. No async runtime here: the committer is a thread that calls back.
+//! [`Records`] port with the guards of `docs/adr/003-sled-behind-the-record-port.md`, and a journal
+//! before it (`020-a-journal-before-sled.md`); the twin in memory is for tests. No async runtime here: the committer is a thread that calls back.
 //!
 //! ```no_run
 //! # use toolmesh_store::{records, Options, State, Store, Work};
@@ -26,6 +26,8 @@ mod clock;
 mod codec;
 mod committer;
 mod disk;
+mod durable;
+mod journal;
 mod keys;
 mod lane;
 pub mod limits;

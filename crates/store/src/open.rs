@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::ahead::ReadAhead;
 use crate::clock;
+use crate::durable::DurableRecords;
 use crate::load::{Load, LoadError};
 use crate::record::RecordsError;
-use crate::sled::SledRecords;
 
 /// Time to wait for a lock: a node that is just ending has it still, and so for a moment has any
 /// child between fork and exec.
@@ -86,7 +86,7 @@ pub(crate) struct Lock {
 pub(crate) fn open<L: Load>(
     directory: &Path,
     cache_bytes: u64,
-) -> Result<(Lock, SledRecords, Recovery, L), OpenError> {
+) -> Result<(Lock, DurableRecords, Recovery, L), OpenError> {
     let fail = |source| OpenError::Io { directory: directory.to_owned(), source };
     prepare(directory).map_err(fail)?;
     check_owner(directory)?;
@@ -200,10 +200,10 @@ fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 fn open_guarded<L: Load>(
     directory: &Path,
     cache_bytes: u64,
-) -> Result<(SledRecords, L), LoadError> {
+) -> Result<(DurableRecords, L), LoadError> {
     guarded(|| {
         let _reading = ReadAhead::start(&directory.join("db"));
-        let records = SledRecords::open(directory, cache_bytes)?;
+        let records = DurableRecords::open(directory, cache_bytes)?;
         let state = L::from_records(&records)?;
         Ok((records, state))
     })

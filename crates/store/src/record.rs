@@ -87,7 +87,7 @@ pub enum Order {
 /// Records by key, in the order of their keys' bytes.
 ///
 /// One committer writes; anyone may read meanwhile and sees each commit whole or not at all.
-/// After an error from [`apply`](Self::apply) or [`sync`](Self::sync) the value must not be used
+/// After an error from [`apply`](Self::apply), [`sync`](Self::sync) or [`settle`](Self::settle) the value must not be used
 /// any more.
 pub trait Records: Send + Sync + 'static {
     /// Returns the value under `key`, if there is one.
@@ -122,13 +122,18 @@ pub trait Records: Send + Sync + 'static {
     /// Returns once all that was applied survives [the loss of power](Durability::Disk).
     fn sync(&self) -> Result<(), RecordsError>;
 
+    /// Does what was put off so that nobody waits for it. Called after each commit was answered.
+    fn settle(&self) -> Result<(), RecordsError> {
+        Ok(())
+    }
+
     /// Applies `writes`, and returns once they survive the crash that `durability` names.
     fn commit(&self, writes: &[Write], durability: Durability) -> Result<(), RecordsError> {
         self.apply(writes)?;
         if durability == Durability::Disk {
             self.sync()?;
         }
-        Ok(())
+        self.settle()
     }
 
     /// Returns the bytes that the records take where they are stored.

@@ -1,4 +1,4 @@
-//! The record port on sled 0.34: one tree, and the fsync that sled does not do.
+//! Records on sled 0.34: one tree, and the fsync that sled does not do.
 //!
 //! Why it looks like this is in `docs/adr/003-sled-behind-the-record-port.md`.
 
@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crate::chunk::{self, Stored};
-use crate::record::{self, Order, Records, RecordsError, Visit, Write};
+use crate::record::{self, Order, RecordsError, Visit, Write};
 
 /// A key of sled's tree, and its value from now on; `None` removes it.
 type Change = (Vec<u8>, Option<::sled::IVec>);
@@ -20,8 +20,6 @@ pub(crate) struct SledRecords {
     db: ::sled::Db,
     /// Our own descriptor of sled's file: `flush` of sled starts the writing and does not sync.
     file: File,
-    /// Held for reading by readers, so that a chunked value is never seen half replaced.
-    view: RwLock<()>,
 }
 
 impl SledRecords {
@@ -29,10 +27,13 @@ impl SledRecords {
     ///
     /// Without the guards of [`Store::open`](crate::Store::open): sled may panic here.
     pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, RecordsError> {
+        // What is in the journal needs not be written here now and then, which wakes all of sled's
+        // threads; sled writes what fills its buffers, and the rest when it is synced.
         let config = ::sled::Config::new().path(directory).cache_capacity(cache_bytes);
+        let config = config.flush_every_ms(None);
         let db = config.open().map_err(from_sled)?;
         let file = File::open(directory.join("db"))?;
-        let records = Self { db, file, view: RwLock::new(()) };
+        let records = Self { db, file };
         records.check_layout(&directory.join("layout"))?;
         for path in [&directory.join("conf"), directory] {
             File::open(path)?.sync_all()?;
@@ -49,19 +50,35 @@ impl SledRecords {
         match (found.as_deref(), marker.try_exists()?) {
             (Some(found), true) if *found == chunk::LAYOUT => return Ok(()),
             (Some(found), false) if *found == chunk::LAYOUT => {}
+            (Some(found), true) if *found == chunk::LAYOUT_WITHOUT_JOURNAL => self.put_layout()?,
             (Some(found), _) => {
                 let why = format!("it has layout {found:02x?}, made by a newer toolmesh: use that");
                 return Err(std::io::Error::other(why).into());
             }
-            (None, false) if self.db.is_empty() => {
-                self.db.insert(chunk::LAYOUT_KEY, &chunk::LAYOUT).map_err(from_sled)?;
-                self.db.flush().map_err(from_sled)?;
-            }
+            (None, false) if self.db.is_empty() => self.put_layout()?,
             (None, _) => return Err(damaged("the records that were there are gone")),
         }
         self.file.sync_all()?;
         File::create(marker)?.sync_all()?;
         Ok(())
+    }
+
+    fn put_layout(&self) -> Result<(), RecordsError> {
+        self.db.insert(chunk::LAYOUT_KEY, &chunk::LAYOUT).map_err(from_sled)?;
+        self.db.flush().map_err(from_sled)?;
+        Ok(())
+    }
+
+    /// Puts a value as it is under a key of sled's.
+    #[cfg(test)]
+    pub(crate) fn put_raw(&self, key: &[u8], value: &[u8]) {
+        self.db.insert(key, value).ok();
+    }
+
+    /// Returns what is under a key of sled's.
+    #[cfg(test)]
+    pub(crate) fn raw(&self, key: &[u8]) -> Option<::sled::IVec> {
+        self.db.get(key).ok().flatten()
     }
 
     /// Puts the value whose head is `head` together, in `buffer` if it is chunked.
@@ -96,8 +113,11 @@ impl SledRecords {
     }
 
     /// Turns `writes` into changes of sled's tree, chunks that are no longer needed removed.
-    fn changes(&self, writes: &[Write]) -> Result<Vec<Change>, RecordsError> {
-        let latest: BTreeMap<_, _> = writes.iter().map(|w| (w.key(), w.value())).collect();
+    fn changes<'a>(
+        &self,
+        writes: impl IntoIterator<Item = &'a Write>,
+    ) -> Result<Vec<Change>, RecordsError> {
+        let latest: BTreeMap<_, _> = writes.into_iter().map(|w| (w.key(), w.value())).collect();
         let mut changes = Vec::with_capacity(latest.len());
         for (key, value) in latest {
             let physical_key = chunk::record_key(key);
@@ -140,18 +160,17 @@ impl SledRecords {
         }
         Ok(())
     }
-}
 
-impl Records for SledRecords {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordsError> {
-        let _view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the value under `key`, if there is one.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordsError> {
         let Some(head) = self.db.get(chunk::record_key(key)).map_err(from_sled)? else {
             return Ok(None);
         };
         self.join(key, &head, &mut Vec::new()).map(|value| Some(value.to_vec()))
     }
 
-    fn scan_from(
+    /// As [`Records::scan_from`](record::Records::scan_from).
+    pub(crate) fn scan_from(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
@@ -162,7 +181,6 @@ impl Records for SledRecords {
         let Some(keys) = record::keys(&chunk::record_key(prefix), after.as_deref(), order) else {
             return Ok(());
         };
-        let _view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = self.db.range(keys);
         let mut next = || match order {
             Order::Ascending => found.next(),
@@ -179,37 +197,30 @@ impl Records for SledRecords {
         Ok(())
     }
 
-    fn apply(&self, writes: &[Write]) -> Result<(), RecordsError> {
-        let mut changes = self.changes(writes)?;
-        {
-            let _view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-            // A batch begins with a buffer of its own in sled's log, which is written and waited for
-            // as the rest is. One change is a message of the log, whole or not there without it.
-            match (changes.pop(), changes.is_empty()) {
-                (Some((key, Some(value))), true) => self.db.insert(key, value).map(drop),
-                (Some((key, None)), true) => self.db.remove(key).map(drop),
-                (last, _) => {
-                    let mut batch = ::sled::Batch::default();
-                    for (key, value) in changes.into_iter().chain(last) {
-                        match value {
-                            Some(value) => batch.insert(key, value),
-                            None => batch.remove(key),
-                        }
-                    }
-                    self.db.apply_batch(batch)
-                }
-            }
-            .map_err(from_sled)?;
+    /// Applies `writes`, the later of two to one key winning. A crash before the next
+    /// [`sync`](Self::sync) leaves any part of them.
+    pub(crate) fn apply<'a>(
+        &self,
+        writes: impl IntoIterator<Item = &'a Write>,
+    ) -> Result<(), RecordsError> {
+        for (key, value) in self.changes(writes)? {
+            let done = match value {
+                Some(value) => self.db.insert(key, value),
+                None => self.db.remove(key),
+            };
+            done.map_err(from_sled)?;
         }
-        self.db.flush().map_err(from_sled)?;
         Ok(())
     }
 
-    fn sync(&self) -> Result<(), RecordsError> {
+    /// Returns once all that was applied survives the loss of power.
+    pub(crate) fn sync(&self) -> Result<(), RecordsError> {
+        self.db.flush().map_err(from_sled)?;
         Ok(self.file.sync_data()?)
     }
 
-    fn size_bytes(&self) -> Result<u64, RecordsError> {
+    /// Returns the bytes of the log.
+    pub(crate) fn size_bytes(&self) -> Result<u64, RecordsError> {
         Ok(self.file.metadata()?.len())
     }
 }

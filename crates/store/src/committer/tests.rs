@@ -311,7 +311,8 @@ fn one_submission_that_needs_it_syncs_its_whole_batch_once() -> TestResult {
     let (blocked, blocker) = sync_channel::<()>(0);
     let (sender, receiver) = sync_channel(100);
     // Holds the committer's thread, so that all the rest is one batch.
-    memory.committer.ask(move |_| {
+    let held = vec![put(99)];
+    memory.committer.submit_with(Work::New, Durability::Process, held, move |_| {
         let _ = blocker.recv_timeout(PATIENCE);
     });
     for number in 0..10_u8 {
@@ -327,6 +328,31 @@ fn one_submission_that_needs_it_syncs_its_whole_batch_once() -> TestResult {
     }
     memory.records.lose_power();
     assert!((0..10).all(|number| memory.has(number).is_ok_and(|found| found)));
+    Ok(())
+}
+
+#[test]
+fn a_question_with_nothing_before_it_is_answered_where_it_is_asked() -> TestResult {
+    let bench = Bench::new(1, 1_000)?;
+    let ask = || {
+        let (sender, receiver) = sync_channel(1);
+        bench.committer.ask(move |outcome| {
+            let _ = sender.send((outcome, std::thread::current().id()));
+        });
+        receiver
+    };
+    for _ in 0..3 {
+        let here = std::thread::current().id();
+        assert_eq!(ask().try_recv()?, (Ok(()), here), "and its place in the lane is free again");
+    }
+    bench.occupy(0)?;
+    let asked = ask();
+    assert!(asked.try_recv().is_err(), "something is before it");
+    bench.gate.send(Then::Store)?;
+    let (outcome, thread) = asked.recv_timeout(PATIENCE)?;
+    assert_eq!((outcome, thread), (Ok(()), bench.thread.thread().id()));
+    bench.committer.close();
+    assert_eq!(ask().try_recv()?.0, Err(CommitError::Closed));
     Ok(())
 }
 
@@ -376,7 +402,8 @@ fn the_first_failure_ends_all_and_is_reported_once() -> TestResult {
 #[expect(clippy::panic, reason = "a release that panics is what is tested")]
 fn a_release_that_panics_stops_the_node_instead_of_leaving_it_deaf() -> TestResult {
     let bench = Bench::new(100, 1_000)?;
-    bench.committer.ask(|_| panic!("told to"));
+    bench.committer.submit(Work::New, vec![put(0)], |_| panic!("told to"));
+    bench.gate.send(Then::Store)?;
     bench.fatal.recv_timeout(PATIENCE)?;
     bench.submit(1);
     assert_eq!(bench.next()?, (1, Err(CommitError::Failed)));

@@ -10,13 +10,13 @@ use super::format::Writer;
 use super::verify::reason;
 use super::{Doing, OfflineError, Progress, REPORT_EVERY, Report, lock_present, sync_parent};
 use crate::clock;
+use crate::durable::DurableRecords;
 use crate::keys;
 use crate::limits::CACHE_BYTES;
 use crate::load::Load;
 use crate::open::{beside, guarded, remove_torn_files};
 use crate::record::Records;
 use crate::records::{self, State};
-use crate::sled::SledRecords;
 
 /// What was exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ fn write<W: io::Write>(
     report: &mut Report<'_>,
 ) -> Result<(W, Exported), OfflineError> {
     let fail = |source| OfflineError::file(file)(source);
-    let records = SledRecords::open(directory, CACHE_BYTES)?;
+    let records = DurableRecords::open(directory, CACHE_BYTES)?;
     let mut names = State::default();
     records.scan(&keys::key(keys::Kind::Node, ""), &mut |key, value| {
         // Without a name the file is as good; that a record is damaged is met below.

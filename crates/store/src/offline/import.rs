@@ -10,11 +10,11 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::copy::Scratch;
 use super::format::Reader;
 use super::{Doing, OfflineError, Progress, REPORT_EVERY, Report, sync_parent};
+use crate::durable::DurableRecords;
 use crate::limits::{BATCH_BYTES, BATCH_JOBS, CACHE_BYTES};
 use crate::open::{self, OpenError, guarded};
-use crate::record::{Records, Write};
+use crate::record::{Durability, Records, Write};
 use crate::records;
-use crate::sled::SledRecords;
 
 /// What was imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,24 +59,22 @@ pub fn import(
 
     let new = Scratch::new(directory, "importing").map_err(fail())?;
     guarded(|| {
-        let store = SledRecords::open(new.path(), CACHE_BYTES)?;
+        let store = DurableRecords::open(new.path(), CACHE_BYTES)?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let take = |write: Write| {
             bytes += write.bytes();
             batch.push(write);
             if batch.len() >= BATCH_JOBS || bytes >= BATCH_BYTES {
-                store.apply(&std::mem::take(&mut batch))?;
+                store.commit(&std::mem::take(&mut batch), Durability::Process)?;
                 bytes = 0;
             }
             Ok(())
         };
         read(file, take, (Doing::Writing, total), report)?;
-        store.apply(&batch)?;
+        store.commit(&batch, Durability::Process)?;
         // A worker may hold a lease of a start that this store does not know.
-        if let Some(write) = records::skip_epochs(&store)? {
-            store.apply(&[write])?;
-        }
-        Ok::<_, OfflineError>(store.sync()?)
+        let last = records::skip_epochs(&store)?;
+        Ok::<_, OfflineError>(store.commit(last.as_slice(), Durability::Disk)?)
     })?;
     sync_files(new.path()).map_err(fail())?;
     let replaced = put_in_place(&new, directory, is_there, is_empty).map_err(fail())?;
@@ -115,7 +113,7 @@ fn is_empty(directory: &Path, replaced: bool) -> Result<bool, OfflineError> {
     open::remove_torn_files(directory).map_err(OfflineError::file(directory))?;
     guarded(|| {
         let mut is_empty = true;
-        SledRecords::open(directory, CACHE_BYTES)?.scan(&[], &mut |_, _| {
+        DurableRecords::open(directory, CACHE_BYTES)?.scan(&[], &mut |_, _| {
             is_empty = false;
             ControlFlow::Break(())
         })?;

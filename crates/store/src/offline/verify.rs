@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::{Doing, OfflineError, Progress, REPORT_EVERY, Report, copy, lock_present};
+use crate::durable::DurableRecords;
 use crate::keys;
 use crate::limits::{CACHE_BYTES, NAMED_DAMAGE};
 use crate::load::LoadError;
 use crate::open::{guarded, remove_torn_files};
 use crate::record::RecordsError;
 use crate::records;
-use crate::sled::SledRecords;
 
 /// What was found in a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn inspect(
     found: &mut Verified,
     report: &mut Report<'_>,
 ) -> Result<(), RecordsError> {
-    let records = SledRecords::open(directory, CACHE_BYTES)?;
+    let records = DurableRecords::open(directory, CACHE_BYTES)?;
     records.inspect(&mut |key, value| {
         let checked = value.map_err(|error| error.to_string()).and_then(|value| {
             let kind = records::check(key, value).map_err(|error| reason(&error))?;

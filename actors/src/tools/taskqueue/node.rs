@@ -1,4 +1,5 @@
-//! What the workers of members ask of this node's queue: operations `node.*` of `task_queue.rpc`.
+//! What the workers of members ask of this node's queue, and what members say of the tasks that this
+//! node's worker runs for them: operations `node.*` of `task_queue.rpc`.
 //!
 //! A member is given calls of the tools that this node lists as that member's, under the names that
 //! they have there. What it says is bounded as what any worker says is.
@@ -98,6 +99,7 @@ impl TaskQueueTools {
             wire::FINISH => self.node_finish(&member, request).await,
             wire::RELEASE => self.node_release(&member, request).await,
             wire::ASK => self.node_ask(&member, request).await,
+            wire::NUDGE => self.node_nudge(&member, request),
             _ => Err(Refused::new("unknown_op", format!("there is no operation {op}"))),
         }
     }
@@ -307,6 +309,23 @@ impl TaskQueueTools {
         let state = self.queue.ask(member.proof(&of)?, asks.into()).await?;
         answer(&serde_json::json!({"task_id": of.task_id, "state": state.name()}))
     }
+
+    /// The other way round: this node runs tasks of the member. All that comes of it is a heartbeat,
+    /// for a lease that this member gave.
+    fn node_nudge(&self, member: &Member, arguments: Value) -> Answered {
+        self.worker.ask_of(&member.peer_id, fences(arguments)?);
+        answer(&serde_json::json!({}))
+    }
+}
+
+/// Reads which leases a nudge is about.
+fn fences(arguments: Value) -> Result<impl Iterator<Item = Fence>, Refused> {
+    let wire::Nudge { fences } = read(arguments)?;
+    if fences.len() > limits::WORKER_NUDGE_LEASES {
+        let message = format!("fences: more than {}", limits::WORKER_NUDGE_LEASES);
+        return Err(Refused::out_of_range(message));
+    }
+    Ok(fences.into_iter().map(Fence))
 }
 
 /// Checks that a text is JSON that whoever asks can read.
@@ -334,6 +353,17 @@ mod tests {
         assert_eq!(of(&peer(Standing::Stranger)), None);
         assert_eq!(of(&Principal::new("peer:12D3", Role::Operator)), None);
         assert_eq!(of(&Principal::local()), None);
+    }
+
+    #[test]
+    fn a_nudge_names_so_many_leases_and_no_more() {
+        let count = |leases: usize| {
+            let named = fences(serde_json::json!({"fences": vec![u64::MAX; leases]}));
+            named.map(Iterator::count).map_err(|refused| refused.code())
+        };
+        let most = limits::WORKER_NUDGE_LEASES;
+        assert_eq!((count(0), count(most)), (Ok(0), Ok(most)));
+        assert_eq!(count(most + 1), Err("out_of_range"));
     }
 
     #[test]

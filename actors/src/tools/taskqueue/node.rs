@@ -27,7 +27,7 @@ use super::{
     work::{Line, lines},
 };
 use crate::{
-    queue::{Claimed, Leased},
+    queue::{Claimed, Leased, Taken},
     worker::wire,
 };
 
@@ -134,9 +134,10 @@ impl TaskQueueTools {
             wait: None,
         };
         let until = Instant::now() + Duration::from_millis(wait);
-        let claimed = self.claimed_by(member, claim, alias.as_ref(), until).await?;
-        let mut tasks = Vec::with_capacity(claimed.tasks.len());
-        for leased in &claimed.tasks {
+        let mut taken = self.none_taken(member);
+        let claimed = self.claimed_by(member, claim, alias.as_ref(), until, &mut taken).await?;
+        let mut tasks = Vec::with_capacity(taken.tasks().len());
+        for leased in taken.tasks() {
             match self.task(leased, alias.as_ref()) {
                 Some(task) => tasks.push(task),
                 // What is listed changed since it was claimed: it is for somebody else now.
@@ -144,18 +145,25 @@ impl TaskQueueTools {
             }
         }
         let Claimed { more, paused, draining, .. } = claimed;
-        answer(&wire::Given { tasks, more, paused, draining })
+        let answered = answer(&wire::Given { tasks, more, paused, draining })?;
+        taken.hand_over();
+        Ok(answered)
     }
 
-    /// Claims what the bytes of an answer allow; waits for the first task until `until`. Each claim
-    /// waits for a commit, so there are few: each is for as many as fit if they are like those
-    /// that came last. What is larger goes back.
+    fn none_taken(&self, member: &Member) -> Taken {
+        Taken::new(self.queue.clone(), (member.peer_id.clone(), member.principal.clone()))
+    }
+
+    /// Claims into `taken` what the bytes of an answer allow; waits for the first task until `until`.
+    /// Each claim waits for a commit, so there are few: each is for as many as fit if they are like
+    /// those that came last. What is larger goes back. Returns what else the claims came to.
     async fn claimed_by(
         &self,
         member: &Member,
         mut claim: Claim,
         alias: Option<&Arc<str>>,
         until: Instant,
+        taken: &mut Taken,
     ) -> Result<Claimed, Refused> {
         let (own, wanted) = (claim.labels.clone(), claim.max_tasks);
         let mut all = Claimed::default();
@@ -172,9 +180,9 @@ impl TaskQueueTools {
             if let Some(alias) = alias {
                 claim.labels.extend(self.view.places_at(alias).iter().cloned());
             }
-            claim.max_tasks = some.min(wanted - all.tasks.len());
+            claim.max_tasks = some.min(wanted - taken.tasks().len());
             let wait = until.saturating_duration_since(Instant::now());
-            let claimed = if all.tasks.is_empty() && !wait.is_zero() {
+            let claimed = if taken.tasks().is_empty() && !wait.is_zero() {
                 tokio::select! {
                     claimed = self.queue.claim(claim.clone(), Some(wait)) => claimed,
                     // Other tools are reached there by now.
@@ -185,29 +193,31 @@ impl TaskQueueTools {
             };
             let claimed = match claimed {
                 Ok(claimed) => claimed,
-                Err(_) if !all.tasks.is_empty() => return Ok(all),
+                Err(_) if !taken.tasks().is_empty() => return Ok(all),
                 Err(error) => return Err(error.into()),
             };
             (all.more, all.paused, all.draining) = (claimed.more, claimed.paused, claimed.draining);
-            let (came, before) = (claimed.tasks.len(), all.tasks.len());
+            let (none_came, mut back) = (claimed.tasks.is_empty(), self.none_taken(member));
             for leased in claimed.tasks {
                 let bytes = leased.kept.task.spec.payload.len()
                     + leased.kept.answers.as_ref().map_or(0, String::len);
-                if bytes > left && !all.tasks.is_empty() {
-                    self.give_back(member, &leased, "it did not fit the answer").await;
-                    all.more = true;
+                if bytes > left && !taken.tasks().is_empty() {
+                    back.add(leased);
                     continue;
                 }
                 (left, largest) = (left.saturating_sub(bytes), largest.max(bytes));
-                all.tasks.push(leased);
+                taken.add(leased);
             }
-            let taken = all.tasks.len();
-            some = (left / largest).min(taken * NEXT_CLAIM);
-            let all_fit = taken - before == came;
-            if taken > 0 {
+            let (all_fit, count) = (back.tasks().is_empty(), taken.tasks().len());
+            all.more |= !all_fit;
+            while let Some(leased) = back.pop() {
+                self.give_back(member, &leased, "it did not fit the answer").await;
+            }
+            some = (left / largest).min(count * NEXT_CLAIM);
+            if count > 0 {
                 self.last_largest.store(if all_fit { largest } else { any }, Ordering::Relaxed);
             }
-            if came == 0 || !all_fit || !all.more || taken >= wanted || some == 0 {
+            if none_came || !all_fit || !all.more || count >= wanted || some == 0 {
                 return Ok(all);
             }
         }

@@ -3,6 +3,8 @@
 
 #[path = "mesh_tasks/asked.rs"]
 mod asked;
+#[path = "mesh_tasks/cancelled.rs"]
+mod cancelled;
 #[expect(dead_code, reason = "peers by hand are for other tests")]
 #[path = "support/mesh.rs"]
 mod mesh;

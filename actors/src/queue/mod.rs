@@ -20,6 +20,7 @@ mod error;
 mod figures;
 mod handle;
 mod read;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod waiters;
@@ -28,6 +29,7 @@ pub use claim::{Claimed, Leased};
 pub use error::QueueError;
 pub use handle::{QueueHandle, Settings, Submitted};
 pub use read::{Listed, Shown};
+pub use taken::Taken;
 
 /// What the node's own worker is called.
 pub const NODE_WORKER: &str = "node";

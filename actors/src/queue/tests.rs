@@ -194,6 +194,35 @@ async fn a_claim_given_up_on_its_way_gives_back_what_it_got() {
 }
 
 #[actix::test]
+async fn tasks_of_several_claims_go_back_unless_they_are_handed_over() {
+    let rig = rig(&Arc::default(), &Clock::manual()).await;
+    for payload in ["1", "2"] {
+        rig.queue.submit(ada(), spec(payload), None).await.unwrap();
+    }
+    let take = async || {
+        let mut taken = Taken::new(rig.queue.clone(), ("far".into(), "w".into()));
+        for _ in 0..2 {
+            let mut claimed = rig.queue.claim(claim("far"), None).await.unwrap();
+            taken.add(claimed.tasks.remove(0));
+        }
+        taken
+    };
+    let first = take().await;
+    let ids: Vec<_> = first.tasks().iter().map(|leased| leased.grant.id).collect();
+    drop(first);
+    // What goes back is in line before the next claim.
+    let second = take().await;
+    let again: Vec<_> = second.tasks().iter().map(|leased| leased.grant.id).collect();
+    assert_eq!(again, ids);
+    assert!(second.tasks().iter().all(|leased| leased.grant.attempt == 1), "nobody ran them");
+    let handed = second.hand_over();
+    for leased in &handed {
+        let done = Outcome::Completed("1".into());
+        assert_eq!(rig.queue.finish(proof("far", leased), done).await, Ok(State::Completed));
+    }
+}
+
+#[actix::test]
 async fn time_alone_ends_a_lease() {
     let (records, clock) = (Arc::new(MemoryRecords::default()), Clock::manual());
     let rig = rig(&records, &clock).await;

@@ -6,7 +6,7 @@ use actix::{Actor, Context, Handler, Message};
 use tokio::{sync::broadcast::error::RecvError, task::AbortHandle};
 use toolmesh_core::queue::Event;
 
-use super::{claim, handle::Shared, nudge};
+use super::{claim, handle::Shared, member::Member, nudge};
 use crate::{
     kit::{Obituary, Permit},
     queue::NODE_WORKER,
@@ -61,13 +61,20 @@ impl Handler<Stop> for Worker {
     }
 }
 
-/// Passes on which tasks are to be given up. Who misses it is told with the next heartbeat.
+/// Passes on which tasks are to be given up, here and at members. Who misses it is told with the
+/// next heartbeat.
 async fn listen(shared: Arc<Shared>) {
     let mut news = shared.queue.news();
     loop {
         match news.recv().await {
             Ok(Event::Stop { worker, fence, .. }) if *worker == *NODE_WORKER => {
                 shared.running.stop(fence);
+            }
+            Ok(Event::Stop { worker, fence, .. }) => {
+                // Workers that are no node know the queue by asking it alone.
+                if shared.router.view().alias(&worker).is_some() {
+                    shared.stops.tell(Member::new(worker, shared.router.clone()), fence);
+                }
             }
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,

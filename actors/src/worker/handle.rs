@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::{Mutex, watch};
-use toolmesh_core::{announcement::Announcement, limits};
+use toolmesh_core::{announcement::Announcement, limits, queue::Fence};
 
 use super::{
     actor::{Stop, Worker},
@@ -18,6 +18,7 @@ use super::{
     kept::Kept,
     nudge::Ready,
     run::Running,
+    stops::Stops,
 };
 use crate::{
     announcer::Announcements,
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     pub(super) running: Running,
     /// Ends that their owners could not be told.
     pub(super) kept: Kept,
+    /// Members that are told which of this node's tasks are to stop.
+    pub(super) stops: Stops,
     /// Members that said that they have work.
     pub(super) ready: Ready,
     /// What they announced of it.
@@ -115,6 +118,7 @@ impl WorkerHandle {
             guard,
             running,
             kept: Kept::default(),
+            stops: Stops::default(),
             ready: Ready::default(),
             announced,
             is_draining: AtomicBool::new(false),
@@ -162,6 +166,11 @@ impl WorkerHandle {
     /// Tasks that it runs at present.
     pub fn running(&self) -> usize {
         self.shared.running.count()
+    }
+
+    /// Asks the member `owner` at once how these leases stand that it gave this node.
+    pub(crate) fn ask_of(&self, owner: &Arc<str>, fences: impl IntoIterator<Item = Fence>) {
+        self.shared.running.ask(owner, fences);
     }
 
     /// Takes no more tasks and waits, at most `deadline`, until those that run have ended; then

@@ -11,6 +11,7 @@ use toolmesh_core::{limits, queue::LogLine};
 
 use super::{
     handle::Shared,
+    run::Signals,
     source::{Held, Source, Untold},
 };
 use crate::queue::QueueHandle;
@@ -41,14 +42,14 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Keeps a lease that `source` gave, which holds `lease_ms` milliseconds. `cancel` fires when
-    /// the task is to be given up, or is lost.
+    /// Keeps a lease that `source` gave, which holds `lease_ms` milliseconds. Its `cancel` fires
+    /// when the task is to be given up, or is lost.
     pub(super) fn keep(
         shared: &Shared,
         source: Source,
         held: Held,
         lease_ms: u64,
-        cancel: CancellationToken,
+        signals: Signals,
     ) -> Self {
         let (queue, news) = (shared.queue.clone(), Arc::<(Mutex<News>, Notify)>::default());
         let stop = CancellationToken::new();
@@ -57,7 +58,7 @@ impl Lease {
             held,
             news: news.clone(),
             pause: Duration::from_millis(lease_ms / 3),
-            cancel,
+            signals,
         };
         let keeping = tokio::spawn(keeper.run(stop.clone()));
         Self { queue, news, stop, keeping: Some(keeping) }
@@ -109,7 +110,7 @@ struct Keeper {
     held: Held,
     news: Arc<(Mutex<News>, Notify)>,
     pause: Duration,
-    cancel: CancellationToken,
+    signals: Signals,
 }
 
 impl Keeper {
@@ -119,6 +120,8 @@ impl Keeper {
             let stopping = tokio::select! {
                 () = stop.cancelled() => true,
                 () = tokio::time::sleep(self.pause) => false,
+                // Asked for during a heartbeat, it is followed by another one.
+                () = self.signals.ask.notified() => false,
                 () = self.news.1.notified() => {
                     // What comes at once is told together.
                     tokio::select! {
@@ -136,12 +139,12 @@ impl Keeper {
                 Ok(cancel_requested) => {
                     if cancel_requested {
                         told.cancel_requested = true;
-                        self.cancel.cancel();
+                        self.signals.cancel.cancel();
                     }
                 }
                 Err(Untold::Refused(_)) => {
                     told.is_lost = true;
-                    self.cancel.cancel();
+                    self.signals.cancel.cancel();
                     return told;
                 }
                 // The next one comes in time.

@@ -144,6 +144,12 @@ impl Member {
         self.tell(wire::ASK, &wire::Asks { of: of(held), asks: asks.into() }).await
     }
 
+    /// Has it ask at once how these leases stand, which this node gave it.
+    pub(super) async fn nudge(&self, fences: Vec<Fence>) -> Result<(), Untold> {
+        let fences = fences.into_iter().map(|fence| fence.0).collect();
+        self.tell(wire::NUDGE, &wire::Nudge { fences }).await
+    }
+
     async fn tell<T: Serialize + Sync>(&self, op: &str, what: &T) -> Result<(), Untold> {
         self.ask_for::<T, Value>(op, what, limits::WORKER_ASK_TIME).await.map(drop)
     }

@@ -10,7 +10,7 @@
 //!
 //! `claim.rs` claims, `nudge.rs` asks members whether they have work, `member.rs` is a member's queue and
 //! `python.rs` a Python peer's, `giver.rs` is either, and `source.rs` where a lease came from. `run.rs` runs one task, `lease.rs` keeps its lease,
-//! `kept.rs` what its owner could not be told, `call.rs` calls a tool, and `command.rs` runs a
+//! `stops.rs` tells members which tasks of this node are to stop, `kept.rs` what its owner could not be told, `call.rs` calls a tool, and `command.rs` runs a
 //! program. What nodes say to each other is in `wire.rs`.
 
 mod actor;
@@ -26,6 +26,7 @@ mod nudge;
 mod python;
 mod run;
 mod source;
+mod stops;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;

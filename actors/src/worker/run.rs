@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
     limits,
@@ -23,10 +23,19 @@ use super::{
 };
 use crate::queue::Leased;
 
+/// How others reach a task that runs. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Signals {
+    /// Fires when it is to be given up.
+    pub(super) cancel: CancellationToken,
+    /// Has a heartbeat ask at once how its lease stands.
+    pub(super) ask: Arc<Notify>,
+}
+
 /// The tasks that run. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Running {
-    tasks: Arc<Mutex<HashMap<LeaseKey, CancellationToken>>>,
+    tasks: Arc<Mutex<HashMap<LeaseKey, Signals>>>,
     taken: watch::Sender<Taken>,
 }
 
@@ -65,7 +74,7 @@ impl Drop for Place {
 }
 
 impl Running {
-    fn tasks(&self) -> MutexGuard<'_, HashMap<LeaseKey, CancellationToken>> {
+    fn tasks(&self) -> MutexGuard<'_, HashMap<LeaseKey, Signals>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -105,28 +114,39 @@ impl Running {
 
     /// Gives one of this node's own up, if it runs here.
     pub(super) fn stop(&self, fence: Fence) {
-        if let Some(cancel) = self.tasks().get(&(None, fence)) {
-            cancel.cancel();
+        if let Some(signals) = self.tasks().get(&(None, fence)) {
+            signals.cancel.cancel();
+        }
+    }
+
+    /// Has `owner` asked at once how these of its leases stand. Those that it did not give, or that
+    /// have ended, are passed over.
+    pub(super) fn ask(&self, owner: &Arc<str>, fences: impl IntoIterator<Item = Fence>) {
+        let tasks = self.tasks();
+        for fence in fences {
+            if let Some(signals) = tasks.get(&(Some(owner.clone()), fence)) {
+                signals.ask.notify_one();
+            }
         }
     }
 
     /// Gives all up; returns how many.
     pub(super) fn give_up(&self) -> usize {
         let tasks = self.tasks();
-        tasks.values().for_each(CancellationToken::cancel);
+        tasks.values().for_each(|signals| signals.cancel.cancel());
         tasks.len()
     }
 
-    fn enter(&self, key: &LeaseKey) -> CancellationToken {
-        let cancel = CancellationToken::new();
-        self.tasks().insert(key.clone(), cancel.clone());
+    fn enter(&self, key: &LeaseKey) -> Signals {
+        let signals = Signals::default();
+        self.tasks().insert(key.clone(), signals.clone());
         self.taken.send_modify(|taken| {
             taken.running += 1;
             if let (Some(peer_id), _) = key {
                 taken.last = Some(peer_id.clone());
             }
         });
-        cancel
+        signals
     }
 }
 
@@ -161,11 +181,12 @@ impl Drop for Entered {
 pub(super) fn start(shared: Arc<Shared>, source: Source, leased: Leased) {
     let held = Held { id: leased.grant.id, fence: leased.grant.fence };
     let key = source.key(held.fence);
-    let cancel = shared.running.enter(&key);
+    let signals = shared.running.enter(&key);
     let mut entered = Entered { running: shared.running.clone(), key, is_telling: false };
     tokio::spawn(async move {
         let lease_ms = leased.grant.lease_ms;
-        let lease = Lease::keep(&shared, source.clone(), held, lease_ms, cancel.clone());
+        let lease = Lease::keep(&shared, source.clone(), held, lease_ms, signals.clone());
+        let Signals { cancel, .. } = signals;
         let running = AssertUnwindSafe(outcome(&shared, &leased, &lease, &cancel)).catch_unwind();
         let ending = running.await.unwrap_or_else(|_panic| {
             tracing::error!(task = %held.id, "running a task panicked");
@@ -308,6 +329,22 @@ mod tests {
         let key = (from.map(Arc::from), Fence(fence));
         running.enter(&key);
         Entered { running: running.clone(), key, is_telling: false }
+    }
+
+    /// Whether the task behind these is to ask how its lease stands.
+    fn asks(signals: &Signals) -> bool {
+        signals.ask.notified().now_or_never().is_some()
+    }
+
+    #[test]
+    fn only_the_owner_of_a_lease_has_it_asked_about() {
+        let running = Running::default();
+        let keys = [None, Some("a".into()), Some("b".into())].map(|owner| (owner, Fence(1)));
+        let [own, of_a, of_b] = keys.map(|key| running.enter(&key));
+        running.ask(&"a".into(), [Fence(0), Fence(1), Fence(1), Fence(2)]);
+        assert!(!asks(&own) && !asks(&of_b), "leases of others may count alike");
+        assert!(asks(&of_a) && !asks(&of_a), "it asks once, however often it is told to");
+        assert!(!of_a.cancel.is_cancelled(), "what it is to do, the heartbeat tells");
     }
 
     fn free(running: &Running) -> usize {

@@ -15,6 +15,8 @@ pub(crate) const FINISH: &str = "node.finish";
 pub(crate) const RELEASE: &str = "node.release";
 /// Has a task's submitter asked for input.
 pub(crate) const ASK: &str = "node.ask";
+/// Says, to the node that runs them, that tasks are to stop.
+pub(crate) const NUDGE: &str = "node.nudge";
 
 /// What a node claims.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -175,6 +177,12 @@ pub(crate) struct Asks {
     pub(crate) of: Of,
     /// JSON text.
     pub(crate) asks: String,
+}
+
+/// Leases that their owner has something to say of. What it is, a heartbeat tells.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Nudge {
+    pub(crate) fences: Vec<u64>,
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What the workers of members ask of this node's queue: operations `node.*` of `task_queue.rpc`.
+//! What the workers of members ask of this node's queue, and what members say of the tasks that this
+//! node's worker runs for them: operations `node.*` of `task_queue.rpc`.
 //!
 //! A member is given calls of the tools that this node lists as that member's, under the names that
 //! they have there. What it says is bounded as what any worker says is.
@@ -26,7 +27,7 @@ use super::{
     work::{Line, lines},
 };
 use crate::{
-    queue::{Claimed, Leased},
+    queue::{Claimed, Leased, Taken},
     worker::wire,
 };
 
@@ -98,6 +99,7 @@ impl TaskQueueTools {
             wire::FINISH => self.node_finish(&member, request).await,
             wire::RELEASE => self.node_release(&member, request).await,
             wire::ASK => self.node_ask(&member, request).await,
+            wire::NUDGE => self.node_nudge(&member, request),
             _ => Err(Refused::new("unknown_op", format!("there is no operation {op}"))),
         }
     }
@@ -132,9 +134,10 @@ impl TaskQueueTools {
             wait: None,
         };
         let until = Instant::now() + Duration::from_millis(wait);
-        let claimed = self.claimed_by(member, claim, alias.as_ref(), until).await?;
-        let mut tasks = Vec::with_capacity(claimed.tasks.len());
-        for leased in &claimed.tasks {
+        let mut taken = self.none_taken(member);
+        let claimed = self.claimed_by(member, claim, alias.as_ref(), until, &mut taken).await?;
+        let mut tasks = Vec::with_capacity(taken.tasks().len());
+        for leased in taken.tasks() {
             match self.task(leased, alias.as_ref()) {
                 Some(task) => tasks.push(task),
                 // What is listed changed since it was claimed: it is for somebody else now.
@@ -142,18 +145,25 @@ impl TaskQueueTools {
             }
         }
         let Claimed { more, paused, draining, .. } = claimed;
-        answer(&wire::Given { tasks, more, paused, draining })
+        let answered = answer(&wire::Given { tasks, more, paused, draining })?;
+        taken.hand_over();
+        Ok(answered)
     }
 
-    /// Claims what the bytes of an answer allow; waits for the first task until `until`. Each claim
-    /// waits for a commit, so there are few: each is for as many as fit if they are like those
-    /// that came last. What is larger goes back.
+    fn none_taken(&self, member: &Member) -> Taken {
+        Taken::new(self.queue.clone(), (member.peer_id.clone(), member.principal.clone()))
+    }
+
+    /// Claims into `taken` what the bytes of an answer allow; waits for the first task until `until`.
+    /// Each claim waits for a commit, so there are few: each is for as many as fit if they are like
+    /// those that came last. What is larger goes back. Returns what else the claims came to.
     async fn claimed_by(
         &self,
         member: &Member,
         mut claim: Claim,
         alias: Option<&Arc<str>>,
         until: Instant,
+        taken: &mut Taken,
     ) -> Result<Claimed, Refused> {
         let (own, wanted) = (claim.labels.clone(), claim.max_tasks);
         let mut all = Claimed::default();
@@ -170,9 +180,9 @@ impl TaskQueueTools {
             if let Some(alias) = alias {
                 claim.labels.extend(self.view.places_at(alias).iter().cloned());
             }
-            claim.max_tasks = some.min(wanted - all.tasks.len());
+            claim.max_tasks = some.min(wanted - taken.tasks().len());
             let wait = until.saturating_duration_since(Instant::now());
-            let claimed = if all.tasks.is_empty() && !wait.is_zero() {
+            let claimed = if taken.tasks().is_empty() && !wait.is_zero() {
                 tokio::select! {
                     claimed = self.queue.claim(claim.clone(), Some(wait)) => claimed,
                     // Other tools are reached there by now.
@@ -183,29 +193,31 @@ impl TaskQueueTools {
             };
             let claimed = match claimed {
                 Ok(claimed) => claimed,
-                Err(_) if !all.tasks.is_empty() => return Ok(all),
+                Err(_) if !taken.tasks().is_empty() => return Ok(all),
                 Err(error) => return Err(error.into()),
             };
             (all.more, all.paused, all.draining) = (claimed.more, claimed.paused, claimed.draining);
-            let (came, before) = (claimed.tasks.len(), all.tasks.len());
+            let (none_came, mut back) = (claimed.tasks.is_empty(), self.none_taken(member));
             for leased in claimed.tasks {
                 let bytes = leased.kept.task.spec.payload.len()
                     + leased.kept.answers.as_ref().map_or(0, String::len);
-                if bytes > left && !all.tasks.is_empty() {
-                    self.give_back(member, &leased, "it did not fit the answer").await;
-                    all.more = true;
+                if bytes > left && !taken.tasks().is_empty() {
+                    back.add(leased);
                     continue;
                 }
                 (left, largest) = (left.saturating_sub(bytes), largest.max(bytes));
-                all.tasks.push(leased);
+                taken.add(leased);
             }
-            let taken = all.tasks.len();
-            some = (left / largest).min(taken * NEXT_CLAIM);
-            let all_fit = taken - before == came;
-            if taken > 0 {
+            let (all_fit, count) = (back.tasks().is_empty(), taken.tasks().len());
+            all.more |= !all_fit;
+            while let Some(leased) = back.pop() {
+                self.give_back(member, &leased, "it did not fit the answer").await;
+            }
+            some = (left / largest).min(count * NEXT_CLAIM);
+            if count > 0 {
                 self.last_largest.store(if all_fit { largest } else { any }, Ordering::Relaxed);
             }
-            if came == 0 || !all_fit || !all.more || taken >= wanted || some == 0 {
+            if none_came || !all_fit || !all.more || count >= wanted || some == 0 {
                 return Ok(all);
             }
         }
@@ -307,6 +319,23 @@ impl TaskQueueTools {
         let state = self.queue.ask(member.proof(&of)?, asks.into()).await?;
         answer(&serde_json::json!({"task_id": of.task_id, "state": state.name()}))
     }
+
+    /// The other way round: this node runs tasks of the member. All that comes of it is a heartbeat,
+    /// for a lease that this member gave.
+    fn node_nudge(&self, member: &Member, arguments: Value) -> Answered {
+        self.worker.ask_of(&member.peer_id, fences(arguments)?);
+        answer(&serde_json::json!({}))
+    }
+}
+
+/// Reads which leases a nudge is about.
+fn fences(arguments: Value) -> Result<impl Iterator<Item = Fence>, Refused> {
+    let wire::Nudge { fences } = read(arguments)?;
+    if fences.len() > limits::WORKER_NUDGE_LEASES {
+        let message = format!("fences: more than {}", limits::WORKER_NUDGE_LEASES);
+        return Err(Refused::out_of_range(message));
+    }
+    Ok(fences.into_iter().map(Fence))
 }
 
 /// Checks that a text is JSON that whoever asks can read.
@@ -334,6 +363,17 @@ mod tests {
         assert_eq!(of(&peer(Standing::Stranger)), None);
         assert_eq!(of(&Principal::new("peer:12D3", Role::Operator)), None);
         assert_eq!(of(&Principal::local()), None);
+    }
+
+    #[test]
+    fn a_nudge_names_so_many_leases_and_no_more() {
+        let count = |leases: usize| {
+            let named = fences(serde_json::json!({"fences": vec![u64::MAX; leases]}));
+            named.map(Iterator::count).map_err(|refused| refused.code())
+        };
+        let most = limits::WORKER_NUDGE_LEASES;
+        assert_eq!((count(0), count(most)), (Ok(0), Ok(most)));
+        assert_eq!(count(most + 1), Err("out_of_range"));
     }
 
     #[test]

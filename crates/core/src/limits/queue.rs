@@ -229,6 +229,11 @@ pub const WORKER_ASK_TIME: Duration = Duration::from_secs(10);
 /// Longest wait before another node is asked again that could not be asked: it may be back.
 pub const WORKER_ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
+/// Leases of this node's tasks that one message to another node names, which it is to ask about at
+/// once. It learns of others with its next heartbeats; a message that names more is refused
+/// (`out_of_range`).
+pub const WORKER_NUDGE_LEASES: usize = 256;
+
 /// How long a node keeps how another node's task ended while it cannot tell that node: a restart
 /// or a repair of the network takes less, and nobody waits for what is older. Then it is dropped
 /// with a warning, and the owner decides by the lease that ended.

@@ -12,8 +12,14 @@ use crate::{
     config::{self, Flag, LogFormat, Sources},
 };
 
-/// Threads for links and other I/O beside the actors' own and the HTTP workers'.
-const IO_THREADS: usize = 2;
+/// Returns how many threads there are for links and other I/O, beside the actors' own and the HTTP
+/// workers': one for two processors. On a machine with two, a second one only takes work over from
+/// the first, for a change of thread each time.
+fn io_threads() -> usize {
+    const MOST: usize = 4;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, MOST)
+}
 
 /// Runs a node until it is told to stop. 0: stopped; 1: it could not start, or failed.
 pub(crate) fn run(args: &UpArgs) -> ExitCode {
@@ -25,7 +31,9 @@ pub(crate) fn run(args: &UpArgs) -> ExitCode {
     init_log(&plan.loaded.config.log);
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(IO_THREADS)
+            .worker_threads(
+                std::env::var("TMIO").ok().and_then(|v| v.parse().ok()).unwrap_or_else(io_threads),
+            )
             .thread_name("toolmesh-io")
             .enable_all()
             .build()

@@ -117,23 +117,23 @@ pub(crate) fn acknowledgements(calls: &[Call], store: &str, texts: &[String]) ->
 mod tests {
     use super::{Shown, acknowledgements, parse};
 
-    const STORE: &str = "/data/store/db";
+    const STORE: &str = "/data/store/journal-0";
 
     fn shown(trace: &str) -> Shown {
         let texts = ["abc".to_owned()];
         acknowledgements(&parse(trace), STORE, &texts).first().copied().unwrap_or(Shown::NotSent)
     }
 
-    const WRITE: &str = "11 pwrite64(9</data/store/db>, \"x = 1 (>\"..., 64, 128) = 64\n";
-    const SYNC: &str = "11 fdatasync(10</data/store/db>) = 0\n";
+    const WRITE: &str = "11 pwrite64(9</data/store/journal-0>, \"x = 1 (>\"..., 64, 128) = 64\n";
+    const SYNC: &str = "11 fdatasync(10</data/store/journal-0>) = 0\n";
     const SEND: &str =
         "12 sendto(30<socket:[77]>, \"HTTP/1.1 200 OK abc\", 19, MSG_NOSIGNAL, NULL, 0) = 19\n";
 
     #[test]
     fn what_is_synced_before_it_is_sent_is_told_from_what_is_not() {
         let other = "11 fdatasync(10</data/store/other>) = 0\n";
-        let failed = "11 fdatasync(10</data/store/db>) = -1 EIO (Input/output error)\n";
-        let range = "11 sync_file_range(10</data/store/db>, 0, 0, 7) = 0\n";
+        let failed = "11 fdatasync(10</data/store/journal-0>) = -1 EIO (Input/output error)\n";
+        let range = "11 sync_file_range(10</data/store/journal-0>, 0, 0, 7) = 0\n";
         for (trace, wanted) in [
             ([WRITE, SYNC, SEND].concat(), Shown::Synced),
             ([WRITE, SYNC, SYNC, SEND].concat(), Shown::Synced),
@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn a_call_counts_from_its_first_line_to_its_last() {
-        let begin = "11 fdatasync(10</data/store/db> <unfinished ...>\n";
+        let begin = "11 fdatasync(10</data/store/journal-0> <unfinished ...>\n";
         let end = "11 <... fdatasync resumed>) = 0\n";
-        let writing = "13 pwrite64(9</data/store/db>, \"x\", 1, 128 <unfinished ...>\n";
+        let writing = "13 pwrite64(9</data/store/journal-0>, \"x\", 1, 128 <unfinished ...>\n";
         let written = "13 <... pwrite64 resumed>) = 1\n";
         for (trace, wanted) in [
             ([WRITE, begin, end, SEND].concat(), Shown::Synced),

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::sync::oneshot;
 use toolmesh_core::queue::{Candidate, Claim, Grant, Granted, Input, TaskRecord, Ticket};
 use toolmesh_store::{
-    Work,
+    Records, Work,
     records::{self, KeptTask},
 };
 
@@ -108,10 +108,8 @@ impl QueueHandle {
 
     /// Reads what granted tasks are to do.
     async fn with_tasks(&self, grants: Vec<Grant>) -> Result<Vec<Leased>, QueueError> {
-        if grants.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.read(move |records| {
+        let ids: Vec<_> = grants.iter().map(|grant| grant.id).collect();
+        let read = move |records: &dyn Records| {
             let mut leased = Vec::with_capacity(grants.len());
             for grant in grants {
                 let kept = records::read_task(records, grant.id)?;
@@ -121,8 +119,8 @@ impl QueueHandle {
                 leased.push(Leased { grant, kept });
             }
             Ok(leased)
-        })
-        .await
+        };
+        self.read_of(ids.into_iter(), read).await
     }
 }
 

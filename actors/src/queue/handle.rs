@@ -226,6 +226,21 @@ impl QueueHandle {
             .map_err(|_panicked| QueueError::Record("reading it failed; see the log".into()))?
     }
 
+    /// Reads what is kept of the tasks `ids` where it is asked for, if they are few and new, else as
+    /// [`read`](Self::read) does.
+    pub(super) async fn read_of<T: Send + 'static>(
+        &self,
+        ids: impl ExactSizeIterator<Item = TaskId>,
+        read: impl FnOnce(&dyn Records) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let new_from = (self.now_ms() / 1_000).saturating_sub(limits::QUEUE_NEW_S);
+        let are_few = ids.len() <= limits::QUEUE_READ_HERE;
+        if are_few && ids.map(|id| id.seconds()).all(|seconds| seconds >= new_from) {
+            return read(&*self.shared.records);
+        }
+        self.read(read).await
+    }
+
     /// A worker says that it is there.
     ///
     /// # Errors

@@ -49,11 +49,9 @@ impl QueueHandle {
     /// # Errors
     /// It was forgotten meanwhile; see [`QueueError`].
     pub async fn with_records(&self, view: TaskView) -> Result<Shown, QueueError> {
-        self.read(move |records| {
-            let id = view.id;
-            shown(records, view)?.ok_or_else(|| not_found(id))
-        })
-        .await
+        let id = view.id;
+        let read = move |records: &dyn Records| shown(records, view)?.ok_or_else(|| not_found(id));
+        self.read_of([id].into_iter(), read).await
     }
 
     /// Reads what is kept of tasks that were seen, until payloads, results and logs come to `most`

@@ -11,7 +11,8 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::journal::{self, Journal};
 use crate::limits::{JOURNAL_BYTES, UNSYNCED_BYTES};
@@ -22,7 +23,10 @@ use crate::sled::{Inspect, SledRecords};
 #[derive(Debug)]
 pub(crate) struct DurableRecords {
     sled: SledRecords,
+    /// Locked by who commits alone, and for as long as the disk takes.
     journal: Mutex<Journal>,
+    /// Bytes of the journal, for who must not wait for that.
+    in_journal: AtomicU64,
     /// What is in the journal and not in sled. Held for reading by readers, so that no commit is
     /// seen in part.
     newer: RwLock<Newer>,
@@ -50,7 +54,7 @@ impl DurableRecords {
         }
         let journal = Journal::begin(directory, last.map_or(0, |last| last + 1))?;
         let (journal, newer) = (Mutex::new(journal), RwLock::default());
-        Ok(Self { sled, journal, newer, journal_bytes })
+        Ok(Self { sled, journal, in_journal: AtomicU64::new(0), newer, journal_bytes })
     }
 
     /// Calls `each` with every key and its value in key order, or with what is wrong with that one
@@ -60,6 +64,10 @@ impl DurableRecords {
         self.sled.inspect(each)
     }
 
+    fn newer(&self) -> RwLockReadGuard<'_, Newer> {
+        self.newer.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,7 +75,7 @@ impl DurableRecords {
 
 impl Records for DurableRecords {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordsError> {
-        let newer = self.newer.read().unwrap_or_else(PoisonError::into_inner);
+        let newer = self.newer();
         match newer.writes.get(key) {
             Some(write) => Ok(write.value().map(<[u8]>::to_vec)),
             None => self.sled.get(key),
@@ -82,33 +90,34 @@ impl Records for DurableRecords {
         each: &mut Visit<'_>,
     ) -> Result<(), RecordsError> {
         let Some(keys) = record::keys(prefix, after, order) else { return Ok(()) };
-        let newer = self.newer.read().unwrap_or_else(PoisonError::into_inner);
+        let newer = self.newer();
         let range = newer.writes.range(keys).map(|(_, write)| write);
-        let newer: Vec<&Write> = match order {
+        let found: Vec<&Write> = match order {
             Order::Ascending => range.collect(),
             Order::Descending => range.rev().collect(),
         };
-        let mut newer = newer.into_iter().peekable();
+        let mut newest = found.into_iter().peekable();
         let comes_before = |one: &[u8], other: &[u8]| match order {
             Order::Ascending => one < other,
             Order::Descending => one > other,
         };
         let mut flow = ControlFlow::Continue(());
-        self.sled.scan_from(prefix, after, order, &mut |key, value| {
+        let is_held = |key: &[u8]| newer.writes.contains_key(key);
+        self.sled.scan_from((prefix, after, order), &is_held, &mut |key, value| {
             while let (ControlFlow::Continue(()), Some(write)) =
-                (flow, newer.next_if(|write| comes_before(write.key(), key)))
+                (flow, newest.next_if(|write| comes_before(write.key(), key)))
             {
                 flow = visit(write, each);
             }
             if flow.is_continue() {
-                flow = match newer.next_if(|write| write.key() == key) {
+                flow = match newest.next_if(|write| write.key() == key) {
                     Some(write) => visit(write, each),
                     None => each(key, value),
                 };
             }
             flow
         })?;
-        for write in newer {
+        for write in newest {
             if flow.is_break() {
                 break;
             }
@@ -118,7 +127,9 @@ impl Records for DurableRecords {
     }
 
     fn apply(&self, writes: &[Write]) -> Result<(), RecordsError> {
-        self.journal().append(writes)?;
+        let mut journal = self.journal();
+        journal.append(writes)?;
+        self.in_journal.store(journal.bytes(), Ordering::Relaxed);
         self.newer.write().unwrap_or_else(PoisonError::into_inner).extend(writes);
         Ok(())
     }
@@ -132,7 +143,7 @@ impl Records for DurableRecords {
         let is_long = journal.bytes() >= self.journal_bytes;
         // Only this thread writes, so that what is read here holds.
         let (is_empty, bytes) = {
-            let newer = self.newer.read().unwrap_or_else(PoisonError::into_inner);
+            let newer = self.newer();
             (newer.writes.is_empty(), newer.bytes)
         };
         if !journal.is_synced() {
@@ -142,9 +153,9 @@ impl Records for DurableRecords {
             journal.sync()?;
         }
         if !is_empty {
-            let mut newer = self.newer.write().unwrap_or_else(PoisonError::into_inner);
-            self.sled.apply(newer.writes.values())?;
-            *newer = Newer::default();
+            // Readers go on meanwhile: of what changes in sled they see what is held here.
+            self.sled.apply(self.newer().writes.values())?;
+            *self.newer.write().unwrap_or_else(PoisonError::into_inner) = Newer::default();
         }
         if is_long {
             self.sled.sync()?;
@@ -154,7 +165,7 @@ impl Records for DurableRecords {
     }
 
     fn size_bytes(&self) -> Result<u64, RecordsError> {
-        Ok(self.sled.size_bytes()? + self.journal().bytes())
+        Ok(self.sled.size_bytes()? + self.in_journal.load(Ordering::Relaxed))
     }
 }
 

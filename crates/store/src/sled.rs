@@ -112,7 +112,8 @@ impl SledRecords {
         }
     }
 
-    /// Turns `writes` into changes of sled's tree, chunks that are no longer needed removed.
+    /// Turns `writes` into changes of sled's tree, chunks that are no longer needed removed. What is
+    /// under a record's own key comes last: after a crash in between, the same is done once more.
     fn changes<'a>(
         &self,
         writes: impl IntoIterator<Item = &'a Write>,
@@ -121,21 +122,19 @@ impl SledRecords {
         let mut changes = Vec::with_capacity(latest.len());
         for (key, value) in latest {
             let physical_key = chunk::record_key(key);
-            let mut kept = 0;
             let before = self.chunk_count(&physical_key)?;
-            if let Some(value) = value {
-                let cut = chunk::cut(value);
-                for (index, piece) in (0..).zip(cut.chunks) {
+            let cut = value.map(chunk::cut);
+            let mut kept = 0;
+            if let Some(cut) = &cut {
+                for (index, piece) in (0..).zip(cut.chunks.clone()) {
                     changes.push((chunk::chunk_key(key, index), Some(piece.into())));
                     kept = index + 1;
                 }
-                changes.push((physical_key, Some(cut.head.into())));
-            } else {
-                changes.push((physical_key, None));
             }
             for index in kept..before {
                 changes.push((chunk::chunk_key(key, index), None));
             }
+            changes.push((physical_key, cut.map(|cut| cut.head.into())));
         }
         Ok(changes)
     }
@@ -169,12 +168,12 @@ impl SledRecords {
         self.join(key, &head, &mut Vec::new()).map(|value| Some(value.to_vec()))
     }
 
-    /// As [`Records::scan_from`](record::Records::scan_from).
+    /// As [`Records::scan_from`](record::Records::scan_from). Values of keys that `are_held` elsewhere
+    /// may be half written: they are not read, and come as nothing.
     pub(crate) fn scan_from(
         &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        order: Order,
+        (prefix, after, order): (&[u8], Option<&[u8]>, Order),
+        are_held: &dyn Fn(&[u8]) -> bool,
         each: &mut Visit<'_>,
     ) -> Result<(), RecordsError> {
         let after = after.map(chunk::record_key);
@@ -190,7 +189,8 @@ impl SledRecords {
         while let Some(entry) = next() {
             let (physical_key, head) = entry.map_err(from_sled)?;
             let key = chunk::logical_key(&physical_key);
-            if let ControlFlow::Break(()) = each(key, self.join(key, &head, &mut buffer)?) {
+            let value = if are_held(key) { &[] } else { self.join(key, &head, &mut buffer)? };
+            if let ControlFlow::Break(()) = each(key, value) {
                 break;
             }
         }
@@ -203,14 +203,30 @@ impl SledRecords {
         &self,
         writes: impl IntoIterator<Item = &'a Write>,
     ) -> Result<(), RecordsError> {
-        for (key, value) in self.changes(writes)? {
-            let done = match value {
-                Some(value) => self.db.insert(key, value),
-                None => self.db.remove(key),
-            };
-            done.map_err(from_sled)?;
-        }
-        Ok(())
+        self.changes(writes)?.into_iter().try_for_each(|change| self.change(change))
+    }
+
+    fn change(&self, (key, value): Change) -> Result<(), RecordsError> {
+        let done = match value {
+            Some(value) => self.db.insert(key, value),
+            None => self.db.remove(key),
+        };
+        done.map(drop).map_err(from_sled)
+    }
+
+    /// Makes the first `most` of the changes that `writes` lead to; tells whether that is all.
+    #[cfg(test)]
+    pub(crate) fn apply_some(&self, writes: &[Write], most: usize) -> Result<bool, RecordsError> {
+        let changes = self.changes(writes)?;
+        let is_whole = changes.len() <= most;
+        changes.into_iter().take(most).try_for_each(|change| self.change(change))?;
+        Ok(is_whole)
+    }
+
+    /// Counts what is in sled's tree.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        self.db.len()
     }
 
     /// Returns once all that was applied survives the loss of power.

@@ -317,3 +317,11 @@ const _: () = assert!(QUEUE_LEASE.as_secs() <= QUEUE_LEASE_MAX.as_secs());
 const _: () = assert!(QUEUE_RETENTION.as_secs() <= QUEUE_RETENTION_MAX.as_secs());
 const _: () = assert!(WORKER_SLOTS <= WORKER_SLOTS_MAX);
 const _: () = assert!(COMMAND_OUTPUT_BYTES <= COMMAND_OUTPUT_BYTES_MAX);
+
+/// Tasks that are read where they are asked for, if they are new; more are read on a thread that may
+/// wait. Nobody sees it.
+pub const QUEUE_READ_HERE: usize = 8;
+
+/// Age in seconds up to which a task counts as new: what was written so lately is in the system's
+/// memory, and to go to another thread and back would take longer than to read it. Nobody sees it.
+pub const QUEUE_NEW_S: u64 = 10;

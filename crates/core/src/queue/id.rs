@@ -48,6 +48,12 @@ impl TaskId {
         let [a, b, c, d, ..] = self.0;
         [a, b, c, d]
     }
+
+    /// When it was submitted, in seconds since 1970, unless who submitted it chose the id.
+    pub fn seconds(&self) -> u64 {
+        let [_, _, _, _, a, b, c, d, ..] = self.0;
+        u32::from_be_bytes([a, b, c, d]).into()
+    }
 }
 
 impl fmt::Display for TaskId {

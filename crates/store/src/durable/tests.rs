@@ -79,8 +79,14 @@ proptest! {
     fn a_crash_leaves_a_state_that_was_and_nothing_acknowledged_is_lost(
         events in proptest::collection::vec(any_event(), 1..25),
     ) {
-        let directory = tempfile::tempdir()?;
-        let open = || DurableRecords::open_with(directory.path(), CACHE, SHORT);
+        let parent = tempfile::tempdir()?;
+        let directory = parent.path().join("store");
+        fs::create_dir(&directory)?;
+        let open = || {
+            // sled gives its lock back some time after it was dropped.
+            drop(crate::open::lock(&directory).unwrap());
+            DurableRecords::open_with(&directory, CACHE, SHORT)
+        };
         let (twin, mut expected) = (MemoryRecords::default(), Expected(vec![Vec::new()]));
         let mut records = open()?;
         for event in events {
@@ -108,7 +114,7 @@ proptest! {
                     };
                     drop(records);
                     let kept = synced + (end - synced) * u64::from(share) / 100;
-                    let path = journal_file(directory.path());
+                    let path = journal_file(&directory);
                     let file = fs::File::options().write(true).open(path)?;
                     file.set_len(kept)?;
                     records = open()?;
@@ -153,17 +159,79 @@ fn a_store_from_before_the_journal_goes_on_and_a_newer_one_is_refused() {
 
     let directory = tempfile::tempdir().unwrap();
     let write = [Write::Put { key: vec![1], value: vec![2] }];
+    let path = directory.path().join("store");
+    fs::create_dir(&path).unwrap();
     let layout = |value: &[u8]| {
-        let records = SledRecords::open(directory.path(), CACHE).unwrap();
+        let records = SledRecords::open(&path, CACHE).unwrap();
         records.put_raw(&LAYOUT_KEY, value);
         records.apply(&write).unwrap();
     };
+    let open = || {
+        drop(crate::open::lock(&path).unwrap());
+        DurableRecords::open(&path, CACHE)
+    };
     layout(&LAYOUT_WITHOUT_JOURNAL);
-    let records = DurableRecords::open(directory.path(), CACHE).unwrap();
+    let records = open().unwrap();
     assert_eq!(all(&records), [(vec![1], vec![2])]);
     assert_eq!(records.sled.raw(&LAYOUT_KEY).unwrap(), LAYOUT, "older programs refuse it now");
     drop(records);
+    drop(crate::open::lock(&path).unwrap());
     layout(&9_u32.to_be_bytes());
-    let error = DurableRecords::open(directory.path(), CACHE).unwrap_err();
+    let error = open().unwrap_err();
     assert!(error.to_string().contains("made by a newer toolmesh"), "{error}");
+}
+
+/// Readers while a commit is handed to sled, one record of it in many pieces.
+#[test]
+fn who_reads_meanwhile_sees_each_commit_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = DurableRecords::open(directory.path(), CACHE).unwrap();
+    let both = |byte: u8| {
+        let put = |key, length| Write::Put { key: vec![key], value: vec![byte; length] };
+        [put(1, 5), put(2, PIECE_BYTES * usize::from(1 + byte % 40)), put(3, 5)]
+    };
+    records.commit(&both(0), Durability::Disk).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for byte in 1..=150 {
+                records.commit(&both(byte), Durability::Disk).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            let found = all(&records);
+            let byte = found[0].1[0];
+            let expected: Vec<_> = both(byte)
+                .into_iter()
+                .map(|write| (write.key().to_vec(), write.value().unwrap_or_default().to_vec()))
+                .collect();
+            assert!(found == expected);
+            assert!(records.get(&[2]).unwrap().is_some_and(|value| value.len() >= PIECE_BYTES));
+        }
+    });
+    assert_eq!(in_sled(&records).len(), 3);
+}
+
+/// A crash while sled is given a commit leaves no piece of a value behind that nothing refers to.
+#[test]
+fn no_piece_is_left_behind_by_a_crash_in_between() {
+    for shorter in [None, Some(2)] {
+        let pieces = |count: usize| vec![7; PIECE_BYTES * count];
+        let long = [Write::Put { key: vec![1], value: pieces(6) }];
+        let next = [match shorter {
+            Some(count) => Write::Put { key: vec![1], value: pieces(count) },
+            None => Write::Delete { key: vec![1] },
+        }];
+        for crash_after in 0.. {
+            let directory = tempfile::tempdir().unwrap();
+            let sled = SledRecords::open(directory.path(), CACHE).unwrap();
+            sled.apply(&long).unwrap();
+            let is_whole = sled.apply_some(&next, crash_after).unwrap();
+            sled.apply(&next).unwrap();
+            let left = usize::from(shorter.is_some()) + shorter.unwrap_or(0);
+            assert_eq!(sled.entries(), left + 1, "the layout is one more");
+            if is_whole {
+                break;
+            }
+        }
+    }
 }

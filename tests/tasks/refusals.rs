@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     kit::{Ask, proof, start, with},
-    support::{Client, Node, Outcome, STATELESS},
+    support::{Client, Node, Outcome, STATELESS, wait_for},
 };
 
 /// A client that sees that nothing was changed by what was refused.
@@ -211,6 +211,41 @@ fn a_key_and_an_id_stand_for_one_task() -> Outcome {
     for id in [foreign.as_str(), "", "0", &format!("{prefix}00")] {
         strict.refuses("submit", with(task.clone(), &json!({"task_id": id})), "out_of_range")?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_repeat_is_answered_though_its_tool_is_not_listed_any_more() -> Outcome {
+    let (node, _) = start("")?;
+    let mut strict = Strict::of(&node)?;
+    let prefix = strict.client.ask("status", json!({}))?["id_prefix"].clone();
+    let id = format!("{}{}", prefix.as_str().ok_or("no prefix")?, "0123456789abcdef01234567");
+    let call = |message: &str| json!({"tool": "box__echo", "arguments": {"message": message}});
+    let new = json!({"task_type": "tool.call", "payload": call("hi")});
+    let (keyed, named) = (json!({"idempotency_key": "k"}), json!({"task_id": id}));
+    let tasks = [with(new.clone(), &keyed), with(new.clone(), &named)];
+    let mut ids = Vec::new();
+    for task in &tasks {
+        ids.push(strict.client.submit(task.clone())?);
+        assert_eq!(strict.client.result(&ids[ids.len() - 1])?["state"], "completed");
+    }
+    node.home().configure("")?;
+    wait_for("the tool is gone", || (!strict.client.has("box__echo")).then_some(()))?;
+    for (task, id) in tasks.iter().zip(&ids) {
+        let receipt = strict.client.ask("submit", task.clone())?;
+        let told = (&receipt["task_id"], &receipt["created"], &receipt["state"]);
+        assert_eq!(told, (&json!(id), &json!(false), &json!("completed")));
+    }
+    let other = json!({"payload": call("ho")});
+    strict.refuses("submit", with(tasks[0].clone(), &other), "key_conflict")?;
+    strict.refuses("submit", with(tasks[1].clone(), &other), "conflict")?;
+    // Only what is really new is refused for its tool.
+    for key in [json!({}), json!({"idempotency_key": "other"})] {
+        strict.refuses("submit", with(new.clone(), &key), "unknown_tool")?;
+    }
+    // What is another's is no repeat.
+    let theirs = node.client(STATELESS)?.refused("submit", tasks[0].clone())?;
+    assert_eq!(theirs["code"], "unknown_tool");
     Ok(())
 }
 

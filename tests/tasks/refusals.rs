@@ -134,6 +134,29 @@ fn types_and_tools_that_nobody_runs_are_refused_before_anything_is_stored() -> O
 }
 
 #[test]
+fn a_tool_of_a_server_that_only_starts_is_refused_for_now() -> Outcome {
+    // It reads what it is asked and never answers.
+    let slow = "[upstream.slow]\ncommand = \"sleep\"\nargs = [\"600\"]\n";
+    let node = Node::start(slow)?;
+    let mut strict = Strict::of(&node)?;
+    let call = |tool: &str| json!({"task_type": "tool.call", "payload": {"tool": tool}});
+    strict.refuses_for("submit", call("slow__read"), "upstream_away", true)?;
+    strict.refuses("submit", call("other__read"), "unknown_tool")?;
+    let told = strict.client.refused("submit", call("slow__read"))?;
+    let said = told["message"].as_str().unwrap_or_default();
+    assert!(said.contains("upstream slow is starting and has not listed its tools yet"), "{said}");
+    let answer = strict.client.try_call("slow__read", json!({}))?;
+    let error = &answer.message["error"];
+    assert_eq!(
+        (&error["data"]["kind"], &error["data"]["reason"]),
+        (&json!("not_started"), &json!("down"))
+    );
+    assert!(error["message"].as_str().unwrap_or_default().contains("slow is starting"), "{error}");
+    assert_eq!(strict.client.try_call("other__read", json!({}))?.code(), -32602);
+    Ok(())
+}
+
+#[test]
 fn only_who_holds_the_lease_tells_how_a_task_ends() -> Outcome {
     let node = Node::start("[queue]\nresult_bytes = 1024\n")?;
     let mut strict = Strict::of(&node)?;

@@ -248,13 +248,14 @@ impl TaskQueueTools {
                 may_repeat: tool.is_repeatable(),
                 placed: tool.is_at_nodes().then(|| tool.name.clone()),
             }),
-            None if let Some(how) = self.view.away(who, name) => {
-                Err(Refused::retryable("peer_away", format!("{how}; nothing was stored")))
+            None if let Some(away) = self.router.away(who, name) => {
+                let code = if away.is_node { "peer_away" } else { "upstream_away" };
+                let message = format!("{}; nothing was stored: submit it again later", away.detail);
+                Err(Refused::retryable(code, message).after(away.retry_after_ms))
             }
             None => {
-                let near = catalogue.near(who, name, 3).join(", ");
-                let near = if near.is_empty() { near } else { format!("; near it: {near}") };
-                let message = format!("there is no tool {name:?} here{near}; nothing was stored");
+                let rest = self.router.instead_of(who, name);
+                let message = format!("there is no tool {name:?} here{rest}; nothing was stored");
                 Err(Refused::new("unknown_tool", message))
             }
         }

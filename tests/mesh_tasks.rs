@@ -3,6 +3,8 @@
 
 #[path = "mesh_tasks/asked.rs"]
 mod asked;
+#[path = "mesh_tasks/given_back.rs"]
+mod given_back;
 #[expect(dead_code, reason = "peers by hand are for other tests")]
 #[path = "support/mesh.rs"]
 mod mesh;

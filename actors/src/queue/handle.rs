@@ -183,6 +183,11 @@ impl QueueHandle {
         self.shared.clock.unix_ms()
     }
 
+    /// The clock by which the queue decides.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
     /// News of tasks from now on. Who lags misses some and asks again.
     pub fn news(&self) -> broadcast::Receiver<Event> {
         self.shared.news.subscribe()

@@ -5,6 +5,8 @@
 mod asked;
 #[path = "mesh_tasks/cancelled.rs"]
 mod cancelled;
+#[path = "mesh_tasks/given_back.rs"]
+mod given_back;
 #[expect(dead_code, reason = "peers by hand are for other tests")]
 #[path = "support/mesh.rs"]
 mod mesh;

@@ -1,7 +1,7 @@
 //! The task queue as existing Python peers ask it: `task_queue.rpc`, with the shared token, and
 //! another PeerId in every call.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 use toolmesh_core::queue::PythonOrder;
@@ -299,10 +299,22 @@ fn a_member_needs_no_token_and_its_tasks_are_its_own() -> Outcome {
     );
 
     let payload = json!({"tool": "box__echo", "arguments": {"message": "hi"}, "priority": 9});
-    let call = as_member(json!({"op": "submit", "task_type": "tool.call", "payload": payload}))?;
+    let submit = |key: &str| {
+        let mut payload = payload.clone();
+        payload["idempotency_key"] = key.into();
+        as_member(json!({"op": "submit", "task_type": "tool.call", "payload": payload}))
+    };
+    let call = submit("once")?;
     assert_eq!(call["ok"], true, "{call}");
     let ended = as_member(json!({"op": "wait", "task_id": call["task_id"], "timeout_s": 20}))?;
     assert_eq!(ended["task"]["result"]["content"][0]["text"], "hi", "{ended}");
+    // A repeat is one though the tool is gone by then; only what is new is refused for it.
+    let config = fs::read_to_string(node.home().config())?;
+    node.home().configure(config.split("[upstream").next().ok_or("no mesh")?)?;
+    let mut client = node.client(super::STATELESS)?;
+    wait_for("the tool is gone", || (!client.has("box__echo")).then_some(()))?;
+    assert_eq!(submit("once")?["task_id"], call["task_id"]);
+    assert_eq!(submit("other")?["error"], "unknown_tool");
     Ok(())
 }
 

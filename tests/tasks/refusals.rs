@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     kit::{Ask, proof, start, with},
-    support::{Client, Node, Outcome, STATELESS},
+    support::{Client, Node, Outcome, STATELESS, wait_for},
 };
 
 /// A client that sees that nothing was changed by what was refused.
@@ -134,6 +134,29 @@ fn types_and_tools_that_nobody_runs_are_refused_before_anything_is_stored() -> O
 }
 
 #[test]
+fn a_tool_of_a_server_that_only_starts_is_refused_for_now() -> Outcome {
+    // It reads what it is asked and never answers.
+    let slow = "[upstream.slow]\ncommand = \"sleep\"\nargs = [\"600\"]\n";
+    let node = Node::start(slow)?;
+    let mut strict = Strict::of(&node)?;
+    let call = |tool: &str| json!({"task_type": "tool.call", "payload": {"tool": tool}});
+    strict.refuses_for("submit", call("slow__read"), "upstream_away", true)?;
+    strict.refuses("submit", call("other__read"), "unknown_tool")?;
+    let told = strict.client.refused("submit", call("slow__read"))?;
+    let said = told["message"].as_str().unwrap_or_default();
+    assert!(said.contains("upstream slow is starting and has not listed its tools yet"), "{said}");
+    let answer = strict.client.try_call("slow__read", json!({}))?;
+    let error = &answer.message["error"];
+    assert_eq!(
+        (&error["data"]["kind"], &error["data"]["reason"]),
+        (&json!("not_started"), &json!("down"))
+    );
+    assert!(error["message"].as_str().unwrap_or_default().contains("slow is starting"), "{error}");
+    assert_eq!(strict.client.try_call("other__read", json!({}))?.code(), -32602);
+    Ok(())
+}
+
+#[test]
 fn only_who_holds_the_lease_tells_how_a_task_ends() -> Outcome {
     let node = Node::start("[queue]\nresult_bytes = 1024\n")?;
     let mut strict = Strict::of(&node)?;
@@ -211,6 +234,41 @@ fn a_key_and_an_id_stand_for_one_task() -> Outcome {
     for id in [foreign.as_str(), "", "0", &format!("{prefix}00")] {
         strict.refuses("submit", with(task.clone(), &json!({"task_id": id})), "out_of_range")?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_repeat_is_answered_though_its_tool_is_not_listed_any_more() -> Outcome {
+    let (node, _) = start("")?;
+    let mut strict = Strict::of(&node)?;
+    let prefix = strict.client.ask("status", json!({}))?["id_prefix"].clone();
+    let id = format!("{}{}", prefix.as_str().ok_or("no prefix")?, "0123456789abcdef01234567");
+    let call = |message: &str| json!({"tool": "box__echo", "arguments": {"message": message}});
+    let new = json!({"task_type": "tool.call", "payload": call("hi")});
+    let (keyed, named) = (json!({"idempotency_key": "k"}), json!({"task_id": id}));
+    let tasks = [with(new.clone(), &keyed), with(new.clone(), &named)];
+    let mut ids = Vec::new();
+    for task in &tasks {
+        ids.push(strict.client.submit(task.clone())?);
+        assert_eq!(strict.client.result(&ids[ids.len() - 1])?["state"], "completed");
+    }
+    node.home().configure("")?;
+    wait_for("the tool is gone", || (!strict.client.has("box__echo")).then_some(()))?;
+    for (task, id) in tasks.iter().zip(&ids) {
+        let receipt = strict.client.ask("submit", task.clone())?;
+        let told = (&receipt["task_id"], &receipt["created"], &receipt["state"]);
+        assert_eq!(told, (&json!(id), &json!(false), &json!("completed")));
+    }
+    let other = json!({"payload": call("ho")});
+    strict.refuses("submit", with(tasks[0].clone(), &other), "key_conflict")?;
+    strict.refuses("submit", with(tasks[1].clone(), &other), "conflict")?;
+    // Only what is really new is refused for its tool.
+    for key in [json!({}), json!({"idempotency_key": "other"})] {
+        strict.refuses("submit", with(new.clone(), &key), "unknown_tool")?;
+    }
+    // What is another's is no repeat.
+    let theirs = node.client(STATELESS)?.refused("submit", tasks[0].clone())?;
+    assert_eq!(theirs["code"], "unknown_tool");
     Ok(())
 }
 

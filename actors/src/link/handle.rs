@@ -22,6 +22,9 @@ use super::{
 };
 use crate::kit::{Clock, Door, DoorError, Supervised, Supervisor, row};
 
+/// When a link may be asked again that is just being started, in milliseconds.
+const SOON_MS: u64 = 250;
+
 /// The tools a link offers, as its server listed them last.
 pub type Offered = Arc<Vec<Map<String, Value>>>;
 
@@ -211,20 +214,30 @@ impl LinkHandle {
     }
 
     fn down(&self) -> CallError {
+        CallError::NotStarted {
+            why: Why::Down,
+            detail: self.is(""),
+            retry_after_ms: Some(self.retry_after_ms()),
+        }
+    }
+
+    /// When trying again may help, in milliseconds.
+    pub(crate) fn retry_after_ms(&self) -> u64 {
+        self.retry_in_ms().unwrap_or(SOON_MS)
+    }
+
+    /// Says who is at the other end and how that is: for people, with `more` after it.
+    pub(crate) fn is(&self, more: &str) -> String {
         let state = self.shared.status.borrow().state.clone();
-        let who = self.who();
-        let reason = state.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
         let is = match state {
             State::Starting => "is starting",
             State::Ready { .. } | State::BackingOff { .. } => "is being restarted",
             State::Parked { .. } => "is parked after repeated failures",
             State::Stopped => "is stopped",
         };
-        CallError::NotStarted {
-            why: Why::Down,
-            detail: format!("{who} {is}{reason}"),
-            retry_after_ms: self.retry_in_ms().or(Some(250)),
-        }
+        let space = if more.is_empty() { "" } else { " " };
+        let reason = state.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("{} {is}{space}{more}{reason}", self.who())
     }
 
     /// Says who is at the other end.

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use tokio::{sync::oneshot, time::Instant};
 use toolmesh_core::queue::{
-    Asker, Fence, Filter, LeaseRecord, Machine, Now, Page, QueueView, TaskId, TaskView, WorkerView,
+    Asker, Fence, Filter, LeaseRecord, Machine, Now, Page, QueueView, Spec, Submitter, TaskId,
+    TaskView, WorkerView,
 };
 use toolmesh_store::CommitError;
 
 use super::{
     actor::{Answer, Look},
     error::QueueError,
-    handle::QueueHandle,
+    handle::{QueueHandle, Submitted, submitted},
 };
 use crate::kit::DoorError;
 
@@ -29,6 +30,21 @@ impl QueueHandle {
         });
         self.door.tell(|permit| Look { question, permit })?;
         Ok(replied.await.map_err(|_gone| QueueError::Door(DoorError::Gone))??)
+    }
+
+    /// How [`QueueHandle::submit`] answers a submission whose key or id was used before; `None`: it
+    /// is new. Nothing is kept.
+    ///
+    /// # Errors
+    /// The key or id stands for another task; see [`QueueError`].
+    pub async fn repeated(
+        &self,
+        by: Submitter,
+        spec: Spec,
+        id: Option<TaskId>,
+    ) -> Result<Option<Submitted>, QueueError> {
+        let repeated = self.look(move |machine, now| machine.repeated(&by, &spec, id, now)).await?;
+        repeated.transpose()?.as_ref().map(submitted).transpose()
     }
 
     /// Shows a task.

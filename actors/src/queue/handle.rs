@@ -183,6 +183,11 @@ impl QueueHandle {
         self.shared.clock.unix_ms()
     }
 
+    /// The clock by which the queue decides.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
     /// News of tasks from now on. Who lags misses some and asks again.
     pub fn news(&self) -> broadcast::Receiver<Event> {
         self.shared.news.subscribe()
@@ -206,12 +211,7 @@ impl QueueHandle {
         id: Option<TaskId>,
     ) -> Result<Submitted, QueueError> {
         let input = Input::Submit { by, spec: Box::new(spec), id };
-        match self.apply(Work::New, input).await? {
-            Reply::Submitted { id, created, state, position } => {
-                Ok(Submitted { id, created, state, position })
-            }
-            _ => Err(unexpected()),
-        }
+        submitted(&self.apply(Work::New, input).await?)
     }
 
     /// Reads from the store on a thread that may wait.
@@ -380,6 +380,15 @@ impl QueueHandle {
     /// Takes nothing more. What it took is committed with the store's stop.
     pub fn stop(&self) {
         self.door.close();
+    }
+}
+
+pub(super) fn submitted(reply: &Reply) -> Result<Submitted, QueueError> {
+    match *reply {
+        Reply::Submitted { id, created, state, position } => {
+            Ok(Submitted { id, created, state, position })
+        }
+        _ => Err(unexpected()),
     }
 }
 

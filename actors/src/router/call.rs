@@ -129,7 +129,7 @@ impl RouterHandle {
     fn decide(&self, asked: &Asked<'_>) -> Result<Decision, CallError> {
         let decision = self.route(asked);
         refusal::log(asked, decision.as_ref());
-        decision.ok_or_else(|| refusal::explain(self.view(), asked))
+        decision.ok_or_else(|| self.explain(asked))
     }
 
     pub(super) fn route(&self, asked: &Asked<'_>) -> Option<Decision> {

@@ -11,6 +11,7 @@
 
 mod actor;
 mod call;
+mod groups;
 mod handle;
 mod links;
 mod listing;

@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
     call::{CallError, Why},
+    link::State,
+    policy::Standing,
     principal::{Principal, Role},
     router::{Exposure, Offer, Overrides},
 };
@@ -149,6 +151,58 @@ async fn a_call_that_names_nothing_there_is_refused_and_starts_nothing() {
         assert!(text.contains(said), "{arguments}: {text}");
     }
     assert!(!log.exists(), "a call was started");
+    rig.router.stop().await;
+}
+
+#[actix::test]
+async fn a_tool_of_an_upstream_that_never_listed_any_is_not_unknown() {
+    let (_directory, log) = side_file();
+    let mut starting = upstream("a", "raw-server", &log);
+    // It reads its requests and never answers.
+    starting.link.endpoint = stdio(Path::new("/bin/sleep"), &["60"], &log).endpoint;
+    starting.offer.share = true;
+    let mut hidden = with(starting, "secret", Overrides { hide: true, ..Overrides::default() });
+    hidden.offer.replicas = Some("docs".into());
+    let mut parked = upstream("b", "raw-server", &log);
+    parked.link.endpoint = stdio(Path::new("/no/such/program"), &[], &log).endpoint;
+    parked.link.policy.failures_to_park = 1;
+    let rig = Rig::start(vec![hidden, parked, upstream("c", "raw-server", &log)]).await;
+    rig.until_listed("c__echo").await;
+    let links = rig.router.links();
+    let mut status = links[1].status();
+    let is_parked = status.wait_for(|status| matches!(status.state, State::Parked { .. }));
+    tokio::time::timeout(PATIENCE, is_parked).await.unwrap().unwrap();
+
+    let explicit = json!({"name": "x", "_meta": {"dev.toolmesh/runtime": "upstream:b"}});
+    for (params, said, least_ms) in [
+        (json!({"name": "docs__x"}), "upstream a is starting and has not listed its tools yet", 1),
+        (
+            json!({"name": "b__x"}),
+            "upstream b is parked after repeated failures and has not",
+            9_000,
+        ),
+        (explicit, "upstream b is parked", 9_000),
+    ] {
+        let error = rig.call(params.clone()).await.unwrap_err();
+        let CallError::NotStarted { why: Why::Down, detail, retry_after_ms } = error else {
+            unreachable!("{params}: {error:?}")
+        };
+        assert!(detail.contains(said), "{params}: {detail}");
+        assert!(retry_after_ms >= Some(least_ms), "{params}: {retry_after_ms:?}");
+    }
+    // One that listed others, one that is not there, and one that the operator hides.
+    for name in ["c__x", "d__x", "x", "docs__secret", "a__x"] {
+        let refused = rig.call(json!({"name": name})).await;
+        assert!(matches!(&refused, Err(CallError::Answered(_))), "{name}: {refused:?}");
+    }
+    // A member is told of what is shared with it, under the name that it has there.
+    let view = rig.router.view();
+    let member =
+        view.peer("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN", Standing::Member);
+    for (name, told) in [("a__x", true), ("docs__x", false), ("a__secret", false), ("b__x", false)]
+    {
+        assert_eq!(rig.router.away(&member, name).is_some(), told, "{name}");
+    }
     rig.router.stop().await;
 }
 

@@ -11,7 +11,7 @@ use toolmesh_core::{
     router::{Catalogue, Runtime},
 };
 
-use super::{Settings, places::Places, refusal, stats::Stats};
+use super::{Settings, groups::Groups, places::Places, stats::Stats};
 use crate::registry::Nodes;
 
 /// What reads the router. It cannot call anything. Cheap to clone.
@@ -21,6 +21,7 @@ pub struct View {
     settings: Arc<ArcSwap<Settings>>,
     nodes: watch::Sender<Arc<Known>>,
     pub(super) places: Arc<Places>,
+    pub(super) groups: Arc<Groups>,
     pub(super) stats: Arc<Stats>,
 }
 
@@ -41,6 +42,7 @@ impl Default for View {
             settings: Arc::default(),
             nodes: watch::Sender::new(Arc::default()),
             places: Arc::default(),
+            groups: Arc::default(),
             stats: Arc::default(),
         }
     }
@@ -110,18 +112,13 @@ impl View {
         self.nodes.borrow().nodes.clone()
     }
 
-    /// Says how the node is that may have a tool which is not listed, where the tool's name begins with
-    /// a node that is known and does not answer.
-    pub(crate) fn away(&self, who: &Principal, tool: &str) -> Option<String> {
-        refusal::away(self, who, tool, None)
-    }
-
     /// Whether a runtime lists any tool.
     pub(super) fn lists(&self, runtime: &Runtime) -> bool {
         self.catalogue.borrow().lists(runtime)
     }
 
     pub(super) fn publish(&self, catalogue: Catalogue) {
+        self.groups.note(&catalogue, &self.nodes());
         self.catalogue.send_if_modified(|present| {
             let changed = **present != catalogue;
             if changed {

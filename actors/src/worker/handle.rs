@@ -111,13 +111,14 @@ impl WorkerHandle {
     ) -> Self {
         let offer = watch::Sender::new(settings.offer.clone());
         let (running, begun) = (Running::default(), watch::Sender::new(false));
+        let kept = Kept::new(queue.clock().clone());
         let shared = Arc::new(Shared {
             settings,
             queue,
             router,
             guard,
             running,
-            kept: Kept::default(),
+            kept,
             stops: Stops::default(),
             ready: Ready::default(),
             announced,

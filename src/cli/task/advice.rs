@@ -53,6 +53,10 @@ fn next_of(code: &str, id: &str) -> Option<String> {
              yours claims"
         }
         "unknown_tool" => "find its name: toolmesh tools search WORDS",
+        "upstream_away" => {
+            "nothing was stored; repeat it when its server is ready: toolmesh upstream list"
+        }
+        "peer_away" => "nothing was changed; repeat it when the node is back: toolmesh peer list",
         "bad_cursor" => "start again from the newest: toolmesh task list",
         "key_conflict" => {
             "the key belongs to a task with other content: take another --key, or find that task: \
@@ -91,7 +95,7 @@ mod tests {
     #[test]
     fn every_code_that_a_user_can_meet_has_a_next_step() {
         let codes = "not_found conflict stale_fence queue_full too_many_classes too_large \
-                     unknown_type unknown_tool bad_cursor key_conflict disk_full busy not_permitted \
+                     unknown_type unknown_tool upstream_away peer_away bad_cursor key_conflict disk_full busy not_permitted \
                      finished not_finished stopping store_failed";
         for code in codes.split_whitespace() {
             let failure = Failure::new("no", "default").with_details(json!({"code": code}));

@@ -43,10 +43,11 @@ fn the_default_file_has_every_key_and_changes_nothing() {
 
 #[test]
 fn every_block_of_the_documentation_loads() {
-    let text = project("docs/configuration.md") + &project("docs/tasks.md");
+    let pages = ["README.md", "docs/configuration.md", "docs/mesh.md", "docs/tasks.md"];
+    let text = pages.map(project).concat();
     let blocks: Vec<_> =
         text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 4);
+    assert!(blocks.len() >= 18);
     for block in blocks {
         load_text(block);
     }

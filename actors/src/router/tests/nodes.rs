@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 use futures::{FutureExt, future::BoxFuture};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
-use toolmesh_core::{limits, policy::Standing};
+use toolmesh_core::limits;
 use toolmesh_net::{Budget, PeerAddress, PeerId, dialect::Ours};
 
 use super::*;
@@ -224,6 +224,35 @@ async fn the_next_replica_is_called_when_one_does_not_answer() {
         among.ways.away.lock().unwrap().clear();
         among.until_replicas("docs__safe_read", 2).await;
     }
+    among.stop().await;
+}
+
+#[actix::test]
+async fn a_group_that_is_wholly_away_is_away_and_not_unknown() {
+    let among = Among::start(Some("docs")).await;
+    among.until_replicas("docs__safe_read", 2).await;
+    let misspelt = |of: &str| json!({"name": format!("{of}__sefa_raed")});
+    let unknown = async |of: &str| match among.rig.call(misspelt(of)).await {
+        Err(CallError::Answered(error)) => error.message,
+        other => unreachable!("{other:?}"),
+    };
+    assert!(unknown("docs").await.starts_with("unknown tool: docs__sefa_raed"));
+    among.connect(&["c"]);
+    among.until_replicas("docs__safe_read", 1).await;
+    assert!(unknown("docs").await.starts_with("unknown tool: docs__sefa_raed"), "c has the group");
+    // What nothing here is called by may be a name of who is away.
+    assert!(unknown("other").await.ends_with("; nodes that are away may have it: b"));
+
+    among.connect(&[]);
+    among.until_gone("docs__safe_read").await;
+    let error = among.rig.call(json!({"name": "docs__safe_read"})).await.unwrap_err();
+    assert!(matches!(&error, CallError::NotStarted { why: Why::Down, .. }), "{error:?}");
+    for said in ["no server of docs is there", "node b is not connected", "node c is not"] {
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    among.connect(&["b", "c"]);
+    among.until_replicas("docs__safe_read", 2).await;
+    among.rig.call(json!({"name": "docs__safe_read", "arguments": {"id": "1"}})).await.unwrap();
     among.stop().await;
 }
 

@@ -29,6 +29,11 @@ impl Refused {
         Self { retryable: true, ..Self::new(code, message) }
     }
 
+    /// The same with when trying again may help, in milliseconds.
+    pub(crate) fn after(self, retry_after_ms: u64) -> Self {
+        Self { retry_after_ms: Some(retry_after_ms), ..self }
+    }
+
     /// The arguments do not fit the tool's schema.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new("invalid_arguments", message)

@@ -9,8 +9,8 @@ use toolmesh_core::{
     limits,
     principal::{Principal, Role},
     queue::{
-        COMMAND, OnLost, PRIORITY, RetryPolicy, Spec, TOOL_CALL, TaskId, canonical, content_digest,
-        key_digest, placed_by,
+        COMMAND, OnLost, PRIORITY, RetryPolicy, Spec, Submitter, TOOL_CALL, TaskId, canonical,
+        content_digest, key_digest, placed_by,
     },
 };
 
@@ -19,6 +19,7 @@ use super::{
     arguments::{self, Retry, ms},
     error::Refused,
 };
+use crate::queue::Submitted;
 
 /// What the queue's own tools begin with; a task must not wait for another's end in a slot that
 /// the other needs.
@@ -91,6 +92,15 @@ impl From<OnLostName> for OnLost {
     }
 }
 
+/// What the queue takes of a submission.
+pub(super) struct Wanted {
+    pub(super) spec: Spec,
+    /// The id that it asks for.
+    pub(super) id: Option<TaskId>,
+    /// Why nobody could run it at the moment: a new one is refused so.
+    refused: Option<Refused>,
+}
+
 /// What is known of a task by its type and payload.
 struct Kind {
     /// Whether it may be run again when it is lost.
@@ -100,17 +110,42 @@ struct Kind {
 }
 
 impl TaskQueueTools {
-    /// Makes what the queue takes of a submission by `who`, and the id that it asks for.
-    pub(super) fn spec(
+    /// Hands over what `who` wants. A repeat is answered as one whether or not its tool is listed by
+    /// now: what was stored before is stored.
+    pub(super) async fn hand_over(
+        &self,
+        wanted: Wanted,
+        who: &Principal,
+    ) -> Result<Submitted, Refused> {
+        let Wanted { spec, id, refused } = wanted;
+        let by = Submitter { id: who.full_name(), role: who.role };
+        Ok(match refused {
+            None => self.queue.submit(by, spec, id).await?,
+            Some(refused) => self.queue.repeated(by, spec, id).await?.ok_or(refused)?,
+        })
+    }
+
+    /// Makes what the queue takes of a submission by `who`.
+    pub(super) fn wanted(
         &self,
         submission: Submission,
         who: &Principal,
-    ) -> Result<(Spec, Option<TaskId>), Refused> {
+    ) -> Result<Wanted, Refused> {
         let settings = self.queue.settings();
         let now = self.queue.now_ms();
         let kind = arguments::kind(&submission.task_type)?;
         let payload = payload(&submission.payload, settings.payload_bytes)?;
-        let Kind { may_repeat, placed } = self.checked(&kind, &submission.payload, who)?;
+        if who.grant.as_ref().is_some_and(|grant| !grant.allows_task(&kind)) {
+            return Err(Refused::new(
+                "not_permitted",
+                format!("this node's policy does not let you submit tasks of type {kind}"),
+            ));
+        }
+        let tool = (*kind == *TOOL_CALL).then(|| tool_name(&submission.payload)).transpose()?;
+        let (Kind { may_repeat, placed }, refused) = match self.runnable(&kind, tool, who) {
+            Ok(known) => (known, None),
+            Err(refused) => (Kind { may_repeat: false, placed: None }, Some(refused)),
+        };
         let model = submission.model_name.unwrap_or_default();
         if !model.is_empty() {
             arguments::name("model_name", &model)?;
@@ -166,7 +201,7 @@ impl TaskQueueTools {
         }
         let id = submission.task_id.map(|id| id.parse()).transpose();
         let id = id.map_err(|error| Refused::out_of_range(format!("task_id: {error}")))?;
-        Ok((spec, id))
+        Ok(Wanted { spec, id, refused })
     }
 
     /// Places a task of which the payload was replaced, by the tool that it names now.
@@ -182,16 +217,14 @@ impl TaskQueueTools {
         }
     }
 
-    /// Looks at what a task is for; refuses those that nobody could run, or that `who` may not
-    /// submit.
-    fn checked(&self, kind: &Arc<str>, payload: &Value, who: &Principal) -> Result<Kind, Refused> {
+    /// Looks at what a task is for, a call of `tool` for one; refuses those that nobody could run.
+    fn runnable(
+        &self,
+        kind: &Arc<str>,
+        tool: Option<&str>,
+        who: &Principal,
+    ) -> Result<Kind, Refused> {
         let anywhere = |may_repeat| Kind { may_repeat, placed: None };
-        if who.grant.as_ref().is_some_and(|grant| !grant.allows_task(kind)) {
-            return Err(Refused::new(
-                "not_permitted",
-                format!("this node's policy does not let you submit tasks of type {kind}"),
-            ));
-        }
         if let Some(name) = kind.strip_prefix(COMMAND) {
             let commands = &self.queue.settings().commands;
             let known = commands.iter().find(|(known, _)| known == name);
@@ -202,10 +235,7 @@ impl TaskQueueTools {
                 )
             });
         }
-        if **kind != *TOOL_CALL {
-            return Ok(anywhere(true));
-        }
-        let name = tool_name(payload)?;
+        let Some(name) = tool else { return Ok(anywhere(true)) };
         if name.starts_with(OWN_TOOLS) || name == super::rpc::NAME {
             return Err(Refused::new(
                 "unknown_tool",
@@ -218,13 +248,14 @@ impl TaskQueueTools {
                 may_repeat: tool.is_repeatable(),
                 placed: tool.is_at_nodes().then(|| tool.name.clone()),
             }),
-            None if let Some(how) = self.view.away(who, name) => {
-                Err(Refused::retryable("peer_away", format!("{how}; nothing was stored")))
+            None if let Some(away) = self.router.away(who, name) => {
+                let code = if away.is_node { "peer_away" } else { "upstream_away" };
+                let message = format!("{}; nothing was stored: submit it again later", away.detail);
+                Err(Refused::retryable(code, message).after(away.retry_after_ms))
             }
             None => {
-                let near = catalogue.near(who, name, 3).join(", ");
-                let near = if near.is_empty() { near } else { format!("; near it: {near}") };
-                let message = format!("there is no tool {name:?} here{near}; nothing was stored");
+                let rest = self.router.instead_of(who, name);
+                let message = format!("there is no tool {name:?} here{rest}; nothing was stored");
                 Err(Refused::new("unknown_tool", message))
             }
         }

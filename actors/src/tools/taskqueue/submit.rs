@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toolmesh_core::{
     principal::Role,
-    queue::{Spec, Submitter, TaskId, canonical, content_digest},
+    queue::{Spec, TaskId, canonical, content_digest},
     router::LocalTool,
 };
 
@@ -94,9 +94,8 @@ pub(super) fn tools() -> Vec<LocalTool> {
 impl TaskQueueTools {
     pub(super) async fn submit(&self, asked: Asked) -> Told {
         let who = asked.who.clone();
-        let (spec, id) = self.spec(asked.read()?, &who)?;
-        let by = Submitter { id: who.full_name(), role: who.role };
-        let submitted = self.queue.submit(by, spec, id).await?;
+        let wanted = self.wanted(asked.read()?, &who)?;
+        let submitted = self.hand_over(wanted, &who).await?;
         told(&self.receipt(&submitted, None))
     }
 

@@ -25,28 +25,13 @@ impl Machine {
         spec: Spec,
         id: Option<TaskId>,
     ) -> Result<Reply, Refusal> {
-        if let Some(slot) = spec.key.and_then(|key| self.keys.get(&key).copied())
-            && let Some(task) = self.task(slot)
-        {
-            return match task.content == spec.content {
-                true => Ok(self.submitted(slot, false, now)),
-                false => Err(Refusal::KeyConflict(task.id)),
-            };
+        if let Some(repeated) = self.repeated(&by, &spec, id, now) {
+            return repeated;
         }
         let id = match id {
             None => self.fresh_id(now),
-            Some(id) => match self.ids.get(&id).and_then(|slot| Some((*slot, self.task(*slot)?))) {
-                None if id.owner() == self.config.owner => id,
-                None => return Err(Refusal::ForeignId(prefix_text(self.config.owner))),
-                Some((slot, task)) => {
-                    let is_own =
-                        self.submitters.key(task.submitter).is_some_and(|own| by.is_same(own));
-                    return match is_own && task.content == spec.content {
-                        true => Ok(self.submitted(slot, false, now)),
-                        false => Err(Refusal::IdConflict(id)),
-                    };
-                }
-            },
+            Some(id) if id.owner() == self.config.owner => id,
+            Some(_) => return Err(Refusal::ForeignId(prefix_text(self.config.owner))),
         };
         if self.counts.live() >= self.config.tasks {
             return Err(Refusal::QueueFull { limit: self.config.tasks });
@@ -65,6 +50,33 @@ impl Machine {
         self.counts.submitted_total += 1;
         self.enqueue(slot, now.ms);
         Ok(self.submitted(slot, true, now))
+    }
+
+    /// How a submission is answered whose key or id was used before; `None`: it is new. Reads only.
+    ///
+    /// # Errors
+    /// The key or id stands for a task that asks for something else, the id for another's.
+    pub fn repeated(
+        &self,
+        by: &Submitter,
+        spec: &Spec,
+        id: Option<TaskId>,
+        now: Now,
+    ) -> Option<Result<Reply, Refusal>> {
+        let answer = |slot, task: &Task, is_own: bool, conflict: fn(TaskId) -> Refusal| {
+            let same = is_own && task.content == spec.content;
+            if same { Ok(self.submitted(slot, false, now)) } else { Err(conflict(task.id)) }
+        };
+        if let Some(slot) = spec.key.and_then(|key| self.keys.get(&key).copied())
+            && let Some(task) = self.task(slot)
+        {
+            // Who asks is in the key.
+            return Some(answer(slot, task, true, Refusal::KeyConflict));
+        }
+        let slot = *self.ids.get(&id?)?;
+        let task = self.task(slot)?;
+        let is_own = self.submitters.key(task.submitter).is_some_and(|own| by.is_same(own));
+        Some(answer(slot, task, is_own, Refusal::IdConflict))
     }
 
     fn submitted(&self, slot: Slot, created: bool, now: Now) -> Reply {

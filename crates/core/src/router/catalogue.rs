@@ -146,6 +146,11 @@ impl Catalogue {
         self.for_clients.tools.iter().any(|tool| tool.is_at(runtime))
     }
 
+    /// Whether clients are offered any tool of a group of replicas.
+    pub fn lists_group(&self, group: &str) -> bool {
+        self.for_clients.tools.iter().any(|tool| tool.has_replicas && tool.category == group)
+    }
+
     /// All tools that clients and operators are offered, in order of their names.
     pub fn all_for_clients(&self) -> impl Iterator<Item = &Arc<Tool>> {
         self.for_clients.tools.iter()

@@ -1,10 +1,7 @@
 //! Handing tasks over. What Python submitters ask for beside the work is inside the payload.
 
 use serde_json::{Map, Value, json};
-use toolmesh_core::{
-    limits,
-    queue::{Submitter, TOOL_CALL},
-};
+use toolmesh_core::{limits, queue::TOOL_CALL};
 
 use super::{
     super::{spec::Submission, views::seconds},
@@ -96,12 +93,11 @@ impl Caller<'_> {
             requires: None,
             metadata: None,
         };
-        let (mut spec, id) = self.tools.spec(submission, &self.who)?;
+        let mut wanted = self.tools.wanted(submission, &self.who)?;
         if wishes.attempts == Some(0) {
-            (spec.max_attempts, spec.retries_asked) = (0, true);
+            (wanted.spec.max_attempts, wanted.spec.retries_asked) = (0, true);
         }
-        let by = Submitter { id: self.who.full_name(), role: self.who.role };
-        let submitted = queue.submit(by, spec, id).await?;
+        let submitted = self.tools.hand_over(wanted, &self.who).await?;
         Ok(object(json!({"task_id": submitted.id})))
     }
 }

@@ -64,6 +64,32 @@ fn a_key_makes_one_task_of_many_submissions() {
 }
 
 #[test]
+fn a_repeat_is_known_as_one_without_handing_anything_over() {
+    let mut rig = Rig::new();
+    let own = TaskId::new(OWNER, 5, 6);
+    rig.try_submit("alice", spec("work"), Some(own));
+    let id = rig.submit(keyed("k", "1"));
+    let asked = |by: &str, spec: &Spec, id| {
+        let by = Submitter { id: by.into(), role: Role::Client };
+        rig.machine.repeated(&by, spec, id, Now { ms: START, chance: 0 })
+    };
+    for (spec, given, known) in [(keyed("k", "1"), None, id), (spec("work"), Some(own), own)] {
+        let answer = asked("alice", &spec, given);
+        assert!(
+            matches!(answer, Some(Ok(Reply::Submitted { id, created: false, .. })) if id == known),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(asked("alice", &keyed("k", "2"), None), Some(Err(Refusal::KeyConflict(id))));
+    assert_eq!(asked("bob", &spec("work"), Some(own)), Some(Err(Refusal::IdConflict(own))));
+    // Whatever else a new one may be refused for is not looked at here.
+    let new = [(keyed("other", "1"), None), (spec("work"), Some(TaskId::new([0; 4], 5, 6)))];
+    for (spec, given) in [new[0].clone(), new[1].clone(), (spec("work"), None)] {
+        assert_eq!(asked("alice", &spec, given), None);
+    }
+}
+
+#[test]
 fn a_submitter_may_choose_its_id() {
     let mut rig = Rig::new();
     let own = TaskId::new(OWNER, 5, 6);

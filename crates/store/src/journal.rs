@@ -47,8 +47,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Begins an empty file `number` in `directory`, and removes those before it: what they hold must
-    /// be synced elsewhere by now.
+    /// Begins an empty file `number` in `directory`.
     pub(crate) fn begin(directory: &Path, number: u64) -> io::Result<Self> {
         let path = path(directory, number);
         // One of this number can only be what a start left that was killed right here.
@@ -56,11 +55,6 @@ impl Journal {
             File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.set_len(JOURNAL_STEP_BYTES)?;
         file.sync_all()?;
-        for old in numbers(directory)?.into_iter().filter(|old| *old < number) {
-            fs::remove_file(self::path(directory, old))?;
-        }
-        // Both at once: an old file that came back would be read before this one, which is right as
-        // long as this one has all that came after it.
         File::open(directory)?.sync_all()?;
         Ok(Self {
             directory: directory.to_owned(),
@@ -73,7 +67,7 @@ impl Journal {
         })
     }
 
-    /// Goes on in a new file; what this one holds must be synced elsewhere by now.
+    /// Goes on in a new file. This one must be synced, and stays.
     pub(crate) fn renew(&mut self) -> io::Result<()> {
         *self = Self::begin(&self.directory, self.number + 1)?;
         Ok(())
@@ -110,9 +104,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Tells whether all entries were synced.
-    pub(crate) fn is_synced(&self) -> bool {
-        self.synced == self.end
+    /// Returns the number of its file.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Returns how many bytes of its entries were synced.
@@ -125,6 +119,18 @@ impl Journal {
     pub(crate) fn bytes(&self) -> u64 {
         self.end
     }
+}
+
+/// Removes the journals in `directory` before `number`: what they hold must be synced elsewhere.
+///
+/// One that came back after a loss of power would be read before those after it, which is right as
+/// long as those have all that came since. So none is removed before this is sure.
+pub(crate) fn remove_before(directory: &Path, number: u64) -> io::Result<()> {
+    let old: Vec<u64> = numbers(directory)?.into_iter().filter(|old| *old < number).collect();
+    for old in &old {
+        fs::remove_file(path(directory, *old))?;
+    }
+    if old.is_empty() { Ok(()) } else { File::open(directory)?.sync_all() }
 }
 
 /// Hands the writes of every whole entry in the journals of `directory` to `each`, in the order in

@@ -36,16 +36,17 @@ pub const BATCH_JOBS: usize = 256;
 /// Bytes in one batch, but always one submission: bounds how long a batch holds its waiters.
 pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Bytes of the journal from which sled is synced and a new journal begun: what a start has to read
-/// again at most, in some tenths of a second, but for the commit that goes beyond. Nobody sees it.
-pub(crate) const JOURNAL_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of keys and values that are held in memory before they go to sled together: enough that
+/// what soon changes again goes once, and little beside what a node takes. A start reads about this
+/// much again, in some tenths of a second. Nobody sees it.
+pub(crate) const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes that are held while a checkpoint is made; at or above it commits wait until that is done.
+/// Then they are slower, as on a slow disk.
+pub(crate) const HELD_BYTES: usize = 4 * CHECKPOINT_BYTES;
 
 /// Bytes by which the journal's file grows. Nobody sees it.
 pub(crate) const JOURNAL_STEP_BYTES: u64 = 1024 * 1024;
-
-/// Bytes of keys and values that wait in memory for the journal to be synced; at or above it that is
-/// done though nobody asked for it. Nobody sees it.
-pub(crate) const UNSYNCED_BYTES: usize = 1024 * 1024;
 
 /// Page cache of sled in bytes. Its default of 1 GiB is not for a node that idles in 64 MiB.
 pub const CACHE_BYTES: u64 = 16 * 1024 * 1024;

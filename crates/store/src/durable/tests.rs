@@ -9,15 +9,15 @@ use crate::limits::PIECE_BYTES;
 use crate::memory::MemoryRecords;
 use crate::record::Durability;
 
-/// So short that a few commits fill it.
-const SHORT: u64 = 400;
+/// So little that a few commits lead to a checkpoint.
+const LITTLE: Limits = Limits { checkpoint: 400, held: 1_000 };
 const CACHE: u64 = 1024 * 1024;
 
 /// What happens to a store.
 #[derive(Debug, Clone)]
 enum Event {
     Commit(Vec<Write>, Durability),
-    /// The process is killed between a commit and what is put off.
+    /// The process is killed.
     Kill,
     /// All that was not synced is gone, but for this share of it, in percent.
     PowerLoss(u8),
@@ -65,9 +65,13 @@ fn in_sled(records: &DurableRecords) -> Vec<(Vec<u8>, Vec<u8>)> {
     found
 }
 
-fn journal_file(directory: &Path) -> std::path::PathBuf {
-    let mut files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    files.find(|path| path.to_string_lossy().contains("journal-")).unwrap()
+/// The journals, the oldest first.
+fn journal_files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        files.filter(|path| path.to_string_lossy().contains("journal-")).collect();
+    files.sort_by_key(|path| (path.as_os_str().len(), path.clone())); // In the order of numbers.
+    files
 }
 
 /// The states after each commit since the last that was synced, that one first.
@@ -85,7 +89,7 @@ proptest! {
         let open = || {
             // sled gives its lock back some time after it was dropped.
             drop(crate::open::lock(&directory).unwrap());
-            DurableRecords::open_with(&directory, CACHE, SHORT)
+            DurableRecords::open_with(&directory, CACHE, LITTLE)
         };
         let (twin, mut expected) = (MemoryRecords::default(), Expected(vec![Vec::new()]));
         let mut records = open()?;
@@ -94,12 +98,15 @@ proptest! {
                 Event::Commit(writes, durability) => {
                     twin.commit(&writes, durability)?;
                     records.commit(&writes, durability)?;
-                    if durability == Durability::Disk || records.journal().is_synced() {
+                    let is_synced = {
+                        let journal = records.journal();
+                        journal.synced_bytes() == journal.bytes()
+                    };
+                    if is_synced {
                         expected.0.clear();
                     }
                     expected.0.push(all(&twin));
                     prop_assert!(all(&records) == all(&twin));
-                    prop_assert!(in_sled(&records) == expected.0[0] || expected.0.len() == 1);
                 }
                 Event::Kill => {
                     drop(records);
@@ -114,7 +121,8 @@ proptest! {
                     };
                     drop(records);
                     let kept = synced + (end - synced) * u64::from(share) / 100;
-                    let path = journal_file(&directory);
+                    // The last one; those before it were synced.
+                    let path = journal_files(&directory).pop().unwrap_or_default();
                     let file = fs::File::options().write(true).open(path)?;
                     file.set_len(kept)?;
                     records = open()?;
@@ -133,24 +141,41 @@ proptest! {
 }
 
 #[test]
-fn what_is_not_synced_is_bounded_and_so_is_the_journal() {
+fn what_is_held_is_bounded_and_goes_to_sled_together() {
     let directory = tempfile::tempdir().unwrap();
-    let records =
-        DurableRecords::open_with(directory.path(), CACHE, 3 * UNSYNCED_BYTES as u64).unwrap();
-    let put = |byte: u8| [Write::Put { key: vec![byte], value: vec![byte; UNSYNCED_BYTES / 4] }];
+    let records = DurableRecords::open_with(directory.path(), CACHE, LITTLE).unwrap();
+    let put = |byte: u8| [Write::Put { key: vec![byte], value: vec![byte; 99] }];
+    let first = journal_files(directory.path());
     for byte in 1..4 {
         records.commit(&put(byte), Durability::Process).unwrap();
-        assert!(in_sled(&records).is_empty(), "nothing is in sled that was not synced");
+        assert!(in_sled(&records).is_empty(), "not before there is enough");
     }
     records.commit(&put(4), Durability::Process).unwrap();
-    assert_eq!(in_sled(&records).len(), 4, "at its limit it is synced unasked");
-    let first = journal_file(directory.path());
-    for byte in 5..13 {
+    assert!(records.checkpoints.is_free(true).unwrap(), "it is waited for");
+    assert_eq!(in_sled(&records).len(), 4);
+    let second = journal_files(directory.path());
+    assert!(second.len() == 1 && first != second, "a new one has begun, and the old one is gone");
+    for byte in 5..100 {
         records.commit(&put(byte), Durability::Process).unwrap();
+        assert!(records.held.bytes() < LITTLE.held);
+        assert!(journal_files(directory.path()).len() <= 2);
     }
-    assert!(!first.exists() && journal_file(directory.path()) != first, "a new one has begun");
-    assert!(records.journal().bytes() < UNSYNCED_BYTES as u64);
-    assert_eq!(all(&records).len(), 12);
+    assert_eq!(all(&records).len(), 99);
+}
+
+#[test]
+fn a_checkpoint_that_fails_is_the_end() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("store");
+    fs::create_dir(&directory).unwrap();
+    let records = DurableRecords::open_with(&directory, CACHE, LITTLE).unwrap();
+    // Its journals cannot be listed any more.
+    fs::rename(&directory, parent.path().join("elsewhere")).unwrap();
+    let ended = (0..100_u8).find_map(|byte| {
+        let put = [Write::Put { key: vec![byte], value: vec![byte; 99] }];
+        records.commit(&put, Durability::Process).err()
+    });
+    assert!(matches!(ended, Some(RecordsError::Io(_))), "{ended:?}");
 }
 
 #[test]
@@ -185,7 +210,8 @@ fn a_store_from_before_the_journal_goes_on_and_a_newer_one_is_refused() {
 #[test]
 fn who_reads_meanwhile_sees_each_commit_whole() {
     let directory = tempfile::tempdir().unwrap();
-    let records = DurableRecords::open(directory.path(), CACHE).unwrap();
+    let limits = Limits { checkpoint: 30 * PIECE_BYTES, held: 90 * PIECE_BYTES };
+    let records = DurableRecords::open_with(directory.path(), CACHE, limits).unwrap();
     let both = |byte: u8| {
         let put = |key, length| Write::Put { key: vec![key], value: vec![byte; length] };
         [put(1, 5), put(2, PIECE_BYTES * usize::from(1 + byte % 40)), put(3, 5)]
@@ -208,7 +234,8 @@ fn who_reads_meanwhile_sees_each_commit_whole() {
             assert!(records.get(&[2]).unwrap().is_some_and(|value| value.len() >= PIECE_BYTES));
         }
     });
-    assert_eq!(in_sled(&records).len(), 3);
+    assert!(records.checkpoints.is_free(true).unwrap());
+    assert!(!in_sled(&records).is_empty(), "checkpoints were made meanwhile");
 }
 
 /// A crash while sled is given a commit leaves no piece of a value behind that nothing refers to.

@@ -91,14 +91,21 @@ fn a_file_under_another_number_is_not_read_as_its_own() {
 }
 
 #[test]
-fn a_new_file_takes_the_place_of_those_before() {
+fn a_new_file_is_read_after_those_before_until_they_are_removed() {
     let directory = tempfile::tempdir().unwrap();
     written(directory.path(), 2, 2);
     let mut journal = Journal::begin(directory.path(), 4).unwrap();
-    journal.append(&entry(1)).unwrap();
-    assert!(!journal.is_synced());
+    journal.append(&entry(3)).unwrap();
     journal.renew().unwrap();
-    assert!(journal.is_synced());
+    assert_eq!(numbers(directory.path()).unwrap(), [3, 4, 5]);
+    let mut found = 0;
+    let replayed = replay(directory.path(), &mut |writes| {
+        found += 1;
+        assert_eq!(writes, entry(found));
+        Ok(())
+    });
+    assert_eq!(replayed.unwrap(), (Some(5), 3));
+    remove_before(directory.path(), journal.number()).unwrap();
     assert_eq!(numbers(directory.path()).unwrap(), [5]);
     fs::write(directory.path().join("journal-x"), "not ours").unwrap();
     assert_eq!(replay(directory.path(), &mut |_| Ok(())).unwrap(), (Some(5), 0));

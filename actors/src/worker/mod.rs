@@ -9,8 +9,9 @@
 //! - Limits: slots, `WORKER_*` and `COMMAND_*` in `toolmesh_core::limits`.
 //!
 //! `claim.rs` claims, `nudge.rs` asks members whether they have work, `member.rs` is a member's queue and
-//! `python.rs` a Python peer's, `giver.rs` is either, and `source.rs` where a lease came from. `run.rs` runs one task, `lease.rs` keeps its lease,
-//! `stops.rs` tells members which tasks of this node are to stop, `kept.rs` what its owner could not be told, `call.rs` calls a tool, and `command.rs` runs a
+//! `python.rs` a Python peer's, `giver.rs` is either, and `source.rs` where a lease came from. `run.rs`
+//! runs one task, `lease.rs` keeps its lease, `stops.rs` tells members which tasks of this node are to
+//! stop, `kept.rs` keeps what an owner could not be told, `call.rs` calls a tool, and `command.rs` runs a
 //! program. What nodes say to each other is in `wire.rs`.
 
 mod actor;

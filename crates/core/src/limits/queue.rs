@@ -311,13 +311,6 @@ pub const COMMAND_LOG_LINES: usize = 10_000;
 /// Characters of a command's name in the configuration; longer is refused.
 pub const COMMAND_NAME_CHARS: usize = 32;
 
-const _: () = assert!(QUEUE_PAYLOAD_BYTES <= QUEUE_PAYLOAD_BYTES_MAX);
-const _: () = assert!(QUEUE_RESULT_BYTES <= QUEUE_RESULT_BYTES_MAX);
-const _: () = assert!(QUEUE_LEASE.as_secs() <= QUEUE_LEASE_MAX.as_secs());
-const _: () = assert!(QUEUE_RETENTION.as_secs() <= QUEUE_RETENTION_MAX.as_secs());
-const _: () = assert!(WORKER_SLOTS <= WORKER_SLOTS_MAX);
-const _: () = assert!(COMMAND_OUTPUT_BYTES <= COMMAND_OUTPUT_BYTES_MAX);
-
 /// Tasks that are read where they are asked for, if they are new; more are read on a thread that may
 /// wait. Nobody sees it.
 pub const QUEUE_READ_HERE: usize = 8;
@@ -325,3 +318,10 @@ pub const QUEUE_READ_HERE: usize = 8;
 /// Age in seconds up to which a task counts as new: what was written so lately is in the system's
 /// memory, and to go to another thread and back would take longer than to read it. Nobody sees it.
 pub const QUEUE_NEW_S: u64 = 10;
+
+const _: () = assert!(QUEUE_PAYLOAD_BYTES <= QUEUE_PAYLOAD_BYTES_MAX);
+const _: () = assert!(QUEUE_RESULT_BYTES <= QUEUE_RESULT_BYTES_MAX);
+const _: () = assert!(QUEUE_LEASE.as_secs() <= QUEUE_LEASE_MAX.as_secs());
+const _: () = assert!(QUEUE_RETENTION.as_secs() <= QUEUE_RETENTION_MAX.as_secs());
+const _: () = assert!(WORKER_SLOTS <= WORKER_SLOTS_MAX);
+const _: () = assert!(COMMAND_OUTPUT_BYTES <= COMMAND_OUTPUT_BYTES_MAX);

@@ -151,11 +151,12 @@ impl Queue {
                 }
                 return;
             }
-            release(&door, asker, reply);
+            // Each of them is woken in turn: first who waits for what was done, last who did it.
+            tell(&waiters, seen, &news, events);
             for (claimer, grants, granted) in served {
                 hand_over(&door, claimer, grants, granted);
             }
-            tell(&waiters, seen, &news, events);
+            release(&door, asker, reply);
         });
     }
 

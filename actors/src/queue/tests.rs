@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, task::Poll, time::Duration};
 
 use tokio::sync::mpsc;
 use toolmesh_core::{
+    limits,
     principal::Role,
     queue::{
         Asker, Claim, OnLost, Outcome, Proof, Refusal, RetryPolicy, Spec, State, Submitter,
@@ -170,6 +171,8 @@ async fn a_claim_whose_maker_is_gone_keeps_no_task() {
 async fn a_claim_given_up_on_its_way_gives_back_what_it_got() {
     let rig = rig(&Arc::default(), &Clock::manual()).await;
     let id = rig.queue.submit(ada(), spec("1"), None).await.unwrap().id;
+    // What is new is read at once.
+    rig.clock.advance((limits::QUEUE_NEW_S + 1) * 1_000);
     let state = async || rig.queue.show(asker("ada"), id).await.unwrap().view.state;
     // Given up when the task is on its way to it, and when what it is to do is being read.
     for polls in [1, 2] {

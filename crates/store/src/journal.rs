@@ -144,12 +144,16 @@ pub(crate) fn replay(
     directory: &Path,
     each: &mut dyn FnMut(&[Write]) -> Result<(), RecordsError>,
 ) -> Result<(Option<u64>, u64), RecordsError> {
-    let (mut last, mut entries) = (None, 0);
+    let (mut last, mut entries, mut cut) = (None, 0, None);
     for number in numbers(directory)? {
         let file = File::open(path(directory, number))?;
         let mut left = file.metadata()?.len();
         let (mut file, mut at) = (BufReader::new(file), 0);
         while let Some((body, bytes)) = read(&mut file, number, left)? {
+            // A file is synced before the next one has an entry.
+            if let Some((number, at)) = cut {
+                return Err(damaged(number, at));
+            }
             each(&writes(&body)?)?;
             (left, at, entries) = (left - bytes, at + bytes, entries + 1);
         }
@@ -157,8 +161,10 @@ pub(crate) fn replay(
         file.seek(SeekFrom::Start(at))?;
         file.read_to_end(&mut rest)?;
         if synced_beyond(&rest, number, at) {
-            let why = format!("the journal {number} is damaged at byte {at}, and was whole before");
-            return Err(RecordsError::Damaged(why));
+            return Err(damaged(number, at));
+        }
+        if rest.iter().any(|byte| *byte != 0) {
+            cut = Some((number, at));
         }
         last = Some(number);
     }
@@ -241,6 +247,11 @@ fn put(buffer: &mut Vec<u8>, write: &Write) -> Result<(), RecordsError> {
     buffer.extend(length.map_err(|_| too_large())?.to_be_bytes());
     buffer.extend(value.unwrap_or_default());
     Ok(())
+}
+
+fn damaged(number: u64, at: u64) -> RecordsError {
+    let why = format!("the journal {number} is damaged at byte {at}, and was whole before");
+    RecordsError::Damaged(why)
 }
 
 fn too_large() -> RecordsError {

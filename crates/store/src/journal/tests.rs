@@ -83,6 +83,24 @@ fn damage_of_what_was_synced_is_told_from_what_a_crash_left() {
 }
 
 #[test]
+fn what_is_cut_was_not_synced_unless_the_next_file_has_an_entry() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, ends) = written(directory.path(), 3, 3);
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[ends[3] as usize - 1] ^= 1;
+    fs::write(&path, damaged).unwrap();
+    let mut next = Journal::begin(directory.path(), 4).unwrap();
+    let replayed = || replay(directory.path(), &mut |_| Ok(()));
+    assert_eq!(
+        replayed().unwrap(),
+        (Some(4), 2),
+        "a start may have been killed before it removed it"
+    );
+    next.append(&entry(4)).unwrap();
+    assert!(matches!(replayed(), Err(RecordsError::Damaged(_))));
+}
+
+#[test]
 fn a_file_under_another_number_is_not_read_as_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let (from, _) = written(directory.path(), 2, 2);

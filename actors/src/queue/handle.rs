@@ -1,6 +1,9 @@
 //! The only door to the queue.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -221,9 +224,7 @@ impl QueueHandle {
     ) -> Result<T, QueueError> {
         let records = self.shared.records.clone();
         let reading = tokio::task::spawn_blocking(move || read(&*records));
-        reading
-            .await
-            .map_err(|_panicked| QueueError::Record("reading it failed; see the log".into()))?
+        reading.await.unwrap_or_else(|_panicked| Err(unreadable()))
     }
 
     /// Reads what is kept of the tasks `ids` where it is asked for, if they are few and new, else as
@@ -236,7 +237,9 @@ impl QueueHandle {
         let new_from = (self.now_ms() / 1_000).saturating_sub(limits::QUEUE_NEW_S);
         let are_few = ids.len() <= limits::QUEUE_READ_HERE;
         if are_few && ids.map(|id| id.seconds()).all(|seconds| seconds >= new_from) {
-            return read(&*self.shared.records);
+            // sled panics over some damage.
+            let read = AssertUnwindSafe(|| read(&*self.shared.records));
+            return catch_unwind(read).unwrap_or_else(|_panicked| Err(unreadable()));
         }
         self.read(read).await
     }
@@ -390,6 +393,10 @@ pub(super) fn submitted(reply: &Reply) -> Result<Submitted, QueueError> {
         }
         _ => Err(unexpected()),
     }
+}
+
+fn unreadable() -> QueueError {
+    QueueError::Record("reading it failed; see the log".to_owned())
 }
 
 fn unexpected() -> QueueError {

@@ -9,11 +9,11 @@ use toolmesh_core::{
     limits,
     principal::Role,
     queue::{
-        Asker, Claim, OnLost, Outcome, Proof, Refusal, RetryPolicy, Spec, State, Submitter,
+        Asker, Claim, OnLost, Outcome, Proof, Refusal, RetryPolicy, Spec, State, Submitter, TaskId,
         content_digest, key_digest,
     },
 };
-use toolmesh_store::{Load, MemoryRecords, State as Stored, Store, records::QueueState};
+use toolmesh_store::{Load, MemoryRecords, Records, State as Stored, Store, records::QueueState};
 
 use super::*;
 use crate::{
@@ -194,6 +194,20 @@ async fn a_claim_given_up_on_its_way_gives_back_what_it_got() {
     }
     let leased = rig.queue.claim(claim("here"), None).await.unwrap().tasks.remove(0);
     assert_eq!((leased.grant.id, leased.grant.attempt), (id, 1), "no attempt was counted");
+}
+
+#[actix::test]
+#[expect(clippy::panic, reason = "a store that panics is what is tested")]
+async fn a_read_that_panics_is_an_error_wherever_it_runs() {
+    let rig = rig(&Arc::default(), &Clock::manual()).await;
+    let new = rig.queue.submit(ada(), spec("1"), None).await.unwrap().id;
+    for ids in
+        [vec![new], vec![TaskId::from_bytes([0; 16])], vec![new; limits::QUEUE_READ_HERE + 1]]
+    {
+        let panics = |_: &dyn Records| -> Result<(), QueueError> { panic!("told to") };
+        let read = rig.queue.read_of(ids.into_iter(), panics).await;
+        assert!(matches!(read, Err(QueueError::Record(_))), "{read:?}");
+    }
 }
 
 #[actix::test]

@@ -46,6 +46,21 @@ fn entries_come_back_in_their_order() {
     assert_eq!(read_back(directory.path()).unwrap(), 4);
 }
 
+/// A change of these bytes is a new version and a new magic.
+#[test]
+fn an_entry_has_the_documented_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::begin(directory.path(), 7).unwrap();
+    let put = Write::Put { key: b"k".to_vec(), value: b"v".to_vec() };
+    journal.append(&[put, Write::Delete { key: b"d".to_vec() }]).unwrap();
+    let written = fs::read(path(directory.path(), 7)).unwrap();
+    let head = "544d4a310000000f00000000000000009ec085b9";
+    let body = "00016b0000000176000164ffffffff";
+    assert_eq!(hex::encode(&written[..journal.bytes() as usize]), [head, body].concat());
+    assert_eq!(written.len() as u64, JOURNAL_STEP_BYTES);
+    assert!(written[journal.bytes() as usize..].iter().all(|byte| *byte == 0));
+}
+
 #[test]
 fn what_a_crash_cut_ends_with_the_last_whole_entry() {
     let directory = tempfile::tempdir().unwrap();

@@ -123,7 +123,7 @@ fn a_first_start_killed_before_there_was_data_starts_again() -> TestResult {
 /// A log that only lost its tail is not among these: sled takes it for one that a crash cut.
 #[test]
 fn damaged_data_is_moved_aside_and_never_deleted() -> TestResult {
-    let damages: [(&str, Damage); 4] = [
+    let damages: [(&str, Damage); 5] = [
         ("a torn configuration", |store| fs::write(store.join("conf"), [255; 40])),
         ("a damaged snapshot", |store| fs::write(store.join("snap.FFFFFFFFFFFFFFFF"), [7; 100])),
         ("a log of noise", |store| {
@@ -131,6 +131,11 @@ fn damaged_data_is_moved_aside_and_never_deleted() -> TestResult {
             fs::write(store.join("db"), vec![7; length])
         }),
         ("an empty log", |store| fs::write(store.join("db"), "")),
+        ("a damaged journal", |store| {
+            let mut bytes = fs::read(store.join("journal-0"))?;
+            bytes[100] ^= 1;
+            fs::write(store.join("journal-0"), bytes)
+        }),
     ];
     for (name, damage) in damages {
         let directory = tempfile::tempdir()?;

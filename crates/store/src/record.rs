@@ -87,8 +87,8 @@ pub enum Order {
 /// Records by key, in the order of their keys' bytes.
 ///
 /// One committer writes; anyone may read meanwhile and sees each commit whole or not at all.
-/// After an error from [`apply`](Self::apply), [`sync`](Self::sync) or [`settle`](Self::settle) the value must not be used
-/// any more.
+/// After an error from [`apply`](Self::apply), [`sync`](Self::sync) or [`settle`](Self::settle) the
+/// value must not be used any more.
 pub trait Records: Send + Sync + 'static {
     /// Returns the value under `key`, if there is one.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordsError>;

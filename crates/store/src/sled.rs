@@ -145,7 +145,7 @@ pub(crate) type Inspect<'a> = dyn FnMut(&[u8], Result<&[u8], RecordsError>) -> C
 
 impl SledRecords {
     /// Calls `each` with every key and its value in key order, or with what is wrong with that one
-    /// value, until it breaks: how all damage is found, where [`scan`](Records::scan) ends at the
+    /// value, until it breaks: how all damage is found, where [`scan`](record::Records::scan) ends at the
     /// first.
     pub(crate) fn inspect(&self, each: &mut Inspect<'_>) -> Result<(), RecordsError> {
         let mut buffer = Vec::new();

@@ -31,9 +31,7 @@ pub(crate) fn run(args: &UpArgs) -> ExitCode {
     init_log(&plan.loaded.config.log);
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(
-                std::env::var("TMIO").ok().and_then(|v| v.parse().ok()).unwrap_or_else(io_threads),
-            )
+            .worker_threads(io_threads())
             .thread_name("toolmesh-io")
             .enable_all()
             .build()

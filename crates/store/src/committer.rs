@@ -13,7 +13,6 @@
 //!   submission answers [`CommitError::Failed`], and the node is told to stop.
 //! - **A crash** loses what was submitted and not released; nobody was told it was done.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use crate::clock;
 use crate::disk::DiskGuard;
 use crate::lane::{Job, Lane, LaneLimits};
 use crate::limits::STALL;
-use crate::record::{Durability, Records, RecordsError, Write};
+use crate::record::{self, Durability, Records, RecordsError, Write};
 
 /// Why a submission was not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -125,11 +124,7 @@ impl Committer {
             let shared = Arc::clone(&shared);
             move || {
                 let run = || run(&shared, &*records, options.durability);
-                let error = match catch_unwind(AssertUnwindSafe(run)) {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error,
-                    Err(_) => RecordsError::Damaged("the committer panicked".to_owned()),
-                };
+                let Err(error) = record::caught("the committer", run) else { return };
                 for job in shared.lane.shut(CommitError::Failed) {
                     (job.release)(Err(CommitError::Failed));
                 }
@@ -297,7 +292,7 @@ fn commit(
     if writes.is_empty() {
         return Ok(());
     }
-    let commit = || {
+    record::caught("the storage", || {
         records.apply(writes)?;
         if sync {
             let began = clock::now();
@@ -307,9 +302,7 @@ fn commit(
             }
         }
         Ok(())
-    };
-    catch_unwind(AssertUnwindSafe(commit))
-        .unwrap_or_else(|_| Err(RecordsError::Damaged("the storage panicked".to_owned())))
+    })
 }
 
 /// When the batch under way began, readable while the committer's thread is stuck.

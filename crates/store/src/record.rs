@@ -1,6 +1,7 @@
 //! The record port: what any storage backend of a node must do, and nothing more.
 
 use std::ops::{Bound, ControlFlow};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::limits::{KEY_BYTES, VALUE_BYTES};
@@ -82,6 +83,15 @@ pub enum Order {
     Ascending,
     /// The greatest key first: the newest, where keys begin with a time.
     Descending,
+}
+
+/// Does `work`; that `who` panicked, as sled does over some damage, is an error like any other.
+pub(crate) fn caught<T>(
+    who: &str,
+    work: impl FnOnce() -> Result<T, RecordsError>,
+) -> Result<T, RecordsError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(RecordsError::Damaged(format!("{who} panicked"))))
 }
 
 /// Records by key, in the order of their keys' bytes.

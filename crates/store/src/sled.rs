@@ -69,16 +69,10 @@ impl SledRecords {
         Ok(())
     }
 
-    /// Puts a value as it is under a key of sled's.
+    /// Returns what is behind this.
     #[cfg(test)]
-    pub(crate) fn put_raw(&self, key: &[u8], value: &[u8]) {
-        self.db.insert(key, value).ok();
-    }
-
-    /// Returns what is under a key of sled's.
-    #[cfg(test)]
-    pub(crate) fn raw(&self, key: &[u8]) -> Option<::sled::IVec> {
-        self.db.get(key).ok().flatten()
+    pub(crate) fn db(&self) -> &::sled::Db {
+        &self.db
     }
 
     /// Puts the value whose head is `head` together, in `buffer` if it is chunked.
@@ -221,12 +215,6 @@ impl SledRecords {
         let is_whole = changes.len() <= most;
         changes.into_iter().take(most).try_for_each(|change| self.change(change))?;
         Ok(is_whole)
-    }
-
-    /// Counts what is in sled's tree.
-    #[cfg(test)]
-    pub(crate) fn entries(&self) -> usize {
-        self.db.len()
     }
 
     /// Returns once all that was applied survives the loss of power.

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::held::Held;
 use crate::journal;
-use crate::record::RecordsError;
+use crate::record::{self, RecordsError};
 use crate::sled::SledRecords;
 
 /// Makes checkpoints, one at a time. Dropped, it ends the one under way.
@@ -38,6 +38,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits while the state is one that `passes`.
+    fn after(&self, passes: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let waited = self.changed.wait_while(self.state(), |state| passes(state));
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set(&self, state: State) {
         *self.state() = state;
         self.changed.notify_all();
@@ -52,10 +58,9 @@ impl Checkpoints {
         held: Arc<Held>,
     ) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        let ends = Ends(shared.clone());
-        let directory = directory.to_owned();
+        let (for_thread, directory) = (shared.clone(), directory.to_owned());
         let thread = std::thread::Builder::new().name("checkpoint".to_owned());
-        let thread = thread.spawn(move || run(&ends, &directory, &sled, &held))?;
+        let thread = thread.spawn(move || run(&for_thread, &directory, &sled, &held))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -65,11 +70,7 @@ impl Checkpoints {
     ///
     /// One has failed.
     pub(super) fn is_free(&self, wait: bool) -> Result<bool, RecordsError> {
-        let mut state = self.shared.state();
-        while wait && matches!(*state, State::Making(_)) {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        match &*state {
+        match &*self.shared.after(|state| wait && matches!(state, State::Making(_))) {
             State::Free => Ok(true),
             State::Making(_) | State::Closed => Ok(false),
             State::Failed(error) => Err(error.clone()),
@@ -85,48 +86,22 @@ impl Checkpoints {
 
 impl Drop for Checkpoints {
     fn drop(&mut self) {
-        {
-            let mut state = self.shared.state();
-            while matches!(*state, State::Making(_)) {
-                state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            *state = State::Closed;
-        }
-        self.shared.changed.notify_all();
+        // Nobody asks for another one any more.
+        drop(self.shared.after(|state| matches!(state, State::Making(_))));
+        self.shared.set(State::Closed);
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
             tracing::error!("the checkpoint had panicked");
         }
     }
 }
 
-/// Says so if the thread panics: sled does over damaged data.
-struct Ends(Arc<Shared>);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let why = "the storage panicked during a checkpoint".to_owned();
-            self.0.set(State::Failed(RecordsError::Damaged(why)));
-        }
-    }
-}
-
-fn run(ends: &Ends, directory: &Path, sled: &SledRecords, held: &Held) {
-    let Ends(shared) = ends;
-    let mut state = shared.state();
+fn run(shared: &Shared, directory: &Path, sled: &SledRecords, held: &Held) {
     loop {
-        match *state {
-            State::Closed | State::Failed(_) => return,
-            State::Free => {
-                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            State::Making(number) => {
-                drop(state);
-                let made = make(directory, number, sled, held);
-                shared.set(made.map_or_else(State::Failed, |()| State::Free));
-                state = shared.state();
-            }
-        }
+        let State::Making(number) = *shared.after(|state| matches!(state, State::Free)) else {
+            return;
+        };
+        let made = record::caught("a checkpoint", || make(directory, number, sled, held));
+        shared.set(made.map_or_else(State::Failed, |()| State::Free));
     }
 }
 

@@ -188,7 +188,7 @@ fn a_store_from_before_the_journal_goes_on_and_a_newer_one_is_refused() {
     fs::create_dir(&path).unwrap();
     let layout = |value: &[u8]| {
         let records = SledRecords::open(&path, CACHE).unwrap();
-        records.put_raw(&LAYOUT_KEY, value);
+        records.db().insert(LAYOUT_KEY, value).unwrap();
         records.apply(&write).unwrap();
     };
     let open = || {
@@ -198,7 +198,11 @@ fn a_store_from_before_the_journal_goes_on_and_a_newer_one_is_refused() {
     layout(&LAYOUT_WITHOUT_JOURNAL);
     let records = open().unwrap();
     assert_eq!(all(&records), [(vec![1], vec![2])]);
-    assert_eq!(records.sled.raw(&LAYOUT_KEY).unwrap(), LAYOUT, "older programs refuse it now");
+    assert_eq!(
+        records.sled.db().get(LAYOUT_KEY).unwrap().unwrap(),
+        LAYOUT,
+        "older programs refuse it now"
+    );
     drop(records);
     drop(crate::open::lock(&path).unwrap());
     layout(&9_u32.to_be_bytes());
@@ -255,7 +259,7 @@ fn no_piece_is_left_behind_by_a_crash_in_between() {
             let is_whole = sled.apply_some(&next, crash_after).unwrap();
             sled.apply(&next).unwrap();
             let left = usize::from(shorter.is_some()) + shorter.unwrap_or(0);
-            assert_eq!(sled.entries(), left + 1, "the layout is one more");
+            assert_eq!(sled.db().len(), left + 1, "the layout is one more");
             if is_whole {
                 break;
             }

@@ -1,19 +1,16 @@
 //! What the queue and its worker take of the configuration.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use toolmesh_actors::{gateway, queue, worker};
 use toolmesh_core::{
     policy::Globs,
     queue::{Config as Machine, owner_prefix},
+    time::millis,
 };
 
 use super::program;
 use crate::config::{Config, TaskCommand};
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// What the queue of the node `peer_id` takes.
 pub(crate) fn queue(config: &Config, peer_id: &str) -> queue::Settings {
@@ -30,14 +27,14 @@ pub(crate) fn queue(config: &Config, peer_id: &str) -> queue::Settings {
         machine: Machine {
             owner: owner_prefix(peer_id),
             tasks: queue.tasks,
-            retention_ms: ms(queue.retention),
-            dead_retention_ms: ms(queue.dead_retention),
+            retention_ms: millis(queue.retention),
+            dead_retention_ms: millis(queue.dead_retention),
             running: running.collect(),
             ..Machine::default()
         },
         payload_bytes: queue.payload_bytes,
         result_bytes: queue.result_bytes,
-        lease_ms: ms(queue.lease),
+        lease_ms: millis(queue.lease),
         max_attempts: u16::try_from(queue.max_attempts).unwrap_or(u16::MAX),
         commands: commands.collect(),
     }
@@ -65,6 +62,6 @@ pub(crate) fn worker(config: &Config) -> worker::Settings {
     worker::Settings {
         offer: worker::Offer { kinds: None, slots: config.worker.slots, labels: labels.collect() },
         commands: commands.map(|(name, of)| (name.clone(), command(of))).collect(),
-        lease_ms: ms(config.queue.lease),
+        lease_ms: millis(config.queue.lease),
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     task::AbortHandle,
     time::{self, MissedTickBehavior},
 };
-use toolmesh_core::{announcement::Announcement, limits};
+use toolmesh_core::{announcement::Announcement, limits, time::millis};
 
 use super::{Announcements, Around};
 use crate::{
@@ -81,7 +81,7 @@ async fn announce(around: Around) {
     let mut last: Option<(Announcement, u64)> = None;
     let mut ticks = time::interval(limits::ANNOUNCEMENT_INTERVAL_MIN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let longest = u64::try_from(limits::ANNOUNCEMENT_INTERVAL_MAX.as_millis()).unwrap_or(u64::MAX);
+    let longest = millis(limits::ANNOUNCEMENT_INTERVAL_MAX);
     loop {
         ticks.tick().await;
         if !around.view.is_connected() {

@@ -9,7 +9,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use futures::Stream;
@@ -20,7 +19,7 @@ use rmcp::{
         local::{LocalSessionManager, SessionConfig},
     },
 };
-use toolmesh_core::{limits, principal::Principal};
+use toolmesh_core::{limits, principal::Principal, time::millis};
 
 use super::{Limits, admission::Refused};
 use crate::kit::Clock;
@@ -188,11 +187,6 @@ impl Sessions {
         metrics::gauge!("toolmesh_sessions")
             .set(u32::try_from(table.open.len()).unwrap_or(u32::MAX));
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "seconds of a limit")]
-fn millis(time: Duration) -> u64 {
-    time.as_millis() as u64
 }
 
 impl SessionManager for Sessions {

@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use actix::{Actor, Addr, Context};
 use tokio::sync::mpsc;
+use toolmesh_core::time::millis;
 
 use super::{Clock, Door};
 
@@ -271,7 +272,7 @@ async fn watch(
             OnFault::StopNode => false,
             OnFault::Restart { times, within } | OnFault::GoWithout { times, within } => {
                 let now = clock.now_ms();
-                let window = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                let window = millis(within);
                 watched.deaths.retain(|death| now.saturating_sub(*death) < window);
                 watched.deaths.push(now);
                 watched.deaths.len() <= times as usize

@@ -3,7 +3,10 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::oneshot;
-use toolmesh_core::queue::{Candidate, Claim, Grant, Granted, Input, TaskRecord, Ticket};
+use toolmesh_core::{
+    queue::{Candidate, Claim, Grant, Granted, Input, TaskRecord, Ticket},
+    time::millis,
+};
 use toolmesh_store::{
     Records, Work,
     records::{self, KeptTask},
@@ -52,8 +55,7 @@ impl QueueHandle {
         let wait = wait.filter(|wait| !wait.is_zero());
         claim.wait = wait.map(|wait| {
             let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
-            let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            (ticket, self.now_ms().saturating_add(ms))
+            (ticket, self.now_ms().saturating_add(millis(wait)))
         });
         let to = (claim.worker.clone(), claim.principal.clone());
         let ticket = claim.wait.map(|(ticket, _)| ticket);

@@ -6,10 +6,9 @@ use std::{
     time::Duration,
 };
 
-use toolmesh_core::{limits, queue::Outcome};
+use toolmesh_core::{limits, queue::Outcome, time::millis};
 
 use super::{
-    member::millis,
     run::{Ending, told},
     source::{Held, Source, Untold},
 };

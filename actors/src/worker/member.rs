@@ -11,6 +11,7 @@ use toolmesh_core::{
     limits,
     principal::Role,
     queue::{Fence, Grant, LogLine, Outcome, Spec, Submitter, TaskRecord},
+    time::millis,
 };
 use toolmesh_net::dialect::TASK_QUEUE;
 use toolmesh_store::records::KeptTask;
@@ -178,10 +179,6 @@ impl Member {
             Err(error) => Err(Untold::NotNow(error.to_string())),
         }
     }
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn of(Held { id, fence }: Held) -> wire::Of {

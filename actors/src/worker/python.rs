@@ -24,6 +24,7 @@ use toolmesh_core::{
         Failure, Fence, Grant, LogLine, OnLost, Outcome, Ran, Spec, Submitter, TOOL_CALL, TaskId,
         TaskRecord,
     },
+    time::millis,
 };
 use toolmesh_store::records::KeptTask;
 
@@ -156,7 +157,7 @@ impl Python {
         let grant = Grant {
             id: known_as(&id),
             fence: Fence(FENCES.fetch_add(1, Ordering::Relaxed)),
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            lease_ms: millis(lease),
             attempt: number("attempt").and_then(|number| number.try_into().ok()).unwrap_or(1),
             max_attempts: 0,
             timeout_ms: None,

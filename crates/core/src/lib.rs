@@ -14,3 +14,4 @@ pub mod principal;
 pub mod queue;
 pub mod registry;
 pub mod router;
+pub mod time;

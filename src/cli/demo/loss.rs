@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use toolmesh_core::time::millis;
 
 use super::super::client::{Client, RequestError};
 use super::super::output::Failure;
@@ -69,7 +70,7 @@ pub(super) async fn recover(
     let since = Instant::now();
     gpu.start(None).await?;
     let (result, refusals) = answered(laptop, "gpu__example__echo", Some("back again")).await?;
-    let milliseconds = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let milliseconds = millis(since.elapsed());
     story.quote(&format!("gpu__example__echo  ->  {}", content_of(&result)));
     story.say(&format!("Its tools are back {milliseconds} ms after it was started."));
     story.note(json!({"milliseconds": milliseconds, "refusals": refusals}));

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use toolmesh_core::time::millis;
 
 use super::super::output::{Failure, Report};
 
@@ -89,7 +90,7 @@ impl Story {
     }
 
     fn milliseconds(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.started.elapsed())
     }
 
     fn print(&self, text: &str) {

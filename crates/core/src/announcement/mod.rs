@@ -6,13 +6,13 @@
 mod heard;
 mod turns;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use heard::Heard;
 use serde::{Deserialize, Serialize};
 pub use turns::{Candidate, Turns};
 
-use crate::limits;
+use crate::{limits, time::millis};
 
 /// The version of this form. A later one may have other fields besides; these keep their meaning.
 const VERSION: u32 = 1;
@@ -129,10 +129,6 @@ impl Announcement {
         let content = |of: &Self| Self { version: 0, sequence: 0, holds_ms: 0, ..of.clone() };
         content(self) == content(other)
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

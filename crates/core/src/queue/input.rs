@@ -9,7 +9,7 @@ use super::{
     spec::{Spec, Submitter, content_digest},
     view::{Position, TaskView},
 };
-use crate::{limits, principal::name_of};
+use crate::{limits, principal::name_of, time::millis};
 
 /// The time and chance that an input comes with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,17 +57,13 @@ impl Default for Config {
             epoch: 1,
             tasks: limits::QUEUE_TASKS,
             finished: limits::QUEUE_FINISHED,
-            retention_ms: ms(limits::QUEUE_RETENTION),
-            dead_retention_ms: ms(limits::QUEUE_DEAD_RETENTION),
+            retention_ms: millis(limits::QUEUE_RETENTION),
+            dead_retention_ms: millis(limits::QUEUE_DEAD_RETENTION),
             running: Vec::new(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
     }
-}
-
-fn ms(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Who asks for something about a task. A task that is not its own does not exist for it.

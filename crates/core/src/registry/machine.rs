@@ -9,9 +9,9 @@ use super::{
     alias,
     input::{Failure, Input, Now, Present, Refused, Step, Target},
     record::{Address, Ban, Id, NodeRecord, Records, Write},
-    retry::{HEARD_OF, Retry, WANTED, ms},
+    retry::{HEARD_OF, Retry, WANTED},
 };
-use crate::{backoff::doubled, limits};
+use crate::{backoff::doubled, limits, time::millis};
 
 /// What does not change while the node runs.
 #[derive(Debug, Clone, Default)]
@@ -95,10 +95,10 @@ impl Presence {
 
 /// How long until a member is asked again that did not answer `unanswered` times in a row.
 fn until_asked(unanswered: u32) -> u64 {
-    let interval = ms(limits::MESH_ASK_INTERVAL);
+    let interval = millis(limits::MESH_ASK_INTERVAL);
     match unanswered.checked_sub(1) {
         None => interval,
-        Some(times) => doubled(ms(limits::MESH_ASK_AGAIN), times, interval),
+        Some(times) => doubled(millis(limits::MESH_ASK_AGAIN), times, interval),
     }
 }
 
@@ -212,7 +212,7 @@ impl Machine {
         let gone: Vec<Id> =
             were.map(|(id, _)| id).filter(|id| !members.contains_key(*id)).cloned().collect();
         for id in gone {
-            let retry = Retry::at(now.ms.saturating_add(ms(limits::MESH_REDIAL_MIN)));
+            let retry = Retry::at(now.ms.saturating_add(millis(limits::MESH_REDIAL_MIN)));
             let error = Some("its connection ended".into());
             let away = Away { retry, error, hints: Vec::new() };
             self.presence.insert(id.clone(), Presence::Away(away));
@@ -320,7 +320,7 @@ impl Machine {
     /// A full table keeps who came first, but one that a member names takes the place of one that
     /// just anybody named.
     fn candidate(&mut self, now: Now, id: &Id, addresses: Vec<Address>, vouched: bool) {
-        let expires = now.ms.saturating_add(ms(limits::MESH_CANDIDATE_TIME));
+        let expires = now.ms.saturating_add(millis(limits::MESH_CANDIDATE_TIME));
         if let Some(candidate) = self.candidates.get_mut(id) {
             candidate.addresses = addresses;
             candidate.vouched |= vouched;

@@ -4,9 +4,9 @@ use super::{
     input::{Effect, Now, Target},
     machine::{Machine, Presence},
     record::Address,
-    retry::{Retry, ms},
+    retry::Retry,
 };
-use crate::{backoff::spread, limits};
+use crate::{backoff::spread, limits, time::millis};
 
 impl Machine {
     /// Starts what is due, the longest due first, as far as there is room.
@@ -40,7 +40,7 @@ impl Machine {
             let Presence::Member { ask_at, .. } = presence else { continue };
             if *ask_at <= now.ms {
                 effects.push(Effect::Ask(id.clone()));
-                *ask_at = now.ms + spread(ms(limits::MESH_ASK_INTERVAL), now.chance);
+                *ask_at = now.ms + spread(millis(limits::MESH_ASK_INTERVAL), now.chance);
             }
             wake = wake.min(*ask_at);
         }

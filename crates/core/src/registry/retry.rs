@@ -6,6 +6,7 @@ use super::input::{Failure, Now};
 use crate::{
     backoff::{doubled, spread},
     limits,
+    time::millis,
 };
 
 /// How patient a kind of target is dialled.
@@ -56,27 +57,22 @@ impl Retry {
 
     /// A dial ended well; should there be no connection all the same, the next is due in a while.
     pub(super) fn done(now: Now) -> Self {
-        Self::at(now.ms.saturating_add(ms(limits::MESH_REDIAL_MAX)))
+        Self::at(now.ms.saturating_add(millis(limits::MESH_REDIAL_MAX)))
     }
 
     pub(super) fn failed(&mut self, now: Now, failure: &Failure, patience: Patience) {
         self.dialing = false;
-        let soonest = now.ms.saturating_add(spread(ms(limits::MESH_REDIAL_MIN), now.chance));
+        let soonest = now.ms.saturating_add(spread(millis(limits::MESH_REDIAL_MIN), now.chance));
         let (from, wait) = match failure {
             Failure::Unreachable(_) => {
                 let gone = self.failures >= limits::MESH_REDIALS_TO_LONG;
                 let max = if gone { limits::MESH_REDIAL_LONG } else { patience.max };
                 // From its begin: an address that does not answer at all has cost its time.
-                (self.at, doubled(ms(limits::MESH_REDIAL_MIN), self.failures, ms(max)))
+                (self.at, doubled(millis(limits::MESH_REDIAL_MIN), self.failures, millis(max)))
             }
-            Failure::Refused(_) | Failure::Itself => (now.ms, ms(patience.refused)),
+            Failure::Refused(_) | Failure::Itself => (now.ms, millis(patience.refused)),
         };
         self.failures = self.failures.saturating_add(1);
         self.at = from.saturating_add(spread(wait, now.chance)).max(soonest);
     }
-}
-
-/// Returns `time` in milliseconds.
-pub(super) fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

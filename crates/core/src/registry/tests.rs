@@ -6,7 +6,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits;
+use crate::{limits, time::millis};
 
 const US: &str = "peer-us";
 
@@ -117,7 +117,7 @@ fn a_lost_node_is_dialled_soon_and_then_every_five_seconds() {
     let step = machine.apply(at(now), moved);
     assert_eq!(step.effects, [dial(peer("a"), &["a", "new"])], "at once, wherever it may be");
     let step = machine.apply(at(now), refused(peer("a")));
-    let wait = now + retry::ms(limits::MESH_REFUSED_WAIT);
+    let wait = now + millis(limits::MESH_REFUSED_WAIT);
     assert_eq!(step.effects, [Effect::WakeAt(wait)]);
 }
 
@@ -126,7 +126,7 @@ fn who_was_heard_of_is_dialled_and_left_alone_once_it_refused() {
     let mut machine = machine(&[], Records::default());
     assert_eq!(dials(&machine.apply(at(0), found("a", false))), [&peer("a")]);
     machine.apply(at(5), refused(peer("a")));
-    let left_alone = retry::ms(limits::MESH_CANDIDATE_REFUSED_WAIT);
+    let left_alone = millis(limits::MESH_CANDIDATE_REFUSED_WAIT);
     for (now, dialled) in [(6, 0), (left_alone, 0), (left_alone + 5, 1)] {
         assert_eq!(dials(&machine.apply(at(now), found("a", true))).len(), dialled, "{now}");
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use toolmesh_core::{
     limits,
     queue::{Candidate, Claim, Failure, Fence, Outcome, Proof, Ran, TaskId, TaskRecord},
+    time::millis,
 };
 
 use super::{
@@ -251,7 +252,7 @@ fn lease_ms(request: &Request) -> u64 {
     let (least, most) =
         (limits::QUEUE_LEASE_MIN.as_secs_f64(), limits::QUEUE_RPC_LEASE.as_secs_f64());
     let lease = request.number_or(&["lease_s"], most).clamp(least, most);
-    u64::try_from(Duration::from_secs_f64(lease).as_millis()).unwrap_or(u64::MAX)
+    millis(Duration::from_secs_f64(lease))
 }
 
 #[cfg(test)]

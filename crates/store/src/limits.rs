@@ -42,7 +42,7 @@ pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes that are held while a checkpoint is made; at or above it commits wait until that is done.
-/// Then they are slower, as on a slow disk.
+/// Then they are slower, as on a slow disk. As much again may be on its way to sled.
 pub(crate) const HELD_BYTES: usize = 4 * CHECKPOINT_BYTES;
 
 /// Bytes by which the journal's file grows. Nobody sees it.

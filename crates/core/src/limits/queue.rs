@@ -168,6 +168,14 @@ pub const QUEUE_RPC_LEASE: Duration = Duration::from_secs(900);
 /// Seconds that `wait` of `task_queue.rpc` lasts that does not say, or says 0.
 pub const QUEUE_RPC_WAIT_S: u64 = 60;
 
+/// Tasks that are read where they are asked for, if they are new; more are read on a thread that may
+/// wait. Nobody sees it.
+pub const QUEUE_READ_HERE: usize = 8;
+
+/// Age in seconds up to which a task counts as new: what was written so lately is in the system's
+/// memory, and to go to another thread and back would take longer than to read it. Nobody sees it.
+pub const QUEUE_NEW_S: u64 = 10;
+
 /// Bytes of rows in an answer of `task_queue.rpc`: with what is around them they fit the frame of 1 MiB
 /// beyond which Python peers drop the connection. A list is cut there (`truncated`), and of claimed tasks
 /// those beyond it go back in line; one row alone may be larger.
@@ -310,14 +318,6 @@ pub const COMMAND_LOG_LINES: usize = 10_000;
 
 /// Characters of a command's name in the configuration; longer is refused.
 pub const COMMAND_NAME_CHARS: usize = 32;
-
-/// Tasks that are read where they are asked for, if they are new; more are read on a thread that may
-/// wait. Nobody sees it.
-pub const QUEUE_READ_HERE: usize = 8;
-
-/// Age in seconds up to which a task counts as new: what was written so lately is in the system's
-/// memory, and to go to another thread and back would take longer than to read it. Nobody sees it.
-pub const QUEUE_NEW_S: u64 = 10;
 
 const _: () = assert!(QUEUE_PAYLOAD_BYTES <= QUEUE_PAYLOAD_BYTES_MAX);
 const _: () = assert!(QUEUE_RESULT_BYTES <= QUEUE_RESULT_BYTES_MAX);

@@ -66,6 +66,9 @@ struct GiveBack {
 /// A worker and the principal that it is.
 pub(super) type Claimer = (Arc<str>, Arc<str>);
 
+/// A claim that waited: who made it, where its tasks go, and what it came to.
+type Served = (Claimer, Grants, Granted);
+
 /// Who is told what came of an input.
 enum Asker {
     /// Who waits for a reply.
@@ -137,27 +140,31 @@ impl Queue {
             let (claimer, grants) = self.waiting.remove(&ticket)?;
             Some((claimer, grants, granted))
         });
-        let served: Vec<_> = served.collect();
+        // What may be repeated begins while it is synced that it was submitted, or what made room for
+        // it; what must not be begins when that and its start are.
+        let (early, served): (Vec<Served>, Vec<Served>) =
+            served.partition(|(_, _, granted)| granted.may_be_repeated());
         let asker = self.park(asker, &reply);
         let seen = self.waited_for(&events, now);
         let (door, waiters, news) =
             (self.door.clone(), self.shared.waiters.clone(), self.shared.news.clone());
-        let durability = if sync { Durability::Disk } else { Durability::Process };
-        slot.submit_with(durability, writes, move |outcome| {
+        let release = move |outcome: Result<(), CommitError>| {
             if let Err(why) = outcome {
                 refuse(asker, why.into());
-                for (_, grants, _) in served {
-                    let _nobody_waits = grants.send(Err(why.into()));
-                }
-                return;
+                return serve(&door, served, Err(why));
             }
             // Each of them is woken in turn: first who waits for what was done, last who did it.
             tell(&waiters, seen, &news, events);
-            for (claimer, grants, granted) in served {
-                hand_over(&door, claimer, grants, granted);
-            }
+            serve(&door, served, Ok(()));
             release(&door, asker, reply);
-        });
+        };
+        let durability = if sync { Durability::Disk } else { Durability::Process };
+        if early.is_empty() {
+            return slot.submit_with(durability, writes, release);
+        }
+        let door = self.door.clone();
+        let begin = move |outcome| serve(&door, early, outcome);
+        slot.submit_staged(durability, writes, begin, release);
     }
 
     /// How the tasks are that ended or ask and that somebody waits for.
@@ -231,6 +238,18 @@ fn release(door: &Door<Queue>, asker: Asker, reply: Result<Reply, toolmesh_core:
             }
         }
         Asker::Nobody => {}
+    }
+}
+
+/// Hands over what claims came to that waited.
+fn serve(door: &Door<Queue>, served: Vec<Served>, outcome: Result<(), CommitError>) {
+    for (claimer, grants, granted) in served {
+        match outcome {
+            Ok(()) => hand_over(door, claimer, grants, granted),
+            Err(why) => {
+                let _nobody_waits = grants.send(Err(why.into()));
+            }
+        }
     }
 }
 

@@ -13,7 +13,10 @@ use toolmesh_core::{
         content_digest, key_digest,
     },
 };
-use toolmesh_store::{Load, MemoryRecords, Records, State as Stored, Store, records::QueueState};
+use toolmesh_store::{
+    Durability, Load, MemoryRecords, Records, State as Stored, Store, Work, Write,
+    records::QueueState,
+};
 
 use super::*;
 use crate::{
@@ -151,6 +154,60 @@ async fn a_waiting_claim_is_answered_when_a_task_comes_and_a_wait_when_it_ends()
     tokio::task::yield_now().await;
     queue.finish(proof("one", &leased), Outcome::Completed("1".into())).await.unwrap();
     assert_eq!(ended.await.unwrap().state, State::Completed);
+}
+
+#[actix::test]
+async fn what_may_be_repeated_begins_before_the_disk_is_done_and_nothing_else_does() {
+    for on_lost in [OnLost::Retry, OnLost::Fail] {
+        let records = Arc::<MemoryRecords>::default();
+        let rig = rig(&records, &Clock::manual()).await;
+        let committer = rig.queue.shared.committer.clone();
+        let mut claimed = Box::pin(rig.queue.claim(claim("one"), Some(Duration::from_secs(60))));
+        assert!(futures::poll!(&mut claimed).is_pending());
+        while rig.queue.status().await.unwrap().waiting_claims == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The committer waits in between, so that what comes meanwhile is one batch; and there, when
+        // the batch is written and not synced.
+        let hold = |key: &str| {
+            let (sender, receiver) = std::sync::mpsc::channel::<()>();
+            let (reached, is_reached) = tokio::sync::oneshot::channel();
+            let write = Write::Put { key: key.into(), value: Vec::new() };
+            let process = Durability::Process;
+            committer.submit_with(Work::Completion, process, vec![write], move |_| {
+                let _ = reached.send(());
+                let _ = receiver.recv_timeout(Duration::from_secs(20));
+            });
+            (sender, is_reached)
+        };
+        let (first, is_first) = hold("first");
+        is_first.await.unwrap();
+        let mut submitted = Box::pin(rig.queue.submit(ada(), Spec { on_lost, ..spec("1") }, None));
+        while committer.health().waiting == 0 {
+            assert!(futures::poll!(&mut submitted).is_pending());
+            tokio::task::yield_now().await;
+        }
+        let (written, is_written) = hold("written");
+        let syncs = records.syncs();
+        drop(first);
+        is_written.await.unwrap();
+        assert!(futures::poll!(&mut submitted).is_pending(), "acknowledged before it was synced");
+        let (begun, now) = match on_lost {
+            OnLost::Retry => (Some(claimed.as_mut().await.unwrap()), records.syncs()),
+            OnLost::Fail => {
+                assert!(futures::poll!(&mut claimed).is_pending(), "begun before it was synced");
+                (None, records.syncs())
+            }
+        };
+        assert_eq!(now, syncs);
+        drop(written);
+        let id = submitted.await.unwrap().id;
+        let begun = match begun {
+            Some(begun) => begun,
+            None => claimed.await.unwrap(),
+        };
+        assert_eq!((begun.tasks[0].grant.id, records.syncs()), (id, syncs + 1));
+    }
 }
 
 #[actix::test]

@@ -5,21 +5,24 @@
 //!   question is an empty submission: it is answered after all that came before it, at once if that
 //!   is done, and never waits for a sync itself.
 //! - **Durability**: a submission says which crash it must survive. A batch is synced only if one
-//!   submission in it needs that, so claims and heartbeats cost the disk nothing. What was not
-//!   synced is so with the next batch that is; a question may show it until then.
+//!   submission in it needs that, so claims and heartbeats cost the disk nothing. What need only
+//!   survive the end of the process is released once it is written, before others of its batch are
+//!   synced. What was not synced is so with the next batch that is; a question may show it until
+//!   then.
 //! - **Group commit**: what arrives while a batch is flushed goes into the next, so that a
 //!   hundred waiters share one fsync.
 //! - **Failure**: the first error is the last commit. Nothing is acknowledged after it, every
 //!   submission answers [`CommitError::Failed`], and the node is told to stop.
 //! - **A crash** loses what was submitted and not released; nobody was told it was done.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::disk::DiskGuard;
-use crate::lane::{Job, Lane, LaneLimits};
+use crate::lane::{Job, Lane, LaneLimits, Release};
 use crate::limits::STALL;
 use crate::record::{self, Durability, Records, RecordsError, Write};
 
@@ -126,7 +129,7 @@ impl Committer {
                 let run = || run(&shared, &*records, options.durability);
                 let Err(error) = record::caught("the committer", run) else { return };
                 for job in shared.lane.shut(CommitError::Failed) {
-                    (job.release)(Err(CommitError::Failed));
+                    job.end(Err(CommitError::Failed));
                 }
                 fatal(error);
             }
@@ -228,21 +231,38 @@ impl Slot {
 
     /// Commits `writes` as [`Committer::submit_with`] does; never answers `Busy` or `DiskFull`.
     pub fn submit_with(
-        mut self,
+        self,
         durability: Durability,
         writes: Vec<Write>,
         release: impl FnOnce(Result<(), CommitError>) + Send + 'static,
     ) {
-        if !writes.iter().all(Write::fits) {
-            return release(Err(CommitError::TooLarge));
+        self.push(Job { writes, durability, written: None, release: Box::new(release) });
+    }
+
+    /// Commits `writes` as [`submit_with`](Self::submit_with) does, and calls `written` before
+    /// `release`, once they survive the end of the process: for those who may begin before the disk
+    /// is done. It is told a failure as `release` is; after it was told of none, `release` may be.
+    pub fn submit_staged(
+        self,
+        durability: Durability,
+        writes: Vec<Write>,
+        written: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+        release: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) {
+        let (written, release) = (Some(Box::new(written) as _), Box::new(release));
+        self.push(Job { writes, durability, written, release });
+    }
+
+    fn push(mut self, job: Job) {
+        if !job.writes.iter().all(Write::fits) {
+            return job.end(Err(CommitError::TooLarge));
         }
         self.used = true;
-        if writes.is_empty() && self.shared.lane.pass() {
-            return release(Ok(()));
+        if job.writes.is_empty() && self.shared.lane.pass() {
+            return job.end(Ok(()));
         }
-        let job = Job { writes, durability, release: Box::new(release) };
         if let Err((job, why)) = self.shared.lane.push(job) {
-            (job.release)(Err(why));
+            job.end(Err(why));
         }
     }
 }
@@ -260,20 +280,21 @@ fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result
     while let Some((jobs, batch_bytes)) = shared.lane.take() {
         shared.progress.begin();
         let sync = durability == Durability::Disk && jobs.iter().any(Job::needs_sync);
-        let (mut writes, mut releases) = (Vec::new(), Vec::new());
-        for job in jobs {
-            writes.extend(job.writes);
-            releases.push(job.release);
-        }
-        let outcome = commit(shared, records, &writes, sync);
-        if let Err(error) = &outcome {
-            tracing::error!(%error, "commit failed: the node stops acknowledging");
-            let waiting = shared.lane.shut(CommitError::Failed);
-            releases.extend(waiting.into_iter().map(|job| job.release));
-        }
-        for release in releases {
-            release(outcome.as_ref().copied().map_err(|_| CommitError::Failed));
-        }
+        let Batch { writes, mut early, late } = Batch::of(jobs);
+        let outcome = write(records, &writes).and_then(|()| {
+            tell(std::mem::take(&mut early), &Ok(()));
+            if sync { synced(shared, records) } else { Ok(()) }
+        });
+        let waiting = match &outcome {
+            Ok(()) => VecDeque::new(),
+            Err(error) => {
+                tracing::error!(%error, "commit failed: the node stops acknowledging");
+                shared.lane.shut(CommitError::Failed)
+            }
+        };
+        tell(early, &outcome);
+        tell(late, &outcome);
+        waiting.into_iter().for_each(|job| job.end(Err(CommitError::Failed)));
         shared.lane.done(batch_bytes);
         let outcome = outcome.and_then(|()| records.settle());
         shared.progress.end();
@@ -282,24 +303,52 @@ fn run(shared: &Shared, records: &dyn Records, durability: Durability) -> Result
     Ok(())
 }
 
-/// Commits one batch; a panic inside the backend is an error like any other.
-fn commit(
-    shared: &Shared,
-    records: &dyn Records,
-    writes: &[Write],
-    sync: bool,
-) -> Result<(), RecordsError> {
+/// What is committed as one.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<Write>,
+    /// Who is told once it is written, in order of submission.
+    early: Vec<Release>,
+    /// Who is told once it is synced, or nothing more is needed, in order of submission.
+    late: Vec<Release>,
+}
+
+impl Batch {
+    fn of(jobs: Vec<Job>) -> Self {
+        let mut batch = Self::default();
+        for job in jobs {
+            // A question waits for what came before it.
+            let when_written = job.durability == Durability::Process && !job.writes.is_empty();
+            batch.writes.extend(job.writes);
+            batch.early.extend(job.written);
+            let told = if when_written { &mut batch.early } else { &mut batch.late };
+            told.push(job.release);
+        }
+        batch
+    }
+}
+
+fn tell(releases: Vec<Release>, outcome: &Result<(), RecordsError>) {
+    for release in releases {
+        release(outcome.as_ref().copied().map_err(|_| CommitError::Failed));
+    }
+}
+
+/// Writes one batch; a panic inside the backend is an error like any other.
+fn write(records: &dyn Records, writes: &[Write]) -> Result<(), RecordsError> {
     if writes.is_empty() {
         return Ok(());
     }
+    record::caught("the storage", || records.apply(writes))
+}
+
+/// Makes what was written durable, and says how long that took.
+fn synced(shared: &Shared, records: &dyn Records) -> Result<(), RecordsError> {
     record::caught("the storage", || {
-        records.apply(writes)?;
-        if sync {
-            let began = clock::now();
-            records.sync()?;
-            if let Some(observer) = shared.observer.get() {
-                observer(began.elapsed());
-            }
+        let began = clock::now();
+        records.sync()?;
+        if let Some(observer) = shared.observer.get() {
+            observer(began.elapsed());
         }
         Ok(())
     })

@@ -14,12 +14,22 @@ pub(crate) type Release = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 pub(crate) struct Job {
     pub(crate) writes: Vec<Write>,
     pub(crate) durability: Durability,
+    /// Who is told once it is written, before it is synced.
+    pub(crate) written: Option<Release>,
     pub(crate) release: Release,
 }
 
 impl Job {
     fn bytes(&self) -> usize {
         self.writes.iter().map(Write::bytes).sum()
+    }
+
+    /// Tells whoever is to be told how it ended.
+    pub(crate) fn end(self, outcome: Result<(), CommitError>) {
+        if let Some(written) = self.written {
+            written(outcome);
+        }
+        (self.release)(outcome);
     }
 
     /// Tells whether it must be synced before it is released. A question needs nothing of its own:

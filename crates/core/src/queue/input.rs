@@ -352,6 +352,12 @@ pub struct Granted {
 }
 
 impl Granted {
+    /// Whether each of its tasks may be run again if this is forgotten: then its worker may have it
+    /// before it survives the loss of power.
+    pub fn may_be_repeated(&self) -> bool {
+        self.tasks.iter().all(|grant| grant.on_lost == super::OnLost::Retry)
+    }
+
     /// Whether it says nothing that a claim that waits would wait for.
     pub(super) fn is_nothing(&self) -> bool {
         self.tasks.is_empty() && !self.more && !self.draining

@@ -323,11 +323,54 @@ fn one_submission_that_needs_it_syncs_its_whole_batch_once() -> TestResult {
         });
     }
     blocked.send(())?;
-    for number in 0..10 {
-        assert_eq!(receiver.recv_timeout(PATIENCE)?, (number, Ok(()), 1), "in order, after it");
+    for number in (0..10).filter(|number| *number != 7) {
+        assert_eq!(receiver.recv_timeout(PATIENCE)?, (number, Ok(()), 0), "in order, before it");
     }
+    assert_eq!(receiver.recv_timeout(PATIENCE)?, (7, Ok(()), 1), "after it");
     memory.records.lose_power();
     assert!((0..10).all(|number| memory.has(number).is_ok_and(|found| found)));
+    Ok(())
+}
+
+#[test]
+fn who_may_begin_is_told_when_it_is_written_and_the_others_when_it_is_synced() -> TestResult {
+    let memory = Memory::new(Durability::Disk)?;
+    let (sender, receiver) = sync_channel(100);
+    let told = |name: &'static str| {
+        let (sender, records) = (sender.clone(), memory.records.clone());
+        move |outcome| {
+            let _ = sender.send((name, outcome, records.syncs()));
+        }
+    };
+    let slot = memory.committer.reserve(Work::New)?;
+    slot.submit_staged(Durability::Disk, vec![put(1)], told("begin"), told("release"));
+    assert_eq!(receiver.recv_timeout(PATIENCE)?, ("begin", Ok(()), 0));
+    assert_eq!(receiver.recv_timeout(PATIENCE)?, ("release", Ok(()), 1));
+    let slot = memory.committer.reserve(Work::New)?;
+    slot.submit_staged(Durability::Process, vec![put(2)], told("begin"), told("release"));
+    assert_eq!(receiver.recv_timeout(PATIENCE)?, ("begin", Ok(()), 1));
+    assert_eq!(receiver.recv_timeout(PATIENCE)?, ("release", Ok(()), 1));
+    Ok(())
+}
+
+#[test]
+fn who_may_begin_is_told_of_a_failure_too_and_once() -> TestResult {
+    let bench = Bench::new(100, 1_000)?;
+    bench.occupy(0)?;
+    for number in [1, 3] {
+        let slot = bench.committer.reserve(Work::New)?;
+        let (begin, release) = (bench.release(number), bench.release(number + 1));
+        slot.submit_staged(Durability::Disk, vec![put(number)], begin, release);
+    }
+    let late = bench.committer.reserve(Work::New)?;
+    bench.gate.send(Then::Fail)?;
+    for number in 0..=4 {
+        assert_eq!(bench.next()?, (number, Err(CommitError::Failed)));
+    }
+    late.submit_staged(Durability::Disk, vec![put(5)], bench.release(5), bench.release(6));
+    for number in [5, 6] {
+        assert_eq!(bench.next()?, (number, Err(CommitError::Failed)));
+    }
     Ok(())
 }
 

@@ -232,9 +232,9 @@ impl World {
             Event::Answer { letter, epoch } => self.deliver(letter, epoch),
             Event::Write(epoch) if epoch == self.node.epoch() => {
                 self.writes = false;
-                if let Some(letters) = self.node.write() {
-                    self.post(letters);
-                } else {
+                let (letters, syncs) = self.node.write();
+                self.post(letters);
+                if syncs {
                     self.writes = true;
                     let after = self.dice.within(1, 15);
                     self.at(after, Event::Synced(epoch));

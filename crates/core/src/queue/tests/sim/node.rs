@@ -49,6 +49,8 @@ pub(super) struct Letter {
 struct Entry {
     writes: Vec<Write>,
     sync: bool,
+    /// What may be told once that is written.
+    early: Vec<Letter>,
     letters: Vec<Letter>,
 }
 
@@ -163,7 +165,8 @@ impl Node {
                 // Read where everything before it is kept: else it could tell what a crash takes.
                 let answer = Answer::Read { view, result: None };
                 let letters = vec![Letter { to: from, request, answer }];
-                up.lane.push(Entry { writes: Vec::new(), sync: false, letters });
+                let (writes, early) = (Vec::new(), Vec::new());
+                up.lane.push(Entry { writes, sync: false, early, letters });
                 return;
             }
             Body::Withdraw(claim) => {
@@ -217,10 +220,11 @@ impl Node {
 
     fn carry_out(&mut self, step: Step, asked: Option<(Who, u64)>) {
         let Some(up) = &mut self.up else { return };
-        let mut letters = Vec::new();
+        let (mut early, mut letters) = (Vec::new(), Vec::new());
         for (ticket, granted) in step.grants {
             if let Some((to, request)) = up.claims.remove(&ticket) {
-                letters.push(Letter { to, request, answer: Answer::Granted(granted) });
+                let told = if granted.may_be_repeated() { &mut early } else { &mut letters };
+                told.push(Letter { to, request, answer: Answer::Granted(granted) });
             }
         }
         if let Some((to, request)) = asked {
@@ -234,7 +238,10 @@ impl Node {
             };
             letters.extend(answer.map(|answer| Letter { to, request, answer }));
         }
-        up.lane.push(Entry { writes: step.writes, sync: step.sync, letters });
+        if !step.sync && !step.writes.is_empty() {
+            early.append(&mut letters);
+        }
+        up.lane.push(Entry { writes: step.writes, sync: step.sync, early, letters });
         self.wake_at = step.wake_at;
     }
 
@@ -243,26 +250,30 @@ impl Node {
         self.up.as_ref().is_some_and(|up| !up.lane.is_empty() && up.syncing.is_none())
     }
 
-    /// Writes what there is. `Some`: what may be told now; `None`: an fsync has to end first.
-    pub(super) fn write(&mut self) -> Option<Vec<Letter>> {
-        let Some(up) = &mut self.up else { return Some(Vec::new()) };
+    /// Writes what there is. Returns what may be told now, and whether an fsync has to end before
+    /// the rest may.
+    pub(super) fn write(&mut self) -> (Vec<Letter>, bool) {
+        let Some(up) = &mut self.up else { return (Vec::new(), false) };
         if up.syncing.is_some() {
-            return None;
+            return (Vec::new(), false);
         }
-        let (mut writes, mut letters, mut sync) = (Vec::new(), Vec::new(), false);
+        let (mut writes, mut now, mut later) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sync = false;
         for entry in up.lane.drain(..) {
             writes.extend(entry.writes);
-            letters.extend(entry.letters);
+            now.extend(entry.early);
+            later.extend(entry.letters);
             sync |= entry.sync;
         }
         if !writes.is_empty() {
             self.disk.written.push(writes);
         }
         if sync {
-            up.syncing = Some(letters);
-            return None;
+            up.syncing = Some(later);
+        } else {
+            now.append(&mut later);
         }
-        Some(self.read(letters))
+        (self.read(now), sync)
     }
 
     /// The fsync has ended: what may be told now.

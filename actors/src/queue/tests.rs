@@ -170,7 +170,7 @@ async fn what_may_be_repeated_begins_before_the_disk_is_done_and_nothing_else_do
         // The committer waits in between, so that what comes meanwhile is one batch; and there, when
         // the batch is written and not synced.
         let hold = |key: &str| {
-            let (sender, receiver) = std::sync::mpsc::channel::<()>();
+            let (sender, receiver) = std::sync::mpsc::sync_channel::<()>(1);
             let (reached, is_reached) = tokio::sync::oneshot::channel();
             let write = Write::Put { key: key.into(), value: Vec::new() };
             let process = Durability::Process;

@@ -2,8 +2,8 @@
 //! then lets the replies go.
 //!
 //! - **Order**: submissions are committed in the order they were submitted, and so released, but for
-//!   those that do not wait for the sync of others. A question is an empty submission: it is answered after all that came before it, at once if that
-//!   is done, and never waits for a sync itself.
+//!   those that do not wait for the sync of others. A question is an empty submission: it is answered
+//!   after all that came before it, at once if that is done, and never waits for a sync itself.
 //! - **Durability**: a submission says which crash it must survive. A batch is synced only if one
 //!   submission in it needs that, so claims and heartbeats cost the disk nothing. What need only
 //!   survive the end of the process is released once it is written, before others of its batch are

@@ -126,7 +126,9 @@ impl TaskQueueTools {
         }
         let before = shown.kept.task;
         let by = Submitter { id: who.full_name(), role: who.role };
-        let by = before.submitter.again(by, overrides.payload.is_some());
+        // As it is called now: what is kept may be of when it was called otherwise.
+        let owner = Submitter { id: shown.view.submitter, ..before.submitter };
+        let by = owner.again(by, overrides.payload.is_some());
         let spec = self.resubmitted(before.spec, shown.view.priority, overrides, &who)?;
         let submitted = self.queue.submit(by, spec, None).await?;
         told(&self.receipt(&submitted, Some(id)))

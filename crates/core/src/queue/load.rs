@@ -1,5 +1,7 @@
 //! The machine from what was kept, after the node ended in whatever way.
 
+use std::sync::Arc;
+
 use super::{
     id::TaskId,
     input::{Config, Now, Step},
@@ -79,6 +81,24 @@ impl Machine {
     /// Takes whether the queue was paused.
     pub fn restore_paused(&mut self, paused: bool) {
         self.paused = paused;
+    }
+
+    /// Has the tasks and leases of principals that are called otherwise by now belong to those:
+    /// `name` says what the principal of an id is called, where that is another id. To be done once
+    /// everything that was kept was taken, and before it begins.
+    pub fn rename_principals(&mut self, name: impl Fn(&str) -> Option<Arc<str>>) {
+        for (_, task) in self.tasks.iter_mut() {
+            let old = task.submitter;
+            if let Some(new) = self.submitters.key(old).and_then(|id| name(id)) {
+                task.submitter = self.submitters.hold(new, || ());
+                self.submitters.release(old);
+            }
+            if let Some(lease) = task.lease_mut()
+                && let Some(new) = name(&lease.record.principal)
+            {
+                lease.record.principal = new;
+            }
+        }
     }
 
     /// Works by `config` from now on: what was kept is taken before it is all known.

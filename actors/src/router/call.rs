@@ -30,7 +30,7 @@ const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
 pub(super) const ROUTE_KEY: &str = "dev.toolmesh/route";
 
 /// The tool that calls another by name.
-const DISPATCH: &str = "tools_dispatch";
+pub(crate) const DISPATCH: &str = "tools_dispatch";
 
 /// A `tools/call` request.
 #[derive(Debug)]

@@ -118,7 +118,10 @@ fn refuse(error: &clap::Error, mut arguments: impl Iterator<Item = OsString>) ->
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
     let text = error.to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    // What is missing, and what might be meant, stands in lines of their own before the first empty one.
+    let first: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let message = first.join(" ");
+    let message = message.trim_start_matches("error: ");
     let failure = Failure::usage(message, "see: toolmesh --help");
     finish(&Err(failure), true)
 }

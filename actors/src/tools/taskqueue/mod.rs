@@ -200,8 +200,7 @@ struct Asked {
 impl Asked {
     /// Reads the arguments; an error names the field.
     fn read<A: DeserializeOwned>(self) -> Result<A, Refused> {
-        serde_json::from_value(Value::Object(self.arguments))
-            .map_err(|error| Refused::invalid(error.to_string()))
+        arguments::read(self.arguments)
     }
 
     fn asker(&self) -> Asker {

@@ -154,8 +154,11 @@ impl TaskQueueTools {
             Err(refused) => (Kind { may_repeat: false, placed: None }, Some(refused)),
         };
         let model = submission.model_name.unwrap_or_default();
-        if !model.is_empty() {
-            arguments::name("model_name", &model)?;
+        if !model.is_empty() && arguments::name("model_name", &model).is_err() {
+            return Err(Refused::out_of_range(format!(
+                "model_name: at most {} characters are expected, none of them a control character",
+                limits::QUEUE_NAME_CHARS
+            )));
         }
         let not_before = match (submission.delay_s, submission.not_before) {
             (Some(_), Some(_)) => {

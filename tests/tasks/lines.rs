@@ -270,6 +270,14 @@ fn tasks_are_found_by_state_type_tag_priority_and_worker() -> Outcome {
         }
     }
     assert_eq!(pages.len(), 6);
+    // A cursor is of one list: its filters are as they were, the size of its pages need not be.
+    let first = json!({"tags": ["n3", "all"], "limit": 1});
+    let first = client.ask("list_tasks", first)?["next_cursor"].clone();
+    client.ask("list_tasks", json!({"tags": ["all", "n3"], "limit": 9, "cursor": first}))?;
+    for other in [json!({}), json!({"tags": ["all"]}), json!({"status": "queued"})] {
+        let refused = client.refused("list_tasks", with(other, &json!({"cursor": first})))?;
+        assert_eq!(refused["code"], "bad_cursor", "{refused}");
+    }
     assert_eq!(client.task(&ids[2])?["metadata"], json!({"n": 2}));
     Ok(())
 }

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use toolmesh_core::{
     limits,
     principal::Role,
-    queue::{Filter, Refusal, ResultRecord, State, TaskId, WorkerView, is_run_by_nodes},
+    queue::{
+        Filter, Refusal, ResultRecord, State, TaskId, WorkerView, canonical, content_digest,
+        is_run_by_nodes,
+    },
     router::LocalTool,
 };
 
@@ -87,7 +90,7 @@ pub(super) struct Which {
     /// Tasks at most, up to 1000. Default 50. With rare filters a page may have fewer and go on.
     #[schemars(range(min = 1, max = 1000))]
     pub(super) limit: Option<u64>,
-    /// Where the page before ended.
+    /// Where the page before ended, of a list with the same filters.
     pub(super) cursor: Option<String>,
 }
 
@@ -262,6 +265,25 @@ pub(super) fn tools() -> Vec<LocalTool> {
     ]
 }
 
+impl Which {
+    /// What a cursor of a list with these filters ends with.
+    fn mark(&self) -> String {
+        let Self { status, task_type, worker, tags, priority_min, limit: _, cursor: _ } = self;
+        // In whatever order they are given.
+        let tags: std::collections::BTreeSet<_> = tags.iter().collect();
+        let filters = json!([status, task_type, worker, tags, priority_min]);
+        format!("{:016x}", content_digest("list", "", &canonical(&filters)))
+    }
+
+    /// The task at which the page before ended.
+    fn before(&self) -> Result<Option<TaskId>, Refused> {
+        let Some(cursor) = &self.cursor else { return Ok(None) };
+        let id = cursor.split_once('-').filter(|(_, mark)| *mark == self.mark());
+        let id = id.and_then(|(id, _)| id.parse().ok());
+        id.map(Some).ok_or_else(|| Refusal::BadCursor.into())
+    }
+}
+
 impl TaskQueueTools {
     pub(super) async fn status(&self, asked: Asked) -> Told {
         let role = asked.who.role;
@@ -362,21 +384,19 @@ impl TaskQueueTools {
         let asker = asked.asker();
         let given: Which = asked.read()?;
         let limit = given.limit()?;
-        let Which { status, task_type, worker, tags, priority_min, cursor, .. } = given;
+        let (before, mark) = (given.before()?, given.mark());
+        let Which { status, task_type, worker, tags, priority_min, .. } = given;
         let filter = Filter {
             state: status.as_deref().map(state).transpose()?,
             kind: task_type,
             worker,
             priority_min: priority_min.map_or(Ok(0), arguments::priority)?,
-            before: cursor
-                .map(|cursor| cursor.parse())
-                .transpose()
-                .map_err(|_| Refusal::BadCursor)?,
+            before,
         };
         let listed = self.queue.list_with_records(asker, filter, tags, limit).await?;
         told(&Tasks {
             tasks: listed.tasks.iter().map(|shown| self.task_view(shown)).collect(),
-            next_cursor: listed.next.map(|id| id.to_string()),
+            next_cursor: listed.next.map(|id| format!("{id}-{mark}")),
         })
     }
 

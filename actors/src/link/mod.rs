@@ -37,7 +37,7 @@ use crate::{
     secret::Secret,
 };
 pub use handle::{Call, LinkHandle, Offered, Status};
-pub(crate) use mcp::PRINCIPAL_KEY;
+pub(crate) use mcp::{ONCE_KEY, PRINCIPAL_KEY, TIME_LEFT_KEY};
 pub use mesh::{ByteStream, Mesh, Streams};
 use toolmesh_core::link::Policy;
 pub use toolmesh_net::dialect::PythonDialect;

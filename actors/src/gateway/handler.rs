@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
-    call::{CallError, RpcError},
+    call::{CallError, RpcError, Why},
     limits,
     principal::{Principal, Role},
     queue::TaskId,
@@ -401,7 +401,17 @@ async fn ask_owner(
     params.shift_remove("_meta");
     let behalf = Some(who.name().clone());
     let call = link::Call { cancel, behalf, ..link::Call::new(method, params, limits::TOOL_TIME) };
-    match link.forward(call).await.map_err(CallError::into_rpc)? {
+    let no_answer = |error: CallError| match error {
+        CallError::Answered(error) => error,
+        error if error.why() == Some(Why::Cancelled) => error.into_rpc(),
+        // Each of them may be asked twice.
+        _ => RpcError {
+            code: ErrorCode::INTERNAL_ERROR.0,
+            message: "the node that has this task gave no answer; ask again when it is back".into(),
+            data: Some(serde_json::json!({"retryable": true})),
+        },
+    };
+    match link.forward(call).await.map_err(no_answer)? {
         Value::Object(mut result) => {
             result.shift_remove("_meta");
             Ok(result)

@@ -349,6 +349,15 @@ impl QueueHandle {
         self.apply(Work::Completion, Input::Drain { worker, on }).await.map(drop)
     }
 
+    /// Whether workers of this name are given no more tasks.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn is_drained(&self, worker: &str) -> Result<bool, QueueError> {
+        let worker = Arc::from(worker);
+        self.look(move |machine, _| machine.is_drained(&worker)).await
+    }
+
     /// Forgets ended tasks, those that ended before `before` (milliseconds since 1970). Returns how
     /// many.
     ///

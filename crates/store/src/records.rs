@@ -171,7 +171,8 @@ pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<Kind, LoadError> {
         | Kind::TaskMetadata
         | Kind::TaskAnswers
         | Kind::Queue
-        | Kind::Epoch => queue::check(kind, key, value)?,
+        | Kind::Epoch
+        | Kind::DrainedWorker => queue::check(kind, key, value)?,
     }
     Ok(kind)
 }

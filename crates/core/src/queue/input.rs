@@ -301,7 +301,7 @@ pub enum Input {
     },
     /// No task is to be given to workers, or again.
     Pause(bool),
-    /// A worker is to be given no more tasks, or again.
+    /// A worker is to be given no more tasks until that is taken back, or again.
     Drain {
         /// Which; all of that name.
         worker: Arc<str>,

@@ -1,5 +1,7 @@
 //! The machine from what was kept, after the node ended in whatever way.
 
+use std::sync::Arc;
+
 use super::{
     id::TaskId,
     input::{Config, Now, Step},
@@ -79,6 +81,11 @@ impl Machine {
     /// Takes whether the queue was paused.
     pub fn restore_paused(&mut self, paused: bool) {
         self.paused = paused;
+    }
+
+    /// Takes the name of workers that were drained.
+    pub fn restore_drained(&mut self, worker: Arc<str>) {
+        self.workers.restore_drained(worker);
     }
 
     /// Works by `config` from now on: what was kept is taken before it is all known.

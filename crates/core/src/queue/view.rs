@@ -198,6 +198,11 @@ impl Machine {
         Page { tasks, next: last.filter(|_| more) }
     }
 
+    /// Whether workers of this name are given no more tasks.
+    pub fn is_drained(&self, worker: &Arc<str>) -> bool {
+        self.workers.is_drained(worker)
+    }
+
     /// Lists dead letters, the newest last one first.
     pub fn dead_letters(
         &self,

@@ -245,6 +245,41 @@ fn a_drained_worker_gets_no_more_and_is_told() {
 }
 
 #[test]
+fn a_worker_is_drained_until_that_is_taken_back_whether_or_not_it_is_known_meanwhile() {
+    let mut rig = Rig::new();
+    rig.ok(Input::Claim(worker("w")));
+    let step = rig.apply(Input::Drain { worker: name("w"), on: true });
+    assert_eq!((step.writes, step.sync), (vec![Write::Drained(name("w"), true)], true));
+    let again = rig.apply(Input::Drain { worker: name("w"), on: true });
+    assert_eq!((again.reply, again.writes), (Ok(Reply::Done), Vec::new()));
+    rig.restart();
+    assert!(rig.machine.is_drained(&name("w")));
+    let id = rig.submit(spec("work"));
+    assert_eq!(rig.ids(worker("w")), []);
+    rig.restart();
+    // Nobody of that name was seen since.
+    let step = rig.apply(Input::Drain { worker: name("w"), on: false });
+    assert_eq!((step.writes, step.sync), (vec![Write::Drained(name("w"), false)], true));
+    assert_eq!(rig.ids(worker("w")), [id]);
+    rig.restart();
+    assert!(!rig.machine.is_drained(&name("w")));
+}
+
+#[test]
+fn as_many_workers_are_drained_as_are_known() {
+    let mut rig = Rig::new();
+    let named = |number: usize| name(&format!("w{number:04}"));
+    for number in 0..=limits::QUEUE_WORKERS {
+        rig.ok(Input::Claim(Claim { worker: named(number), ..worker("w") }));
+        let step = rig.apply(Input::Drain { worker: named(number), on: true });
+        assert_eq!(step.reply, Ok(Reply::Done));
+        // The one that is not known any more makes room.
+        let first = number == limits::QUEUE_WORKERS;
+        assert_eq!(step.writes.contains(&Write::Drained(named(0), false)), first);
+    }
+}
+
+#[test]
 fn workers_are_bounded_and_the_longest_silent_one_makes_room() {
     let mut rig = Rig::new();
     let alive = |of: usize| {

@@ -348,3 +348,20 @@ fn four_hundred_tools_are_the_same_bytes_after_every_restart() -> Outcome {
     assert!(seen.iter().all(|pages| *pages == seen[0]));
     Ok(())
 }
+
+#[test]
+fn no_proxy_stands_between_a_node_and_a_server_on_its_machine() -> Outcome {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let http = HttpUpstream::start(&[], None)?;
+    let home = Home::new(&http.config("near"))?;
+    let mut command = home.up_command(&["--http", "127.0.0.1:0"]);
+    for variable in ["http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        command.env(variable, format!("http://{}", proxy.local_addr()?));
+    }
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
+    let node = Node::from_command(&home, command)?;
+    node.wait_upstream("near", "ready")?;
+    proxy.set_nonblocking(true)?;
+    assert!(proxy.accept().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    Ok(())
+}

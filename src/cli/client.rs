@@ -56,7 +56,7 @@ impl Client {
     pub(crate) fn connect(common: &Common) -> Result<Self, Failure> {
         let locator = Locator::as_operator(common);
         let node = locator.find()?;
-        let wire = Wire::new().map_err(|error| no_http(&error))?;
+        let wire = Wire::new(&node).map_err(|error| no_http(&error))?;
         Ok(Self { wire, locator, node })
     }
 

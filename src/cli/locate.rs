@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
+use toolmesh_actors::proxy;
 
 use super::args::Common;
 use super::output::Failure;
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) http: String,
     /// Bearer token to send.
     pub(crate) token: Option<String>,
+    /// Whether it runs on this machine, as far as is known before anything is sent.
+    pub(crate) is_here: bool,
 }
 
 /// Finds the node that the options of a command mean. Looks anew each time, because a node that
@@ -67,7 +70,8 @@ impl Locator {
     /// No node runs there, or what it left about itself cannot be read.
     pub(crate) fn find(&self) -> Result<Node, Failure> {
         if let Some(url) = &self.url {
-            return Ok(Node { http: base_of(url)?, token: self.token.clone() });
+            let is_here = proxy::is_here(url);
+            return Ok(Node { http: base_of(url)?, token: self.token.clone(), is_here });
         }
         let data = self.data_directory()?;
         let file = self.node_file(&data)?;
@@ -75,7 +79,8 @@ impl Locator {
             None if self.as_operator => Some(operator_token(&data)?),
             given => given.clone(),
         };
-        Ok(Node { http: file.http.trim_end_matches('/').to_owned(), token })
+        let http = file.http.trim_end_matches('/').to_owned();
+        Ok(Node { http, token, is_here: true })
     }
 
     /// Tells whether a node is meant that runs, or that only its address can tell about.

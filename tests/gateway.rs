@@ -309,6 +309,26 @@ fn a_node_whose_servers_all_start_is_starting() -> Outcome {
 }
 
 #[test]
+fn a_node_at_work_whose_only_server_starts_again_takes_requests() -> Outcome {
+    let home = Home::new("")?;
+    let slow = home.path("slow");
+    let server = support::test_server("fixture-server")?;
+    let script = format!("test -e {slow:?} && sleep 60; exec {server:?}");
+    let config = format!("[upstream.only]\ncommand = \"sh\"\nargs = [\"-c\", {script:?}]\n");
+    home.configure(&config)?;
+    let node = home.up()?;
+    node.wait_health("ready")?;
+    std::fs::write(&slow, "")?;
+    node.operator()?.call("upstream_restart", json!({"name": "only"}))?;
+    node.wait_upstream("only", "starting")?;
+    let response = node.get("/readyz")?;
+    assert_eq!(response.status, 200);
+    let reasons = ["upstream only is starting"];
+    assert_eq!(response.json()?, json!({"status": "degraded", "reasons": reasons}));
+    Ok(())
+}
+
+#[test]
 fn a_node_without_any_configuration_works() -> Outcome {
     let home = Home::new("")?;
     std::fs::remove_file(home.config())?;

@@ -112,6 +112,7 @@ impl GatewayHandle {
         let (handle, running, for_peers) = (server.handle(), health.clone(), mesh.clone());
         let for_actor = tasks.clone();
         actix::spawn(server);
+        actix::spawn(health.clone().begin());
         let supervised = supervisor
             .supervise(row("gateway"), "gateway".into(), door.clone(), move |obituary| {
                 Gateway::new(

@@ -50,6 +50,8 @@ pub(super) struct HealthSource {
     store: StoreHandle,
     pulse: Pulse,
     stopping: Arc<AtomicBool>,
+    /// Whether the first start is over: what starts later is one of many things behind a node at work.
+    begun: Arc<AtomicBool>,
     metrics: Option<PrometheusHandle>,
     /// What others said and still holds, by what it is about: a bad configuration file, the mesh.
     notes: Arc<std::sync::Mutex<BTreeMap<&'static str, Vec<String>>>>,
@@ -62,7 +64,25 @@ impl HealthSource {
         pulse: Pulse,
         metrics: Option<PrometheusHandle>,
     ) -> Self {
-        Self { router, store, pulse, stopping: Arc::default(), metrics, notes: Arc::default() }
+        let (stopping, begun) = (Arc::default(), Arc::default());
+        Self { router, store, pulse, stopping, begun, metrics, notes: Arc::default() }
+    }
+
+    /// Waits until one of the upstreams that there are now came up, or failed to: that ends the first
+    /// start.
+    pub(super) async fn begin(self) {
+        let firsts = self.router.links().into_iter().map(|link| {
+            let mut status = link.status();
+            Box::pin(async move {
+                // Who is gone from the configuration is over as well.
+                let _gone = status.wait_for(|status| status.state != State::Starting).await;
+            })
+        });
+        let firsts: Vec<_> = firsts.collect();
+        if !firsts.is_empty() {
+            futures::future::select_all(firsts).await;
+        }
+        self.begun.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn stop(&self) {
@@ -121,7 +141,10 @@ impl HealthSource {
         }
         let status = if reasons.is_empty() {
             Ready::Ready
-        } else if starting == links.len() && reasons.len() == starting {
+        } else if starting == links.len()
+            && reasons.len() == starting
+            && !self.begun.load(Ordering::SeqCst)
+        {
             Ready::Starting
         } else {
             Ready::Degraded

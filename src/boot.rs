@@ -21,7 +21,7 @@ use toolmesh_actors::{
     child::Guard,
     gateway::{Behind, GatewayHandle, SessionCount, StartError},
     kit::{Clock, DoorError, Fault, Stopper, Supervisor, row},
-    link::Surroundings,
+    link::{Instance, Surroundings},
     queue::{QueueError, QueueHandle},
     router::{RouterHandle, View},
     store::StoreHandle,
@@ -242,6 +242,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
             guard: guard.clone(),
             memory,
             mesh: mesh.as_ref().map(|(mesh, _)| mesh.links.clone()),
+            instance: Instance::random(),
         },
     )
     .await;

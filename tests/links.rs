@@ -365,3 +365,19 @@ fn no_proxy_stands_between_a_node_and_a_server_on_its_machine() -> Outcome {
     assert!(proxy.accept().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
     Ok(())
 }
+
+#[test]
+fn a_node_that_is_its_own_upstream_sees_it_and_lists_nothing_twice() -> Outcome {
+    let home = Home::new("")?;
+    let node = home.up()?;
+    let tools = node.operator()?.call("node_status", Value::Null)?["structuredContent"]["tools"].clone();
+    home.configure(&support::http_config("me", node.address()))?;
+    let me = wait_for("it sees itself", || {
+        let me = node.upstream("me").ok()?;
+        me["reason"].as_str()?.contains("it is this node itself").then_some(me)
+    })?;
+    assert_eq!(me["tools"], 0);
+    let now = node.operator()?.call("node_status", Value::Null)?;
+    assert_eq!(now["structuredContent"]["tools"], tools);
+    Ok(())
+}

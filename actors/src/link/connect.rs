@@ -215,6 +215,14 @@ async fn connect_as(
         }
         Endpoint::Python { .. } => return Err("it does not speak MCP".to_owned().into()),
     };
+    let itself = running.peer().peer_info().is_some_and(|info| {
+        surroundings.instance.offers(&info.capabilities)
+    });
+    if itself {
+        let reason = "it is this node itself, which would list its own tools without end; remove it, or \
+                      correct where it leads";
+        return Err(reason.to_owned().into());
+    }
     running.peer().set_response_cache_config(ClientCacheConfig::disabled()).await;
     let server = describe(&running, wire);
     let protocol = if server.protocol.as_str() >= ProtocolVersion::V_2026_07_28.as_str() {

@@ -11,6 +11,7 @@ use toolmesh_actors::proxy;
 
 use super::args::Common;
 use super::output::Failure;
+use super::text::quoted;
 use crate::config::Sources;
 
 /// File in the data directory that a running node keeps about itself.
@@ -88,6 +89,13 @@ impl Locator {
         self.url.is_some() || self.data_directory().is_ok_and(|data| self.node_file(&data).is_ok())
     }
 
+    /// Tells whether a node may run of which the data directory does not say enough to ask it.
+    pub(crate) fn is_unclear(&self) -> bool {
+        let found = self.data_directory().and_then(|data| self.node_file(&data));
+        // Who runs cannot be asked without its token.
+        found.map_or_else(|failure| !failure.is_usage(), |_| true)
+    }
+
     /// Returns the data directory that is meant.
     ///
     /// # Errors
@@ -162,10 +170,11 @@ pub(crate) fn is_alive(pid: i32) -> bool {
 fn operator_token(data: &Path) -> Result<String, Failure> {
     let path = data.join(OPERATOR_TOKEN_FILE);
     let token = fs::read_to_string(&path).map_err(|error| {
-        Failure::new(
-            format!("cannot read the operator token {}: {error}", path.display()),
-            "run this command as the user who runs the node, or pass --token",
-        )
+        let next = match error.kind() {
+            io::ErrorKind::NotFound => "restart the node, which makes it anew, or pass --token",
+            _ => "run this command as the user who runs the node, or pass --token",
+        };
+        Failure::new(format!("cannot read the operator token {}: {error}", path.display()), next)
     })?;
     Ok(token.trim().to_owned())
 }
@@ -182,15 +191,6 @@ fn base_of(given: &str) -> Result<String, Failure> {
     Ok(base.strip_suffix("/mcp").unwrap_or(base).to_owned())
 }
 
-/// Returns `text` as one word of a shell.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failure here fails the test")]
@@ -205,12 +205,6 @@ mod tests {
         for wrong in ["h:1", "127.0.0.1:7332", "ftp://h", ""] {
             assert!(base_of(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn the_command_to_start_survives_a_shell() {
-        assert_eq!(quoted("/srv/mesh-1"), "/srv/mesh-1");
-        assert_eq!(quoted("it's here"), r"'it'\''s here'");
     }
 
     #[test]

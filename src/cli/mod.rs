@@ -35,6 +35,8 @@ use crate::config::{self, Sources};
 use args::{Cli, Command, Common, ConfigCommand, ConfigFile};
 use output::{Failure, Report, finish};
 
+pub(crate) use text::quoted;
+
 /// Runs what the command line says and returns the exit code of the process: 0 when it was done,
 /// 1 when it failed, 2 when the command line is wrong or no node is there.
 pub(crate) fn run() -> ExitCode {

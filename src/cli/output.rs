@@ -78,6 +78,11 @@ impl Failure {
         Self { exit: USAGE, ..Self::new(message, next) }
     }
 
+    /// Tells whether the command was wrong, or nothing is there to talk to.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.exit == USAGE
+    }
+
     /// Says what else to do next.
     pub(crate) fn and_next(mut self, more: &str) -> Self {
         self.next.push_str(more);

@@ -268,3 +268,11 @@ fn no_proxy_sees_the_token_of_a_node_on_this_machine() {
     drop(asked);
     assert!(!child.wait().unwrap().success());
 }
+
+#[test]
+fn an_answer_that_cannot_be_written_is_said() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let printed = toolmesh().args(["completions", "bash"]).stdout(full).output().unwrap();
+    assert_eq!(printed.status.code(), Some(1));
+    assert!(err(&printed).contains("cannot be written"), "{}", err(&printed));
+}

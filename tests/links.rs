@@ -370,7 +370,8 @@ fn no_proxy_stands_between_a_node_and_a_server_on_its_machine() -> Outcome {
 fn a_node_that_is_its_own_upstream_sees_it_and_lists_nothing_twice() -> Outcome {
     let home = Home::new("")?;
     let node = home.up()?;
-    let tools = node.operator()?.call("node_status", Value::Null)?["structuredContent"]["tools"].clone();
+    let tools =
+        node.operator()?.call("node_status", Value::Null)?["structuredContent"]["tools"].clone();
     home.configure(&support::http_config("me", node.address()))?;
     let me = wait_for("it sees itself", || {
         let me = node.upstream("me").ok()?;
@@ -379,5 +380,17 @@ fn a_node_that_is_its_own_upstream_sees_it_and_lists_nothing_twice() -> Outcome 
     assert_eq!(me["tools"], 0);
     let now = node.operator()?.call("node_status", Value::Null)?;
     assert_eq!(now["structuredContent"]["tools"], tools);
+    Ok(())
+}
+
+#[test]
+fn a_url_where_no_server_is_gives_a_reason_for_people() -> Outcome {
+    let http = HttpUpstream::start(&[], None)?;
+    let config = http.config("lost").replace("/mcp", "/elsewhere");
+    let node = Node::start(&config)?;
+    let reason = wait_for("it says why", || {
+        Some(node.upstream("lost").ok()?["reason"].as_str()?.to_owned())
+    })?;
+    assert!(reason.contains("404") && !reason.contains("::"), "{reason}");
     Ok(())
 }

@@ -30,10 +30,11 @@ pub(crate) struct Common {
     /// Data directory of the node [default: the platform's]
     #[arg(long, global = true, value_name = "DIR", env = "TOOLMESH_DATA")]
     pub(crate) data: Option<PathBuf>,
-    /// Address of a running node, such as http://127.0.0.1:7332; goes before --data
+    /// Address of a running node, such as http://127.0.0.1:7332; goes before --data, and is sent no
+    /// token but that of --token
     #[arg(long, global = true, value_name = "URL", env = "TOOLMESH_URL")]
     pub(crate) url: Option<String>,
-    /// Bearer token for the node [default: the operator token in the data directory]
+    /// Bearer token for the node [default: without --url, the operator token in the data directory]
     #[arg(
         long,
         global = true,

@@ -137,7 +137,15 @@ pub(crate) fn finish(outcome: &Result<Report, Failure>, as_json: bool) -> ExitCo
     };
     // A reader that went away, such as `head`, has what it wanted.
     match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(FAILED),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            // Nobody is left to tell when this cannot be printed.
+            let _ = writeln!(
+                io::stderr(),
+                "error: the answer cannot be written: {error}\n next: what was asked for is done; look at \
+                 where the output goes"
+            );
+            ExitCode::from(FAILED)
+        }
         _ => ExitCode::from(exit),
     }
 }

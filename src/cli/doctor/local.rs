@@ -51,7 +51,9 @@ fn data_with(data: &Path, writable: impl Fn(&Path) -> io::Result<()>) -> Vec<Fin
     let check = "data directory";
     let shown = data.display();
     match fs::metadata(data) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return vec![not_made_yet(data, writable)],
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return vec![not_made_yet(data, writable)];
+        }
         Err(error) => {
             let next = "run as the user who runs the node, or choose another with --data DIR";
             return vec![Finding::error(check, format!("cannot look at {shown}: {error}"), next)];
@@ -185,10 +187,12 @@ pub(super) fn protection(config: &Config, data: &Path) -> Option<Finding> {
     let make = "make one: toolmesh token create NAME; or set gateway.allow_unauthenticated where a \
                 firewall or proxy protects it";
     Some(if data.join("store").is_dir() {
-        let message = format!("a node listens on {http}, beyond loopback, only if there is a token");
+        let message =
+            format!("a node listens on {http}, beyond loopback, only if there is a token");
         Finding::warn(check, message, format!("see: toolmesh token list; if there is none, {make}"))
     } else {
-        let message = format!("{http} is not loopback and there is no token: a node does not start there");
+        let message =
+            format!("{http} is not loopback and there is no token: a node does not start there");
         Finding::error(check, message, make)
     })
 }
@@ -311,8 +315,7 @@ mod tests {
     fn checked(text: &str) -> Config {
         let data = tempfile::tempdir().unwrap();
         fs::write(data.path().join("config.toml"), text).unwrap();
-        let sources =
-            Sources { data: Some(data.path().to_owned()), ..Sources::default() };
+        let sources = Sources { data: Some(data.path().to_owned()), ..Sources::default() };
         config::load(&sources).unwrap().config
     }
 
@@ -338,16 +341,14 @@ mod tests {
         assert!(secret.message.contains("holds no mesh secret"), "{secret:?}");
         assert!(mesh_secret(&plain, broken_key.path()).is_none(), "it would be made");
 
-        let token = checked(
-            "[mesh]\nadmission = \"token\"\n[mesh.token]\nfile = \"/no/such/file\"\n",
-        );
+        let token =
+            checked("[mesh]\nadmission = \"token\"\n[mesh.token]\nfile = \"/no/such/file\"\n");
         let token = mesh_token(&token).unwrap();
         assert!(token.message.contains("/no/such/file"), "{token:?}");
         let empty = holding("token", b"\n");
         let file = empty.path().join("token");
-        let empty = checked(&format!(
-            "[mesh]\nadmission = \"token\"\n[mesh.token]\nfile = {file:?}\n"
-        ));
+        let empty =
+            checked(&format!("[mesh]\nadmission = \"token\"\n[mesh.token]\nfile = {file:?}\n"));
         assert!(mesh_token(&empty).unwrap().message.contains("is empty"));
 
         let open = checked("[gateway]\nhttp = \"0.0.0.0:7555\"\n");

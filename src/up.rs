@@ -187,12 +187,12 @@ fn explain(error: &BootError) -> String {
 }
 
 /// Says what to do about an address that the system refuses with `error`.
-pub(crate) fn advice_of_bind(error: &io::Error) -> &'static str {
+pub(crate) fn advice_of_bind(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
+        std::io::ErrorKind::AddrInUse => {
             "another program, maybe another node, has this port: choose one with --http 127.0.0.1:0, or stop it"
         }
-        io::ErrorKind::PermissionDenied => {
+        std::io::ErrorKind::PermissionDenied => {
             "the system keeps ports like this for root: choose one from 1024 with --http, and put what \
              listens there in front"
         }

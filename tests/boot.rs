@@ -224,6 +224,7 @@ fn sigterm_lets_a_call_finish_and_leaves_nothing() -> Outcome {
             let response = node.get("/readyz").ok()?;
             (response.status == 503 && response.text().contains("stopping")).then_some(())
         })?;
+        assert_eq!(node.get("/metrics")?.status, 200, "figures of the end are worth most");
         // Nothing new meanwhile.
         let refused = node.client(STATELESS)?.request("tools/list", Value::Null)?;
         assert_eq!(refused.response.status, 503, "{}", refused.message);

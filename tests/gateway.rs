@@ -286,6 +286,11 @@ fn what_is_wrong_behind_the_node_is_said_and_what_is_right_works() -> Outcome {
         (health["status"] == "degraded" && said).then_some(())
     })?;
     assert_eq!(node.get("/readyz")?.status, 200, "a degraded node takes requests");
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        // Only the head: there is no body to wait for.
+        let (head, _) = Request::new("HEAD", path).listen(node.address())?;
+        assert_eq!(head.status, 200, "{path}");
+    }
     assert_eq!((node.get("/healthz")?.status, node.get("/healthz")?.text()), (200, "ok\n".into()));
     let result = node.client(STATELESS)?.call("box__echo", json!({"message": "fine"}))?;
     assert_eq!(result["content"][0]["text"], "fine");

@@ -94,7 +94,7 @@ pub(crate) enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Show everything once: a node, a server behind it, calls, a crash and the recovery
+    /// Show everything once: three nodes, a server behind one, calls, a crash and the recovery
     Demo,
     /// Run a small MCP server on stdin and stdout, for trying things out
     ExampleServer,

@@ -13,6 +13,7 @@ use super::{
     Config, SessionCount,
     actor::{Gateway, Stop, serve},
     admission::Admission,
+    described,
     guard::Guard,
     health::HealthSource,
     hosts::Hosts,
@@ -91,6 +92,9 @@ impl GatewayHandle {
         let address = config.http;
         if !address.ip().is_loopback() && !config.allow_unauthenticated && !store.has_tokens() {
             return Err(StartError::Unprotected { address });
+        }
+        if metrics.is_some() {
+            described::describe();
         }
         let health =
             HealthSource::new(router.clone(), store.clone(), Pulse::start(clock.clone()), metrics);

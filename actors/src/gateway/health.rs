@@ -120,6 +120,10 @@ impl HealthSource {
         }
         let mut reasons = self.noted();
         reasons.extend(self.fault().map(str::to_owned));
+        if self.store.is_disk_full() {
+            let full = "the disk of the data directory is nearly full: what would store something is refused";
+            reasons.push(full.to_owned());
+        }
         let mut starting = 0;
         let links = self.router.links();
         for link in &links {
@@ -155,10 +159,14 @@ impl HealthSource {
 
 /// The routes.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
+    // HEAD is answered as GET, without the body: some balancers ask so.
     config
         .route("/healthz", web::get().to(healthz))
+        .route("/healthz", web::head().to(healthz))
         .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics));
+        .route("/readyz", web::head().to(readyz))
+        .route("/metrics", web::get().to(metrics))
+        .route("/metrics", web::head().to(metrics));
 }
 
 async fn healthz(source: web::Data<HealthSource>) -> HttpResponse {

@@ -273,9 +273,7 @@ pub(super) fn join_failure(error: &RegistryError) -> Failure {
         RegistryError::Joining
         | RegistryError::NotKept(_)
         | RegistryError::Store(_)
-        | RegistryError::Door(_) => {
-            Failure::Unreachable(error.to_string().into())
-        }
+        | RegistryError::Door(_) => Failure::Unreachable(error.to_string().into()),
         other => Failure::Refused(other.to_string().into()),
     }
 }

@@ -286,6 +286,11 @@ fn what_is_wrong_behind_the_node_is_said_and_what_is_right_works() -> Outcome {
         (health["status"] == "degraded" && said).then_some(())
     })?;
     assert_eq!(node.get("/readyz")?.status, 200, "a degraded node takes requests");
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        // Only the head: there is no body to wait for.
+        let (head, _) = Request::new("HEAD", path).listen(node.address())?;
+        assert_eq!(head.status, 200, "{path}");
+    }
     assert_eq!((node.get("/healthz")?.status, node.get("/healthz")?.text()), (200, "ok\n".into()));
     let result = node.client(STATELESS)?.call("box__echo", json!({"message": "fine"}))?;
     assert_eq!(result["content"][0]["text"], "fine");
@@ -306,6 +311,26 @@ fn a_node_whose_servers_all_start_is_starting() -> Outcome {
     assert_eq!(node.wait_health("ready")?["reasons"], json!([]));
     let mut client = node.client(STATELESS)?;
     wait_for("its tools are listed", || client.has("slow__echo").then_some(()))
+}
+
+#[test]
+fn a_node_at_work_whose_only_server_starts_again_takes_requests() -> Outcome {
+    let home = Home::new("")?;
+    let slow = home.path("slow");
+    let server = support::test_server("fixture-server")?;
+    let script = format!("test -e {slow:?} && sleep 60; exec {server:?}");
+    let config = format!("[upstream.only]\ncommand = \"sh\"\nargs = [\"-c\", {script:?}]\n");
+    home.configure(&config)?;
+    let node = home.up()?;
+    node.wait_health("ready")?;
+    std::fs::write(&slow, "")?;
+    node.operator()?.call("upstream_restart", json!({"name": "only"}))?;
+    node.wait_upstream("only", "starting")?;
+    let response = node.get("/readyz")?;
+    assert_eq!(response.status, 200);
+    let reasons = ["upstream only is starting"];
+    assert_eq!(response.json()?, json!({"status": "degraded", "reasons": reasons}));
+    Ok(())
 }
 
 #[test]

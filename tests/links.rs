@@ -348,3 +348,49 @@ fn four_hundred_tools_are_the_same_bytes_after_every_restart() -> Outcome {
     assert!(seen.iter().all(|pages| *pages == seen[0]));
     Ok(())
 }
+
+#[test]
+fn no_proxy_stands_between_a_node_and_a_server_on_its_machine() -> Outcome {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let http = HttpUpstream::start(&[], None)?;
+    let home = Home::new(&http.config("near"))?;
+    let mut command = home.up_command(&["--http", "127.0.0.1:0"]);
+    for variable in ["http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        command.env(variable, format!("http://{}", proxy.local_addr()?));
+    }
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
+    let node = Node::from_command(&home, command)?;
+    node.wait_upstream("near", "ready")?;
+    proxy.set_nonblocking(true)?;
+    assert!(proxy.accept().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    Ok(())
+}
+
+#[test]
+fn a_node_that_is_its_own_upstream_sees_it_and_lists_nothing_twice() -> Outcome {
+    let home = Home::new("")?;
+    let node = home.up()?;
+    let tools =
+        node.operator()?.call("node_status", Value::Null)?["structuredContent"]["tools"].clone();
+    home.configure(&support::http_config("me", node.address()))?;
+    let me = wait_for("it sees itself", || {
+        let me = node.upstream("me").ok()?;
+        me["reason"].as_str()?.contains("it is this node itself").then_some(me)
+    })?;
+    assert_eq!(me["tools"], 0);
+    let now = node.operator()?.call("node_status", Value::Null)?;
+    assert_eq!(now["structuredContent"]["tools"], tools);
+    Ok(())
+}
+
+#[test]
+fn a_url_where_no_server_is_gives_a_reason_for_people() -> Outcome {
+    let http = HttpUpstream::start(&[], None)?;
+    let config = http.config("lost").replace("/mcp", "/elsewhere");
+    let node = Node::start(&config)?;
+    let reason = wait_for("it says why", || {
+        Some(node.upstream("lost").ok()?["reason"].as_str()?.to_owned())
+    })?;
+    assert!(reason.contains("404") && !reason.contains("::"), "{reason}");
+    Ok(())
+}

@@ -227,7 +227,8 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
             ..Refusal::plain(StatusCode::BAD_REQUEST, message)
         });
     }
-    if guard.health.is_stopping() {
+    // Figures are worth most while something ends.
+    if guard.health.is_stopping() && request.path() != "/metrics" {
         let after = Refused { reason: "the node is stopping", retry_after: Duration::from_secs(5) };
         return Err(Refusal::refused(StatusCode::SERVICE_UNAVAILABLE, after));
     }

@@ -13,6 +13,7 @@ use super::{
     Config, SessionCount,
     actor::{Gateway, Stop, serve},
     admission::Admission,
+    described,
     guard::Guard,
     health::HealthSource,
     hosts::Hosts,
@@ -92,6 +93,9 @@ impl GatewayHandle {
         if !address.ip().is_loopback() && !config.allow_unauthenticated && !store.has_tokens() {
             return Err(StartError::Unprotected { address });
         }
+        if metrics.is_some() {
+            described::describe();
+        }
         let health =
             HealthSource::new(router.clone(), store.clone(), Pulse::start(clock.clone()), metrics);
         let guard = Arc::new(Guard {
@@ -112,6 +116,7 @@ impl GatewayHandle {
         let (handle, running, for_peers) = (server.handle(), health.clone(), mesh.clone());
         let for_actor = tasks.clone();
         actix::spawn(server);
+        actix::spawn(health.clone().begin());
         let supervised = supervisor
             .supervise(row("gateway"), "gateway".into(), door.clone(), move |obituary| {
                 Gateway::new(

@@ -217,6 +217,7 @@ impl ServerHandler for Handler {
             let tasks = (TASKS_EXTENSION_ID.to_owned(), Map::new());
             capabilities.extensions.get_or_insert_default().extend([tasks]);
         }
+        capabilities.experimental = Some(self.router.instance().capability());
         let mut name = Implementation::new("toolmesh", env!("CARGO_PKG_VERSION"));
         name.title = Some("toolmesh".into());
         let mut info = ServerConfig::new(capabilities)

@@ -16,6 +16,7 @@
 mod actor;
 mod admission;
 mod body;
+mod described;
 mod guard;
 mod handle;
 mod handler;

@@ -215,6 +215,15 @@ async fn connect_as(
         }
         Endpoint::Python { .. } => return Err("it does not speak MCP".to_owned().into()),
     };
+    let itself = running
+        .peer()
+        .peer_info()
+        .is_some_and(|info| surroundings.instance.offers(&info.capabilities));
+    if itself {
+        let reason = "it is this node itself, which would list its own tools without end; remove it, or \
+                      correct where it leads";
+        return Err(reason.to_owned().into());
+    }
     running.peer().set_response_cache_config(ClientCacheConfig::disabled()).await;
     let server = describe(&running, wire);
     let protocol = if server.protocol.as_str() >= ProtocolVersion::V_2026_07_28.as_str() {
@@ -290,14 +299,20 @@ async fn failed(error: ClientInitializeError, tap: &Tap) -> Failed {
             let ended = tap.ended.cancelled();
             if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {
                 tap.reason()
-            } else if let TransportError { error, .. } = &error {
-                error.error.to_string()
             } else {
-                error.to_string()
+                plain(&error)
             }
         }
-        LegacyFallbackFailed { fallback, .. } => fallback.to_string(),
+        LegacyFallbackFailed { fallback, .. } => plain(fallback),
         other => format!("it refused to start a session: {other}"),
     };
     Failed { reason, refused }
+}
+
+/// What kept a session from starting, without the names of types that rmcp puts around it.
+fn plain(error: &ClientInitializeError) -> String {
+    match error {
+        ClientInitializeError::TransportError { error, .. } => error.error.to_string(),
+        other => other.to_string(),
+    }
 }

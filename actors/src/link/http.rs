@@ -31,7 +31,10 @@ use super::{
     resume::Resumes,
     tap::{Slot, Tap},
 };
-use crate::secret::{Secret, resolved};
+use crate::{
+    proxy,
+    secret::{Secret, resolved},
+};
 
 const SESSION_HEADER: &str = "mcp-session-id";
 const BOTH_TYPES: &str = "application/json, text/event-stream";
@@ -61,7 +64,7 @@ pub(super) fn transport(
         value.set_sensitive(true);
         custom.insert(parsed, value);
     }
-    let client = reqwest::Client::builder()
+    let client = proxy::unless(proxy::is_here(url), reqwest::Client::builder())
         .redirect(reqwest::redirect::Policy::none()) // A redirect would take our secrets elsewhere.
         .tcp_nodelay(true)
         .build()

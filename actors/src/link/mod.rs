@@ -19,6 +19,7 @@ mod connect;
 mod follow;
 mod handle;
 mod http;
+mod itself;
 mod list;
 mod mcp;
 mod mesh;
@@ -37,6 +38,7 @@ use crate::{
     secret::Secret,
 };
 pub use handle::{Call, LinkHandle, Offered, Status};
+pub use itself::Instance;
 pub(crate) use mcp::{ONCE_KEY, PRINCIPAL_KEY, TIME_LEFT_KEY};
 pub use mesh::{ByteStream, Mesh, Streams};
 use toolmesh_core::link::Policy;
@@ -126,6 +128,8 @@ pub struct Surroundings {
     pub memory: Arc<dyn Memory>,
     /// The way to other nodes; `None`: the mesh is off.
     pub mesh: Option<Mesh>,
+    /// By what the node knows itself at the other end of a link.
+    pub instance: Instance,
 }
 
 /// What a link remembers over restarts of the node: which lifecycle worked.

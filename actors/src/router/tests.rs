@@ -22,7 +22,7 @@ use crate::{
     child::Guard,
     kit::{Clock, Fault, Supervisor},
     link::{
-        Mesh, Surroundings,
+        Instance, Mesh, Surroundings,
         tests::rig::{Notebook, PATIENCE, server, side_file, stdio, times},
     },
 };
@@ -44,7 +44,8 @@ impl Rig {
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let (guard, memory) = (Arc::new(Guard::default()), Arc::new(Notebook::default()));
-        let surroundings = Surroundings { guard, memory, mesh };
+        let instance = Instance::random();
+        let surroundings = Surroundings { guard, memory, mesh, instance };
         let router = RouterHandle::start(View::default(), clock, supervisor, surroundings).await;
         Self { router, _faults: faults }
     }

@@ -181,6 +181,11 @@ impl StoreHandle {
         !self.shared.store.committer().health().is_stalled()
     }
 
+    /// Whether new work is refused because the disk is nearly full.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.store.committer().health().disk_full
+    }
+
     /// Publishes the store's figures: what it takes on disk, and what waits to be committed.
     pub fn publish_metrics(&self) {
         let waiting = self.shared.store.committer().health().waiting;

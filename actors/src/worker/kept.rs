@@ -113,7 +113,7 @@ mod tests {
     use crate::{
         child::Guard,
         kit::Supervisor,
-        link::{Surroundings, tests::rig::Notebook},
+        link::{Instance, Surroundings, tests::rig::Notebook},
         router::{RouterHandle, View},
         worker::member::Member,
     };
@@ -182,7 +182,8 @@ mod tests {
         let (fatal, _faults) = mpsc::channel(1);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let (guard, memory) = (Arc::new(Guard::default()), Arc::new(Notebook::default()));
-        let around = Surroundings { guard, memory, mesh: None };
+        let instance = Instance::random();
+        let around = Surroundings { guard, memory, mesh: None, instance };
         let router = RouterHandle::start(View::default(), clock.clone(), supervisor, around).await;
         Source::Member(Member::new("12D3KooWGone".into(), router))
     }

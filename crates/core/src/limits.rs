@@ -232,7 +232,8 @@ pub const MESH_JOIN_TIME: Duration = Duration::from_secs(10);
 pub const MESH_JOIN_MESSAGE_BYTES: usize = 1_024;
 
 /// Failed tries to join from one address (IPv6: one /64) within [`MESH_JOIN_TRIES_TIME`]. Beyond
-/// it that address is told when to come back, unless a node that was a member asks.
+/// it that address is told when to come back, unless a node that was a member asks, or one with an
+/// invitation that is good.
 pub const MESH_JOIN_TRIES: usize = 5;
 
 /// Join exchanges at once, each way; at most half of them with one address, so that nobody alone

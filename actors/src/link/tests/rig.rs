@@ -17,7 +17,9 @@ use toolmesh_core::{
     link::{Policy, State},
 };
 
-use super::super::{Call, Config, Endpoint, LinkHandle, Memory, Protocol, Status, Surroundings};
+use super::super::{
+    Call, Config, Endpoint, Instance, LinkHandle, Memory, Protocol, Status, Surroundings,
+};
 use crate::{
     child::{Guard, Program},
     kit::{Clock, Fault, Supervisor},
@@ -61,7 +63,8 @@ impl Rig {
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let guard = Arc::new(Guard::default());
-        let surroundings = Surroundings { guard, memory: memory.clone(), mesh: None };
+        let instance = Instance::random();
+        let surroundings = Surroundings { guard, memory: memory.clone(), mesh: None, instance };
         let link = LinkHandle::start(config, surroundings, clock, &supervisor).await;
         Self { link, memory, _supervisor: supervisor, _faults: faults }
     }

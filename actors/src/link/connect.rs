@@ -284,19 +284,23 @@ async fn failed(error: ClientInitializeError, tap: &Tap) -> Failed {
             | ExpectedInitResult(_)
             | ExpectedInitResponse(Some(_))
     );
-    let reason = match &error {
+    // What came last is what is to be told.
+    let last = match error {
+        LegacyFallbackFailed { fallback, .. } => *fallback,
+        error => error,
+    };
+    let reason = match &last {
         // The wire knows better why; a child's exit status may be a moment away.
         ConnectionClosed(_) | Cancelled | TransportError { .. } => {
             let ended = tap.ended.cancelled();
             if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {
                 tap.reason()
-            } else if let TransportError { error, .. } = &error {
-                error.error.to_string()
+            } else if let TransportError { error, .. } = &last {
+                http::words(&*error.error)
             } else {
-                error.to_string()
+                "the connection was closed before there was a session".to_owned()
             }
         }
-        LegacyFallbackFailed { fallback, .. } => fallback.to_string(),
         other => format!("it refused to start a session: {other}"),
     };
     Failed { reason, refused }

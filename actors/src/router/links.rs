@@ -59,16 +59,19 @@ pub(super) async fn relink(shared: Arc<Shared>) -> Links {
                 links.insert(runtime, (link, wanted));
             }
             outdated => {
+                // What an upstream listed last stays listed until it says otherwise.
+                let last = outdated.as_ref().filter(|_| !runtime.is_peer());
+                let last = last.map(|(link, _)| link.offered().borrow().clone());
                 present.extend(outdated.map(|outdated| (runtime.clone(), outdated)));
-                fresh.push((runtime, wanted));
+                fresh.push((runtime, wanted, last.unwrap_or_default()));
             }
         }
     }
     end(present).await;
-    for (runtime, wanted) in fresh {
+    for (runtime, wanted, last) in fresh {
         let (config, clock) = (wanted.link.clone(), shared.clock.clone());
         let surroundings = shared.surroundings.clone();
-        let link = LinkHandle::start(config, surroundings, clock, &shared.supervisor).await;
+        let link = LinkHandle::succeed(last, config, surroundings, clock, &shared.supervisor).await;
         links.insert(runtime, (link, wanted));
     }
     links

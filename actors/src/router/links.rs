@@ -88,6 +88,18 @@ async fn end(links: Links) {
     futures::future::join_all(upstreams.iter().map(|(_, (link, _))| link.stop())).await;
 }
 
+/// The nodes that are away, as sources of nothing: names that begin with theirs stay theirs.
+pub(super) fn away(shared: &Shared) -> Vec<Source> {
+    let nodes = shared.view.nodes();
+    let away = nodes.iter().filter(|(_, node)| !node.connected);
+    away.map(|(alias, node)| Source {
+        runtime: Runtime::Peer(alias.clone()),
+        offer: peer(alias, node).offer,
+        tools: Arc::default(),
+    })
+    .collect()
+}
+
 /// What a link offers at this moment. An upstream's tools stay listed while it is restarted; those
 /// of a node go with it, because the node may be gone for good.
 pub(super) fn source(runtime: &Runtime, (link, upstream): &(LinkHandle, Upstream)) -> Source {

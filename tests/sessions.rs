@@ -195,6 +195,20 @@ fn an_idle_session_ends_in_its_time() -> Outcome {
 }
 
 #[test]
+fn a_session_with_a_call_under_way_or_an_open_stream_is_not_idle() -> Outcome {
+    let node = start("session_idle_s = 5")?;
+    let mut listening = node.client("2025-11-25")?;
+    let stream = listening.changes()?;
+    let mut calling = node.client("2025-11-25")?;
+    let arguments = json!({"steps": 2, "delay_ms": 3_500});
+    let answer = calling.try_call("box__count", arguments)?;
+    assert_eq!(answer.result()?["content"][0]["text"], "counted to 2");
+    assert!(listening.has("box__echo"), "its stream was open for longer than a session may idle");
+    drop(stream);
+    Ok(())
+}
+
+#[test]
 fn a_session_that_was_never_initialized_does_no_harm() -> Outcome {
     let node = start("")?;
     let mut client = node.client(STATELESS)?;

@@ -33,7 +33,7 @@ use super::{
     health::{self, HealthSource},
     hosts::Hosts,
     raw::{self, Marked},
-    sessions::{Promise, Sessions},
+    sessions::{Promise, Sessions, Use},
 };
 use crate::store::StoreHandle;
 
@@ -154,8 +154,10 @@ impl Refusal {
 }
 
 /// Held while a request is under way.
+#[derive(Default)]
 struct Ticket {
     _place: Option<Place>,
+    _use: Option<Use>,
 }
 
 /// What the guard learned of a request that goes on.
@@ -217,7 +219,7 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
         ));
     }
     if health::is_open_path(request.path()) {
-        return Ok(Passed { ticket: Ticket { _place: None }, promise: None, call: None });
+        return Ok(Passed { ticket: Ticket::default(), promise: None, call: None });
     }
     let principal = guard.principal(request)?;
     if let Some(name) = SINGLE.iter().find(|name| request.headers().get_all(*name).count() > 1) {
@@ -252,11 +254,13 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
     } else {
         None
     };
+    let (session, used) = session.unzip();
     let call = session.zip(seen.id);
     // A stream that only listens is bounded with its session, not with requests under way.
     let listens = request.method() == Method::GET;
     request.extensions_mut().insert(principal);
-    Ok(Passed { ticket: Ticket { _place: Some(place).filter(|_| !listens) }, promise, call })
+    let ticket = Ticket { _place: Some(place).filter(|_| !listens), _use: used };
+    Ok(Passed { ticket, promise, call })
 }
 
 /// The request's session, if it names one, after checking whose it is.
@@ -264,16 +268,18 @@ fn session_of(
     guard: &Guard,
     request: &ServiceRequest,
     principal: &Principal,
-) -> Result<Option<SessionId>, Refusal> {
+) -> Result<Option<(SessionId, Use)>, Refusal> {
     let mut given = request.headers().get_all(&SESSION);
     let Some(id) = given.next() else { return Ok(None) };
     let id = id.to_str().unwrap_or_default();
-    if given.next().is_some() || !guard.sessions.touch(id, principal) {
-        let message =
-            "this session does not exist, or not any more: start a new one with initialize";
-        return Err(Refusal { code: -32001, ..Refusal::plain(StatusCode::NOT_FOUND, message) });
+    match guard.sessions.enter(id, principal).filter(|_| given.next().is_none()) {
+        Some(used) => Ok(Some((id.into(), used))),
+        None => {
+            let message =
+                "this session does not exist, or not any more: start a new one with initialize";
+            Err(Refusal { code: -32001, ..Refusal::plain(StatusCode::NOT_FOUND, message) })
+        }
     }
-    Ok(Some(id.into()))
 }
 
 fn message_expected(request: &ServiceRequest) -> bool {
@@ -347,12 +353,12 @@ fn is_named(request: &ServiceRequest, method: &str) -> bool {
 /// does not come back soon has given up.
 fn cancel_later(guard: Arc<Guard>, session: SessionId, id: RequestId) -> Box<dyn FnOnce()> {
     Box::new(move || {
-        let seen = guard.sessions.last_used(&session);
+        let seen = guard.sessions.uses(&session);
         // A worker that shuts down drops bodies after its runtime.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             tokio::time::sleep(RESUME_GRACE).await;
-            if seen.is_none() || guard.sessions.last_used(&session) != seen {
+            if seen.is_none() || guard.sessions.uses(&session) != seen {
                 return;
             }
             let params =

@@ -108,6 +108,7 @@ impl GatewayHandle {
             open: Guard::is_open(&config),
         });
         let streams = CancellationToken::new();
+        tokio::spawn(guard.sessions.clone().keep_expiring(streams.clone()));
         let tasks = Tasks::new(queue, rules);
         let mesh = mesh::Server::new(router.clone(), Some(tasks.clone()), streams.clone());
         let (server, address) = serve(&config, &guard, router, tasks.clone(), streams.clone())

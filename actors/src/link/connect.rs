@@ -3,11 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use rmcp::{
-    ClientHandler, RoleClient,
-    model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVersion, RequestMetaObject},
+    ClientHandler, ErrorData, RoleClient,
+    model::{
+        ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ErrorCode,
+        Implementation, ProtocolVersion, RequestMetaObject,
+    },
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt,
-        NotificationContext, RunningService,
+        NotificationContext, RequestContext, RunningService,
     },
 };
 use tokio::{sync::watch, time::Instant};
@@ -38,9 +41,33 @@ impl ClientHandler for Client {
             .with_protocol_version(ProtocolVersion::V_2025_11_25)
     }
 
+    // The node has no user and no directories to answer for: rmcp would decline in the user's name,
+    // and say that there are no roots.
+
+    async fn create_elicitation(
+        &self,
+        _: ElicitRequestParams,
+        _: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        Err(not_supported("elicitation/create"))
+    }
+
+    #[expect(deprecated, reason = "servers of the older revisions may ask")]
+    async fn list_roots(
+        &self,
+        _: RequestContext<RoleClient>,
+    ) -> Result<rmcp::model::ListRootsResult, ErrorData> {
+        Err(not_supported("roots/list"))
+    }
+
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
         self.changed.send_modify(|times| *times += 1);
     }
+}
+
+fn not_supported(method: &str) -> ErrorData {
+    let message = format!("{method} is not supported by this client, as its capabilities say");
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
 }
 
 /// A session that is up.
@@ -293,26 +320,24 @@ async fn failed(error: ClientInitializeError, tap: &Tap) -> Failed {
             | ExpectedInitResult(_)
             | ExpectedInitResponse(Some(_))
     );
-    let reason = match &error {
+    // What came last is what is to be told.
+    let last = match error {
+        LegacyFallbackFailed { fallback, .. } => *fallback,
+        error => error,
+    };
+    let reason = match &last {
         // The wire knows better why; a child's exit status may be a moment away.
         ConnectionClosed(_) | Cancelled | TransportError { .. } => {
             let ended = tap.ended.cancelled();
             if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {
                 tap.reason()
+            } else if let TransportError { error, .. } = &last {
+                http::words(&*error.error)
             } else {
-                plain(&error)
+                "the connection was closed before there was a session".to_owned()
             }
         }
-        LegacyFallbackFailed { fallback, .. } => plain(fallback),
         other => format!("it refused to start a session: {other}"),
     };
     Failed { reason, refused }
-}
-
-/// What kept a session from starting, without the names of types that rmcp puts around it.
-fn plain(error: &ClientInitializeError) -> String {
-    match error {
-        ClientInitializeError::TransportError { error, .. } => error.error.to_string(),
-        other => other.to_string(),
-    }
 }

@@ -173,7 +173,8 @@ impl Mcp {
             Some(Err(ServiceError::TransportSend(error))) if !self.tap.ended.is_cancelled() => {
                 let error = error.error;
                 let why = if http::is_broken_wire(&*error) { Why::Lost } else { Why::BadAnswer };
-                Err(failed(open, why, format!("the server did not answer the call ({error})")))
+                let what = http::words(&*error);
+                Err(failed(open, why, format!("the server did not answer the call ({what})")))
             }
             _ => Err(self.lost(open)),
         }

@@ -179,6 +179,28 @@ fn empty_prefixes_that_collide_are_told_apart() {
 }
 
 #[test]
+fn a_name_with_a_prefix_is_its_owners_whatever_others_list_and_are_called() {
+    let odd = || offered("", &[tool("time__now", "odd"), tool("free__now", "odd"), tool("x", "")]);
+    let time = || offered("time", &[tool("now", "time")]);
+    for name in ["a", "zz"] {
+        let catalogue = Catalogue::build(&[], &upstreams([(name, odd()), ("time", time())]));
+        let said = catalogue.get(&client(), "time__now").map(|tool| tool.description());
+        assert_eq!(said, Some("time"), "{name}");
+        assert!(catalogue.get(&client(), "free__now").is_some(), "nobody's prefix");
+        // It keeps the name that it has now when the other's list is empty, or shorter.
+        let absent = Source { tools: Arc::default(), ..time() };
+        let without = Catalogue::build(&[], &upstreams([(name, odd()), ("time", absent)]));
+        assert!(without.get(&client(), "time__now").is_none(), "{name}");
+        let renamed = |catalogue: &Catalogue| {
+            let names = names(catalogue, &client()).into_iter();
+            names.filter(|listed| listed.starts_with(name)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(renamed(&catalogue).len(), 1);
+        assert_eq!(renamed(&catalogue), renamed(&without));
+    }
+}
+
+#[test]
 fn pages_cover_the_list_once_and_a_foreign_cursor_is_refused() -> Result<(), RpcError> {
     let tools: Vec<Value> = (0..25).map(|n| tool(&format!("t{n:02}"), "")).collect();
     let catalogue = Catalogue::build(&local(), &upstreams([("u", offered("u", &tools))]));

@@ -1,6 +1,8 @@
 //! Tasks of one node that run on others: where the tool is that they call, by load where several
 //! have it, and to their end though their owner is killed meanwhile.
 
+#[path = "mesh_tasks/again.rs"]
+mod again;
 #[path = "mesh_tasks/asked.rs"]
 mod asked;
 #[path = "mesh_tasks/cancelled.rs"]

@@ -122,6 +122,28 @@ fn a_task_is_its_principals_alone_on_every_node() -> Outcome {
 }
 
 #[test]
+fn a_token_of_the_same_name_is_the_same_principal_at_every_node() -> Outcome {
+    let Three { a, b, c } = three()?;
+    let ann = |node: &Node| -> Outcome<Caller> {
+        let made = told(node, &["token", "create", "ann"])?;
+        Caller::with_token(node.address(), Some(made["token"].as_str().ok_or("no token")?))
+    };
+    let (mut at_a, mut at_b, mut at_c) = (ann(&a)?, ann(&b)?, ann(&c)?);
+    let job = json!({"task_type": "job", "payload": 1, "idempotency_key": "k"});
+    let here = at_a.call("submit", &job).done()?;
+    for at in [&mut at_a, &mut at_b, &mut at_c] {
+        let status = at.call("task_status", &json!({"task_id": here["task_id"]})).done()?;
+        assert_eq!(status["task"]["submitter"], "token:ann");
+        let there = json!({
+            "task_type": "job", "payload": 1, "idempotency_key": "k", "peer": "a",
+        });
+        let again = at.call("submit", &there).done()?;
+        assert_eq!((&again["task_id"], &again["created"]), (&here["task_id"], &json!(false)));
+    }
+    Ok(())
+}
+
+#[test]
 fn an_owner_that_is_away_is_said_to_be_so_and_has_the_task_when_it_is_back() -> Outcome {
     let Three { a, b, c } = three()?;
     let task = id(&ask(&a, "submit", json!({"task_type": "job", "payload": {}}))?)?;

@@ -142,6 +142,10 @@ impl QueueHandle {
 
         let config = Config { epoch, ..settings.machine.clone() };
         let mut machine = kept.into_machine(config);
+        let renamed = store.renamed_principals();
+        if !renamed.is_empty() {
+            machine.rename_principals(|id| renamed.get(id).cloned());
+        }
         let now = Now { ms: clock.unix_ms(), chance: rand::random() };
         let begun = machine.start(now, NODE_WORKER);
         let writes: Result<Vec<_>, _> = begun.writes.into_iter().map(records::keep_queue).collect();

@@ -1,6 +1,6 @@
 //! The only door to what the node remembers.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Mutex;
 use toolmesh_core::{
     limits,
-    principal::{Principal, Role},
+    principal::{Principal, Role, is_plain_name},
 };
 use toolmesh_store::{
     CodecError, CommitError, Committer, Lifecycle, Records, State, Store, Token, Work, records,
@@ -21,6 +21,9 @@ use crate::{
     link::{Memory, Protocol},
 };
 
+/// Longest name of a token, in bytes.
+const TOKEN_NAME_BYTES: usize = 64;
+
 /// Why something is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -30,6 +33,14 @@ pub enum StoreError {
     /// As many tokens as there may be.
     #[error("there are {} tokens already; revoke one first", limits::TOKENS)]
     TooManyTokens,
+    /// A principal has one token: its tasks are known by the name.
+    #[error("there is a token of that name or id already; choose another name, or revoke it first")]
+    TokenIsThere,
+    /// The name says something else in a principal's id, or cannot be shown.
+    #[error(
+        "a token's name has 1 to {TOKEN_NAME_BYTES} bytes, no control character, and no \"@peer:\""
+    )]
+    NoTokenName,
     /// The record is larger than a record may be, or has a shape that cannot be kept.
     #[error("cannot be kept: {0}")]
     Record(#[from] CodecError),
@@ -114,13 +125,24 @@ impl StoreHandle {
         let mut found = None;
         for token in state.tokens.values() {
             if bool::from(token.sha256.ct_eq(&digest)) {
-                found = Some(Principal::new(format!("token:{}", token.id), token.role));
+                found = Some(token);
             }
         }
         if bool::from(self.operator.ct_eq(&digest)) {
-            found = Some(Principal::new("operator", Role::Operator));
+            return Some(Principal::new("operator", Role::Operator));
         }
-        found
+        found.map(|token| Principal::new(principal_of(&state, token), token.role))
+    }
+
+    /// The principals of older stores, which were called by the ids of their tokens, and what they
+    /// are called now.
+    pub(crate) fn renamed_principals(&self) -> HashMap<Arc<str>, Arc<str>> {
+        let state = self.shared.state.load();
+        let names = state
+            .tokens
+            .values()
+            .map(|token| (by_id(token).into(), Arc::<str>::from(principal_of(&state, token))));
+        names.filter(|(old, new): &(Arc<str>, Arc<str>)| old != new).collect()
     }
 
     /// The tokens, by id.
@@ -238,6 +260,26 @@ impl Memory for StoreHandle {
     }
 }
 
+fn by_id(token: &Token) -> String {
+    format!("token:{}", token.id)
+}
+
+/// The principal that bears a token: by its name, so that it is the same at every node. Older stores
+/// may have several tokens of one name, which is the oldest's alone then, and other names than are
+/// taken today; those are called by their ids.
+fn principal_of(state: &State, token: &Token) -> String {
+    let age = |token: &Token| (token.created, token.id.clone());
+    let is_older = |other: &Token| other.name == token.name && age(other) < age(token);
+    if !is_name(&token.name) || state.tokens.values().any(is_older) {
+        return by_id(token);
+    }
+    format!("token:{}", token.name)
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=TOKEN_NAME_BYTES).contains(&name.len()) && is_plain_name(name)
+}
+
 /// A fresh token: 256 random bits, told apart from others by its prefix.
 pub(super) fn fresh_token() -> (String, String) {
     let id = hex::encode(rand::random::<[u8; 4]>());
@@ -288,6 +330,12 @@ pub(super) fn new_token(
 ) -> Result<(Token, String), StoreError> {
     if state.tokens.len() >= limits::TOKENS {
         return Err(StoreError::TooManyTokens);
+    }
+    if !is_name(&name) {
+        return Err(StoreError::NoTokenName);
+    }
+    if state.tokens.values().any(|token| [&token.name, &token.id].contains(&&name)) {
+        return Err(StoreError::TokenIsThere);
     }
     let (id, secret) = fresh_token();
     let sha256 = Sha256::digest(secret.as_bytes()).into();

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use toolmesh_core::{
     limits,
     principal::Role,
     registry::{Invite, Write},
 };
-use toolmesh_store::{MemoryRecords, State, Store};
+use toolmesh_store::{MemoryRecords, State, Store, Token};
 
 use super::*;
 use crate::{
@@ -33,12 +34,52 @@ async fn a_token_opens_until_it_is_revoked_and_survives_a_crash() {
 
     let again = keeper(&records).await;
     let who = again.authenticate(&secret).unwrap();
-    assert_eq!((who.role, who.id.as_ref()), (Role::Client, format!("token:{}", made.id).as_str()));
+    assert_eq!((who.role, who.id.as_ref()), (Role::Client, "token:laptop"));
     assert_eq!(again.revoke_token(made.id.clone()).await, Ok(true));
     assert_eq!(again.authenticate(&secret), None);
     assert_eq!(again.revoke_token(made.id).await, Ok(false));
     records.lose_power();
     assert!(!keeper(&records).await.has_tokens());
+}
+
+#[actix::test]
+async fn a_name_is_one_tokens_at_a_time_and_says_nothing_else() {
+    let store = keeper(&Arc::default()).await;
+    let ann = || store.create_token("ann".into(), Role::Client);
+    let (made, secret) = ann().await.unwrap();
+    assert_eq!(ann().await.map(drop), Err(StoreError::TokenIsThere));
+    let as_id = store.create_token(made.id.clone(), Role::Client).await;
+    assert_eq!(as_id.map(drop), Err(StoreError::TokenIsThere));
+    for wrong in ["", "a\nb", "ann@peer:Q", &"x".repeat(65)] {
+        let refused = store.create_token(wrong.into(), Role::Client).await;
+        assert_eq!(refused.map(drop), Err(StoreError::NoTokenName), "{wrong:?}");
+    }
+    store.create_token("x".repeat(64), Role::Client).await.unwrap();
+    // Whoever gets the name next is the same principal.
+    let before = store.authenticate(&secret).unwrap().id;
+    store.revoke_token(made.id).await.unwrap();
+    let (_, secret) = ann().await.unwrap();
+    assert_eq!(store.authenticate(&secret).unwrap().id, before);
+    assert!(store.renamed_principals().values().any(|name| **name == *"token:ann"));
+}
+
+#[actix::test]
+async fn tokens_of_older_stores_that_share_a_name_stay_apart() {
+    let (fatal, _faults) = mpsc::channel(1);
+    let supervisor = Supervisor::start(Clock::manual(), fatal);
+    let mut state = State::default();
+    for (id, name, created) in [("a", "ann", 2), ("b", "ann", 1), ("c", "x@peer:Q", 1)] {
+        let sha256 = Sha256::digest(id.as_bytes()).into();
+        let (id, name) = (id.to_owned(), name.to_owned());
+        let token = Token { id: id.clone(), name, role: Role::Client, sha256, created };
+        state.tokens.insert(id, token);
+    }
+    let store = Store::in_memory(Arc::default(), |_| {}).unwrap();
+    let store = StoreHandle::start(store, state, "the operator's", &supervisor).await;
+    let who = |secret| store.authenticate(secret).unwrap().id;
+    assert_eq!(["a", "b", "c"].map(who), ["token:a", "token:ann", "token:c"].map(Arc::from));
+    let renamed = store.renamed_principals();
+    assert_eq!(renamed.into_iter().collect::<Vec<_>>(), [("token:b".into(), "token:ann".into())]);
 }
 
 #[actix::test]

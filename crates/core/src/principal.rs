@@ -23,6 +23,11 @@ pub fn peer_of(full: &str) -> Option<&str> {
     vouched.or_else(|| full.strip_prefix("peer:"))
 }
 
+/// Whether a name stays what it is in a principal's full name, and can be shown.
+pub fn is_plain_name(name: &str) -> bool {
+    !name.contains(VOUCHED_BY) && !name.chars().any(char::is_control)
+}
+
 /// What a principal may do. Ordered: a greater role may do all that a smaller one may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,7 +66,7 @@ impl std::str::FromStr for Role {
 /// The authenticated asker of a request. Two requests with equal `id` share quotas and sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// `local` for clients without a token, `operator` for the node's own token, `token:<id>`, or
+    /// `local` for clients without a token, `operator` for the node's own token, `token:<name>`, or
     /// `peer:<PeerId>`.
     pub id: Arc<str>,
     /// What it may do.
@@ -100,8 +105,7 @@ impl Principal {
         let is_name = !name.is_empty()
             && name.len() <= BEHALF_BYTES
             && !name.starts_with("peer:")
-            && !name.contains(VOUCHED_BY)
-            && !name.chars().any(char::is_control);
+            && is_plain_name(name);
         if is_member && is_name {
             self.behalf = Some(name.into());
         }

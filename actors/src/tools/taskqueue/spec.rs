@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolmesh_core::{
     limits,
-    principal::{Principal, Role},
+    principal::Principal,
     queue::{
-        COMMAND, OnLost, PRIORITY, RetryPolicy, Spec, Submitter, TOOL_CALL, TaskId, canonical,
-        content_digest, key_digest, placed_by,
+        COMMAND, OnLost, PRIORITY, REQUEST, RetryPolicy, Spec, Submitter, TOOL_CALL, TaskId,
+        canonical, content_digest, key_digest, placed_by,
     },
 };
 
@@ -19,7 +19,7 @@ use super::{
     arguments::{self, Retry, ms},
     error::Refused,
 };
-use crate::queue::Submitted;
+use crate::{queue::Submitted, router::RUNTIME_KEY};
 
 /// What the queue's own tools begin with; a task must not wait for another's end in a slot that
 /// the other needs.
@@ -102,11 +102,21 @@ pub(super) struct Wanted {
 }
 
 /// What is known of a task by its type and payload.
-struct Kind {
+pub(super) struct Kind {
     /// Whether it may be run again when it is lost.
-    may_repeat: bool,
+    pub(super) may_repeat: bool,
     /// The tool by which it is placed, because other nodes have it.
     placed: Option<String>,
+}
+
+impl Kind {
+    /// Has a task of this kind run where its tool is, wherever it ran before.
+    pub(super) fn place(&self, spec: &mut Spec) {
+        spec.requires.retain(|label| placed_by(label).is_none());
+        if let Some(tool) = &self.placed {
+            spec.place_by(tool);
+        }
+    }
 }
 
 impl TaskQueueTools {
@@ -135,14 +145,8 @@ impl TaskQueueTools {
         let now = self.queue.now_ms();
         let kind = arguments::kind(&submission.task_type)?;
         let payload = payload(&submission.payload, settings.payload_bytes)?;
-        if who.grant.as_ref().is_some_and(|grant| !grant.allows_task(&kind)) {
-            return Err(Refused::new(
-                "not_permitted",
-                format!("this node's policy does not let you submit tasks of type {kind}"),
-            ));
-        }
         let tool = (*kind == *TOOL_CALL).then(|| tool_name(&submission.payload)).transpose()?;
-        let (Kind { may_repeat, placed }, refused) = match self.runnable(&kind, tool, who) {
+        let (known, refused) = match self.submittable(&kind, tool, who)? {
             Ok(known) => (known, None),
             Err(refused) => (Kind { may_repeat: false, placed: None }, Some(refused)),
         };
@@ -188,7 +192,7 @@ impl TaskQueueTools {
             not_before,
             deadline: time("deadline_s", submission.deadline_s)?.map(|after| now + after),
             retry: submission.retry.as_ref().map(retry).transpose()?.unwrap_or_default(),
-            on_lost: match (submission.on_lost, may_repeat) {
+            on_lost: match (submission.on_lost, known.may_repeat) {
                 (Some(name), _) => name.into(),
                 (None, true) => OnLost::Retry,
                 (None, false) => OnLost::Fail,
@@ -196,24 +200,59 @@ impl TaskQueueTools {
             retries_asked,
             kind,
         };
-        if let Some(tool) = placed {
-            spec.place_by(&tool);
-        }
+        known.place(&mut spec);
         let id = submission.task_id.map(|id| id.parse()).transpose();
         let id = id.map_err(|error| Refused::out_of_range(format!("task_id: {error}")))?;
         Ok(Wanted { spec, id, refused })
     }
 
-    /// Places a task of which the payload was replaced, by the tool that it names now.
-    pub(super) fn place_again(&self, spec: &mut Spec, payload: &Value, role: Role) {
-        if *spec.kind != *TOOL_CALL {
-            return;
+    /// Looks at what a task is for, a call of `tool` for one, and whether `who` may submit that: the
+    /// inner error says why nobody could run it at the moment, or at all.
+    ///
+    /// # Errors
+    /// The policy does not let `who` submit tasks of this type.
+    pub(super) fn submittable(
+        &self,
+        kind: &Arc<str>,
+        tool: Option<&str>,
+        who: &Principal,
+    ) -> Result<Result<Kind, Refused>, Refused> {
+        if who.grant.as_ref().is_some_and(|grant| !grant.allows_task(kind)) {
+            return Err(Refused::new(
+                "not_permitted",
+                format!("this node's policy does not let you submit tasks of type {kind}"),
+            ));
         }
-        spec.requires.retain(|label| placed_by(label).is_none());
-        let catalogue = self.view.catalogue();
-        let name = payload.get("tool").and_then(Value::as_str).unwrap_or_default();
-        if let Some(tool) = catalogue.listed(role, name).filter(|tool| tool.is_at_nodes()) {
-            spec.place_by(&tool.name);
+        Ok(self.runnable(kind, tool, who))
+    }
+
+    /// The same of a task that is there already, with the payload that it has.
+    pub(super) fn submittable_again(
+        &self,
+        kind: &Arc<str>,
+        payload: &Value,
+        who: &Principal,
+    ) -> Result<Kind, Refused> {
+        let tool = tool_of(payload).filter(|_| **kind == *TOOL_CALL);
+        let known = self.submittable(kind, tool, who)?;
+        let Some((name, request)) = tool.zip(payload.get(REQUEST).and_then(Value::as_object))
+        else {
+            return known;
+        };
+        // It was a client's call: that may have said more than a tool's name of whom it means.
+        let mut params = request.clone();
+        params.insert("name".to_owned(), name.into());
+        let is_explicit = params.get("_meta").is_some_and(|meta| meta.get(RUNTIME_KEY).is_some());
+        match (self.router.meant(who, &params), known) {
+            (Some(meant), _) => Ok(Kind {
+                may_repeat: meant.tool.is_repeatable(),
+                placed: (meant.tool.is_at_nodes() && !is_explicit).then(|| meant.tool.name.clone()),
+            }),
+            (None, Err(refused)) => Err(refused),
+            (None, Ok(_)) => {
+                let message = format!("there is no tool {name:?} here that was meant");
+                Err(Refused::new("unknown_tool", message))
+            }
         }
     }
 
@@ -260,6 +299,11 @@ impl TaskQueueTools {
             }
         }
     }
+}
+
+/// The tool that the payload of a `tool.call` is for, as far as it says.
+pub(super) fn tool_of(payload: &Value) -> Option<&str> {
+    payload.get("tool").and_then(Value::as_str)
 }
 
 /// Reads the name of the tool that a `tool.call` is for, and checks the rest of its payload.

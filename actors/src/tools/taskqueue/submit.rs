@@ -4,17 +4,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toolmesh_core::{
-    principal::Role,
-    queue::{Spec, TaskId, canonical, content_digest},
+    principal::{Principal, Role},
+    queue::{OnLost, Spec, Submitter, TOOL_CALL, TaskId, canonical, content_digest},
     router::LocalTool,
 };
 
 use super::{
     Asked, Effect, TaskQueueTools, Told, arguments,
     error::Refused,
-    spec::{OnLostName, Submission},
+    spec::{OnLostName, Submission, tool_name, tool_of},
     told, tool,
-    views::PositionView,
+    views::{PositionView, json},
 };
 use crate::queue::Submitted;
 
@@ -53,7 +53,8 @@ struct Resubmission {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Overrides {
-    /// Another payload.
+    /// Another payload. The new task is yours then, and may do what you may; what becomes of it when
+    /// its worker is lost is as of a first submission, if it calls another tool.
     payload: Option<Value>,
     /// Another priority, 1 to 10.
     #[schemars(range(min = 1, max = 10))]
@@ -86,7 +87,7 @@ pub(super) fn tools() -> Vec<LocalTool> {
             "p2p_taskqueue_resubmit",
             Role::Peer,
             Effect::Additive,
-            "Makes a new task of one that has ended, such as a dead letter, with what is to be different.",
+            "Makes a new task of one that has ended, such as a dead letter, with what is to be different. You must be allowed to submit it yourself.",
         ),
     ]
 }
@@ -112,7 +113,7 @@ impl TaskQueueTools {
     }
 
     pub(super) async fn resubmit(&self, asked: Asked) -> Told {
-        let asker = asked.asker();
+        let (asker, who) = (asked.asker(), asked.who.clone());
         let Resubmission { task_id, overrides } = asked.read()?;
         let id: TaskId = task_id.parse()?;
         let shown = self.queue.show(asker, id).await?;
@@ -124,20 +125,22 @@ impl TaskQueueTools {
             return Err(Refused::new("not_finished", message));
         }
         let before = shown.kept.task;
-        let spec =
-            self.resubmitted(before.spec, shown.view.priority, overrides, before.submitter.role)?;
-        // It stays whose it is: an operator who has it run again does not lend its role.
-        let submitted = self.queue.submit(before.submitter, spec, None).await?;
+        let by = Submitter { id: who.full_name(), role: who.role };
+        // As it is called now: what is kept may be of when it was called otherwise.
+        let owner = Submitter { id: shown.view.submitter, ..before.submitter };
+        let by = owner.again(by, overrides.payload.is_some());
+        let spec = self.resubmitted(before.spec, shown.view.priority, overrides, &who)?;
+        let submitted = self.queue.submit(by, spec, None).await?;
         told(&self.receipt(&submitted, Some(id)))
     }
 
-    /// The task that is made of one that has ended.
+    /// The task that is made of one that has ended, if `who` may submit that itself.
     fn resubmitted(
         &self,
         before: Spec,
         priority: u8,
         overrides: Overrides,
-        role: Role,
+        who: &Principal,
     ) -> Result<Spec, Refused> {
         let now = self.queue.now_ms();
         let Overrides {
@@ -150,22 +153,32 @@ impl TaskQueueTools {
             metadata,
             not_before,
         } = overrides;
-        let retries_asked = before.retries_asked || max_attempts.is_some();
         let mut spec = Spec {
             key: None,
             priority: other_priority.map_or(Ok(priority), arguments::priority)?,
             not_before: not_before.map_or(Ok(0), |at| arguments::moment("not_before", at, now))?,
             // Its time began with the first submission, and is over or not known.
             deadline: None,
-            retries_asked,
             ..before
         };
-        if let Some(payload) = payload {
+        let old = json(&spec.payload);
+        let kind = if let Some(payload) = payload {
             let most = self.queue.settings().payload_bytes;
             spec.payload = super::spec::payload(&payload, most)?;
             spec.content = content_digest(&spec.kind, &spec.model, &canonical(&payload));
-            self.place_again(&mut spec, &payload, role);
-        }
+            let tool = (*spec.kind == *TOOL_CALL).then(|| tool_name(&payload)).transpose()?;
+            let kind = self.submittable(&spec.kind, tool, who)??;
+            // Whoever wanted the first one's tool repeated said nothing of this one.
+            if tool != tool_of(&old) && !kind.may_repeat {
+                (spec.on_lost, spec.retries_asked) = (OnLost::Fail, false);
+            }
+            kind
+        } else {
+            self.submittable_again(&spec.kind, &old, who)?
+        };
+        // Where it was placed before says where another could have it run.
+        kind.place(&mut spec);
+        spec.retries_asked |= max_attempts.is_some();
         if let Some(attempts) = max_attempts {
             spec.max_attempts = arguments::attempts(attempts)?;
         }

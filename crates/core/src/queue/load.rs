@@ -88,6 +88,24 @@ impl Machine {
         self.workers.restore_drained(worker);
     }
 
+    /// Has the tasks and leases of principals that are called otherwise by now belong to those:
+    /// `name` says what the principal of an id is called, where that is another id. To be done once
+    /// everything that was kept was taken, and before it begins.
+    pub fn rename_principals(&mut self, name: impl Fn(&str) -> Option<Arc<str>>) {
+        for (_, task) in self.tasks.iter_mut() {
+            let old = task.submitter;
+            if let Some(new) = self.submitters.key(old).and_then(|id| name(id)) {
+                task.submitter = self.submitters.hold(new, || ());
+                self.submitters.release(old);
+            }
+            if let Some(lease) = task.lease_mut()
+                && let Some(new) = name(&lease.record.principal)
+            {
+                lease.record.principal = new;
+            }
+        }
+    }
+
     /// Works by `config` from now on: what was kept is taken before it is all known.
     pub fn configure(&mut self, config: Config) {
         self.config = config;

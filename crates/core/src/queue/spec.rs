@@ -105,6 +105,20 @@ pub struct Submitter {
 }
 
 impl Submitter {
+    /// Who submits a task of this principal again when `by` asks for it: whom it will belong to and
+    /// run as.
+    ///
+    /// Nobody has another's authority run what it wrote itself, nor lends its own to what another
+    /// wrote. A new payload is the asker's, and so is all that another node asks for, whichever name
+    /// that vouches for. Else it stays whose it was, with the lower of both roles.
+    #[must_use]
+    pub fn again(self, by: Self, has_new_payload: bool) -> Self {
+        if has_new_payload || by.role == Role::Peer {
+            return by;
+        }
+        Self { role: self.role.min(by.role), ..self }
+    }
+
     /// Whether `id` is of the same principal, whichever member vouches for it.
     pub(super) fn is_same(&self, id: &str) -> bool {
         name_of(&self.id) == name_of(id)
@@ -229,6 +243,42 @@ fn digest(parts: &[&str]) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_has_another_run_what_it_wrote() {
+        use Role::{Client, Operator, Peer};
+        let of = |id: &str, role| Submitter { id: id.into(), role };
+        let (operator, ann) = (of("operator", Operator), of("token:ann", Client));
+        let (theirs, far_ann) = (of("operator@peer:B", Peer), of("token:ann@peer:B", Peer));
+        let (now_client, now_operator) = (of("token:ann", Client), of("token:ann", Operator));
+        for (before, by, has_new_payload, expected) in [
+            // Another node's word is for itself alone, whatever it asks for.
+            (&operator, &theirs, true, &theirs),
+            (&operator, &theirs, false, &theirs),
+            (&ann, &far_ann, false, &far_ann),
+            (
+                &of("local@peer:C", Peer),
+                &of("local@peer:B", Peer),
+                false,
+                &of("local@peer:B", Peer),
+            ),
+            (&theirs, &theirs, false, &theirs),
+            // Who runs the node has it run again, and lends nothing to what others wrote.
+            (&ann, &operator, false, &ann),
+            (&theirs, &operator, false, &theirs),
+            (&far_ann, &ann, false, &far_ann),
+            // What it wrote itself is its own.
+            (&ann, &operator, true, &operator),
+            (&far_ann, &ann, true, &ann),
+            // A role that was taken away does not come back with an old task, and none is gained.
+            (&now_operator, &now_client, false, &now_client),
+            (&now_client, &now_operator, false, &now_client),
+            (&operator, &operator, true, &operator),
+        ] {
+            let again = before.clone().again(by.clone(), has_new_payload);
+            assert_eq!(again, *expected, "{before:?} {by:?} {has_new_payload}");
+        }
+    }
 
     #[test]
     fn waits_grow_to_their_most_and_chance_takes_off() {

@@ -104,6 +104,36 @@ fn new_tasks_come_after_those_that_were_kept() {
 }
 
 #[test]
+fn tasks_and_leases_of_a_principal_that_is_called_otherwise_now_are_still_its() {
+    let mut rig = Rig::new();
+    let runs = rig.submit_by("token:1a", spec("work"));
+    let waits = rig.submit_by("token:1a", spec("work"));
+    let others = rig.submit_by("token:2b", spec("work"));
+    let grant = rig.take("w");
+    assert_eq!(grant.id, runs);
+    let mut machine = Machine::new(rig.machine.config.clone());
+    rig.kept.tasks.values().for_each(|record| machine.restore_task(record));
+    rig.kept.states.iter().for_each(|(id, state)| machine.restore_state(*id, state.clone()));
+    let now = |id: &str| {
+        [("token:1a", "token:ann"), ("token:w", "token:eve")]
+            .into_iter()
+            .find_map(|(old, new)| (old == id).then(|| name(new)))
+    };
+    machine.rename_principals(now);
+    machine.start(rig.now(), NODE);
+    rig.machine = machine;
+    rig.audit();
+    for id in [runs, waits] {
+        let seen = rig.machine.view(&asker("token:ann"), id, rig.now());
+        assert_eq!(seen.map(|view| view.submitter), Ok(name("token:ann")));
+        assert!(rig.machine.view(&asker("token:1a"), id, rig.now()).is_err());
+    }
+    assert!(rig.machine.view(&asker("token:ann"), others, rig.now()).is_err());
+    let proof = Proof { principal: name("token:eve"), ..proof("w", &grant) };
+    rig.ok(Input::Heartbeat { proof, progress: None, logs: Vec::new() });
+}
+
+#[test]
 fn what_is_left_of_a_task_without_its_record_is_ignored() {
     let mut rig = Rig::new();
     let id = rig.submit(spec("work"));

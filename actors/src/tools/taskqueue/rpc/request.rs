@@ -192,9 +192,21 @@ mod tests {
         is(json!(" 4294967298 "), 4_294_967_298);
         is(json!(u64::MAX.to_string()), u64::MAX);
         for wrong in [
-            json!(-1), json!(1.5), json!(-1.0), json!(1e300), json!(9_007_199_254_740_994.0),
-            json!("1.0"), json!("x"), json!(""), json!("-1"), json!("+1"), json!(true),
-            json!(false), json!([1]), json!({"fence": 1}), json!("18446744073709551616"),
+            json!(-1),
+            json!(1.5),
+            json!(-1.0),
+            json!(1e300),
+            json!(9_007_199_254_740_994.0),
+            json!("1.0"),
+            json!("x"),
+            json!(""),
+            json!("-1"),
+            json!("+1"),
+            json!(true),
+            json!(false),
+            json!([1]),
+            json!({"fence": 1}),
+            json!("18446744073709551616"),
         ] {
             let refused = fence(wrong.clone()).map_err(|refused| refused.code());
             assert_eq!(refused, Err("invalid_arguments"), "{wrong}");

@@ -358,6 +358,10 @@ pub const MESH_GOODBYE: Duration = Duration::from_millis(500);
 /// closed; a message of ours that is larger is answered with an error instead.
 pub const MESH_FRAME_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
 
+/// How often a stream is looked at whose caller waits for an answer and has said its last, or more
+/// than was read: a caller that has gone is noticed that much later, and its call is cancelled then.
+pub const MESH_BROKEN_LOOK: Duration = Duration::from_millis(250);
+
 /// Largest frame of a stranger and of the Python dialects in bytes: what their programs take.
 pub const MESH_STRANGER_FRAME_BYTES: usize = 1024 * 1024;
 

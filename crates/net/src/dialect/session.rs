@@ -254,9 +254,17 @@ pub(super) async fn run<R: AsyncRead + Unpin>(
     let mut call = service.call(name, arguments, cancel);
     tokio::select! {
         outcome = &mut call => return Ok(outcome),
-        peeked = reader.peek() => peeked?,
-    };
-    Ok(call.await) // The next request waits in the reader, or none will come.
+        peeked = reader.peek() => match peeked {
+            // The next request waits in the reader, or none will come. One that is too large is
+            // refused in its turn.
+            Ok(_) | Err(FrameError::TooLarge { .. }) => {}
+            Err(error) => return Err(error),
+        },
+    }
+    tokio::select! {
+        outcome = &mut call => Ok(outcome),
+        broken = reader.broken() => Err(broken),
+    }
 }
 
 /// Returns the tools as both dialects list them: sorted, with the three fields they know.

@@ -1,9 +1,12 @@
 //! Reading: many small frames out of one read, large ones straight into their own buffer.
 
-use std::{fmt, ops::Deref};
+use std::{fmt, ops::Deref, pin::Pin, task::Poll};
 
-use futures::{AsyncRead, AsyncReadExt, future::BoxFuture};
-use tokio::time::{Instant, timeout_at};
+use futures::{
+    AsyncRead, AsyncReadExt,
+    future::{BoxFuture, poll_fn},
+};
+use tokio::time::{Instant, sleep, timeout_at};
 use toolmesh_core::limits;
 
 use super::{FrameError, FrameLimits, HEADER, Held, PeerBudget};
@@ -114,6 +117,24 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Ok(advanced) => advanced?,
                 Err(_elapsed) => return Err(self.late()),
             }
+        }
+    }
+
+    /// Waits until the stream is known to be broken, and returns how; looks again every
+    /// [`MESH_BROKEN_LOOK`](limits::MESH_BROKEN_LOOK). Nothing is read: what the peer said stays, and
+    /// its last word is no break.
+    ///
+    /// Cancel-safe.
+    pub async fn broken(&mut self) -> FrameError {
+        loop {
+            let look = poll_fn(|cx| match Pin::new(&mut self.reader).poll_read(cx, &mut []) {
+                Poll::Ready(Err(error)) => Poll::Ready(Some(error)),
+                _ => Poll::Ready(None),
+            });
+            if let Some(error) = look.await {
+                return error.into();
+            }
+            sleep(limits::MESH_BROKEN_LOOK).await;
         }
     }
 

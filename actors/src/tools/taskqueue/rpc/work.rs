@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use toolmesh_core::{
     limits,
-    queue::{Candidate, Claim, Failure, Fence, Outcome, Proof, Ran, TaskId, TaskRecord},
+    queue::{Candidate, Claim, Failure, Outcome, Proof, Ran, TaskId, TaskRecord},
     time::millis,
 };
 
@@ -155,13 +155,13 @@ impl Caller<'_> {
     /// once more. `None`: nobody of the caller's can hold it.
     async fn proof(&self, request: &Request) -> Result<(String, Option<Proof>), Failed> {
         let text = request.text(&["task_id"]).ok_or_else(|| Failed::plain("missing_task_id"))?;
+        let fence = request.fence()?;
         let Ok(id) = text.parse::<TaskId>() else { return Ok((text, None)) };
         let Some((last, lease)) = self.tools.queue.last_lease(id).await? else {
             return Ok((text, None));
         };
         let worker = request.text(&["worker_id", "assigned_worker"]).map(Arc::<str>::from);
         let principal = self.lessee();
-        let fence = request.get("fence").and_then(Value::as_u64).map(Fence);
         let (worker, fence) = match lease {
             Some(lease) if lease.principal != principal => return Ok((text, None)),
             Some(lease) => (worker.unwrap_or(lease.worker), fence.unwrap_or(lease.fence)),

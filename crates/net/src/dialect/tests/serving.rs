@@ -231,6 +231,24 @@ async fn requests_that_were_sent_ahead_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn a_frame_too_large_behind_a_call_is_refused_after_the_answer() {
+    let (mut peer, _tools, served) = serve(terms());
+    initialize(&mut peer).await;
+    peer.say(&request(2, "tools/call", json!({"name": "slow"}))).await;
+    let large = vec![b' '; limits::MESH_STRANGER_FRAME_BYTES + 1];
+    let Peer { mut reader, mut writer } = peer;
+    let writing = tokio::spawn(async move { writer.send(&large).await });
+    let mut hear = async || {
+        let frame = timeout(PATIENCE, reader.next()).await.unwrap().unwrap();
+        frame.map_or(Value::Null, |frame| serde_json::from_slice(&frame).unwrap())
+    };
+    assert_eq!(hear().await["id"], 2);
+    assert_eq!(hear().await["error"], json!({"code": -32003, "message": "frame_too_large"}));
+    timeout(PATIENCE, served).await.unwrap().unwrap().unwrap_err();
+    let _cut_off = writing.await;
+}
+
+#[tokio::test]
 async fn a_call_whose_stream_is_dropped_is_cancelled() {
     let (mut peer, tools, served) = serve(terms());
     initialize(&mut peer).await;

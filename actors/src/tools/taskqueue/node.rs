@@ -128,6 +128,7 @@ impl TaskQueueTools {
             kinds: Some(kinds?),
             labels,
             session: None,
+            takes_large: true,
             only: None,
             max_tasks: wants.max_tasks,
             lease_ms,

@@ -245,6 +245,7 @@ impl TaskQueueTools {
             kinds,
             labels: arguments::labels("labels", &labels, limits::WORKER_LABELS)?,
             session: session_id.map(|text| arguments::name("session_id", &text)).transpose()?,
+            takes_large: true,
             only: None,
             max_tasks: arguments::count("max_tasks", max_tasks, 1, limits::QUEUE_CLAIM_TASKS)?,
             lease_ms,

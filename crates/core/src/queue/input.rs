@@ -104,6 +104,10 @@ pub struct Claim {
     pub labels: BTreeSet<Arc<str>>,
     /// The session that it has.
     pub session: Option<Arc<str>>,
+    /// Whether it takes tasks whose payload is larger than
+    /// [`QUEUE_RPC_PAYLOAD_BYTES`](limits::QUEUE_RPC_PAYLOAD_BYTES), which no answer of
+    /// `task_queue.rpc` could tell it of.
+    pub takes_large: bool,
     /// The only tasks that it wants, in this order, as far as it fits them; `None`: whichever go
     /// first.
     pub only: Option<Vec<TaskId>>,

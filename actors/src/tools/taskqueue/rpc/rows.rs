@@ -1,4 +1,6 @@
-//! Tasks as Python peers read them.
+//! Tasks as Python peers read them, and how many of their bytes fit an answer.
+
+use std::io;
 
 use serde_json::{Map, Value, json};
 use toolmesh_core::{
@@ -6,7 +8,10 @@ use toolmesh_core::{
     queue::{LogLine, State},
 };
 
-use super::super::views::{json, seconds};
+use super::super::{
+    error::Refused,
+    views::{json, seconds},
+};
 use crate::queue::{Leased, Shown};
 
 /// A task with all its columns.
@@ -88,12 +93,72 @@ pub(super) fn claimed(leased: &Leased, worker: &str) -> Value {
     })
 }
 
-/// How many of the tasks that a worker was given fit one answer: at least one.
-pub(super) fn fitting(tasks: &[Leased]) -> usize {
-    let mut bytes = 0;
-    let fits = |leased: &&Leased| {
-        bytes += leased.kept.task.spec.payload.len() + limits::QUEUE_NAME_CHARS * 8;
-        bytes <= limits::QUEUE_RPC_ROWS_BYTES
+/// How many of these rows, the first ones, fit one answer.
+pub(super) fn fitting(rows: &[Value]) -> usize {
+    let mut all = 0;
+    let fits = |row: &&Value| {
+        all += bytes(row) + 1; // The comma.
+        all <= limits::QUEUE_RPC_ROWS_BYTES
     };
-    tasks.iter().take_while(fits).count().max(1).min(tasks.len())
+    rows.iter().take_while(fits).count()
+}
+
+/// A task by itself.
+///
+/// # Errors
+/// `too_large`: no frame of the Python peers holds it.
+pub(super) fn whole(shown: &Shown, now_ms: u64) -> Result<Value, Refused> {
+    let (row, most) = (task(shown, now_ms), limits::QUEUE_RPC_ROWS_BYTES);
+    let bytes = bytes(&row);
+    if bytes <= most {
+        return Ok(row);
+    }
+    let id = shown.view.id;
+    Err(Refused::new(
+        "too_large",
+        format!(
+            "task {id} has {bytes} bytes of JSON, more than the {most} that an answer holds here: list \
+             shows it without its payload and result, and `toolmesh task result {id}` at this node, or \
+             p2p_taskqueue_get_result over MCP, tells its result"
+        ),
+    ))
+}
+
+/// A task among others, and the bytes of its row. One that no answer holds is shown without what
+/// makes it large, and says so.
+pub(super) fn listed(shown: &Shown, now_ms: u64) -> (Value, usize) {
+    let mut row = task(shown, now_ms);
+    let all = bytes(&row) + 1; // The comma.
+    if all <= limits::QUEUE_RPC_ROWS_BYTES {
+        return (row, all);
+    }
+    for large in ["payload", "result", "idempotency_key"] {
+        row[large] = Value::Null;
+    }
+    if !row["error"].is_null() {
+        row["error"] = shown.view.failure.as_ref().map(|failure| &*failure.message).into();
+    }
+    row["truncated"] = true.into();
+    let all = bytes(&row) + 1;
+    (row, all)
+}
+
+/// How many bytes a value has as JSON.
+pub(super) fn bytes(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        Err(_) => usize::MAX, // What cannot be written fits nowhere.
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     request::Request,
     rows, types,
 };
-use crate::queue::{Leased, QueueError};
+use crate::queue::{Leased, QueueError, Taken};
 
 /// What a task says that went back because its payload did not fit the answer.
 const NO_ROOM: &str = "it did not fit the answer beside the others";
@@ -37,24 +37,19 @@ fn not_held(id: &str) -> Map<String, Value> {
 
 impl Caller<'_> {
     pub(super) async fn claim(&self, request: &Request) -> Answer {
-        let (worker, tasks) = self.claimed(request, 1).await?;
-        let task = tasks.first().map(|leased| rows::claimed(leased, &worker));
+        let task = self.claimed(request, 1).await?.pop();
         Ok(object(json!({"task": task})))
     }
 
     pub(super) async fn claim_many(&self, request: &Request) -> Answer {
         let most = request.count(&["max_tasks", "limit"], 1, limits::QUEUE_CLAIM_TASKS);
-        let (worker, tasks) = self.claimed(request, most).await?;
-        let tasks: Vec<Value> = tasks.iter().map(|leased| rows::claimed(leased, &worker)).collect();
+        let tasks = self.claimed(request, most).await?;
         Ok(object(json!({"tasks": tasks})))
     }
 
-    /// Claims up to `most` tasks, of one type unless the request says otherwise.
-    async fn claimed(
-        &self,
-        request: &Request,
-        most: usize,
-    ) -> Result<(Arc<str>, Vec<Leased>), Failed> {
+    /// Claims up to `most` tasks, of one type unless the request says otherwise. Returns their rows,
+    /// which fit an answer.
+    async fn claimed(&self, request: &Request, most: usize) -> Result<Vec<Value>, Failed> {
         let queue = &self.tools.queue;
         let name =
             request.text(&["worker_id"]).ok_or_else(|| Failed::plain("missing_worker_id"))?;
@@ -75,34 +70,40 @@ impl Caller<'_> {
             kinds,
             labels: BTreeSet::new(),
             session,
+            takes_large: false,
             only: None,
             max_tasks: if same { 1 } else { most },
             lease_ms: lease_ms(request),
             wait: None,
         };
         let wait = Duration::from_secs_f64(wait);
-        let mut tasks = self.given(claim.clone(), &peer, wait).await?;
-        if same && let Some(first) = tasks.first() {
+        // Whose caller goes away before the answer, they are nobody's.
+        let mut taken = Taken::new(queue.clone(), (worker.clone(), self.lessee()));
+        self.given(claim.clone(), &peer, wait).await?.into_iter().for_each(|task| taken.add(task));
+        if same && let Some(first) = taken.tasks().first() {
             let kinds = Some(BTreeSet::from([first.kept.task.spec.kind.clone()]));
             let more = Claim { kinds, max_tasks: most - 1, ..claim };
             match self.given(more, &peer, Duration::ZERO).await {
-                Ok(more) => tasks.extend(more),
+                Ok(more) => more.into_iter().for_each(|task| taken.add(task)),
                 // What was given before is not lost by it.
                 Err(error) => tracing::debug!(%error, "a worker gets one task instead of several"),
             }
         }
-        for beyond in tasks.split_off(rows::fitting(&tasks)) {
-            let proof = Proof {
-                worker: worker.clone(),
-                principal: self.lessee(),
-                id: beyond.grant.id,
-                fence: beyond.grant.fence,
-            };
+        let mut rows: Vec<Value> =
+            taken.tasks().iter().map(|leased| rows::claimed(leased, &worker)).collect();
+        // The first fits by itself: no larger task was looked at.
+        rows.truncate(rows::fitting(&rows).max(1));
+        while taken.tasks().len() > rows.len()
+            && let Some(Leased { grant, .. }) = taken.pop()
+        {
+            let (worker, principal) = (worker.clone(), self.lessee());
+            let proof = Proof { worker, principal, id: grant.id, fence: grant.fence };
             if let Err(error) = queue.release(proof, NO_ROOM.to_owned()).await {
                 tracing::debug!(%error, "a task stays leased to a worker that was not told of it");
             }
         }
-        Ok((worker, tasks))
+        taken.hand_over();
+        Ok(rows)
     }
 
     /// Gets tasks for a worker of `peer`, waiting `wait` for the first.

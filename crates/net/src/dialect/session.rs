@@ -143,6 +143,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
         let params = match message.remove("params") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(params)) => params,
+            Some(_) if method == "initialize" => Map::new(), // It may say anything.
             Some(_) => return Ok(Continue(Some((id, Err(Refusal::INVALID_PARAMS))))),
         };
         let outcome = match method.as_str() {

@@ -41,6 +41,12 @@ async fn a_profile_is_active_if_it_is_supported() {
         (json!({"profile": "mcp++/ucan", "profiles": [other]}), other),
         (json!({"profiles": ["mcp++/ucan", 7]}), "mcp++/p2p-transport"),
         (Value::Null, "mcp++/p2p-transport"),
+        (json!([7]), "mcp++/p2p-transport"),
+        (
+            json!({"protocolVersion": "2024-11-05", "profiles": [other],
+                "capabilities": {"experimental": {"mcp++/p2p-transport": true}}}),
+            other,
+        ),
     ] {
         let (mut peer, ..) = serve(terms());
         let welcome = peer.ask(request(1, "initialize", params)).await;

@@ -6,6 +6,7 @@
 
 mod look;
 mod peers;
+mod progress;
 mod request;
 mod rows;
 mod submit;

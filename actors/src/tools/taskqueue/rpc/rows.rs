@@ -5,26 +5,38 @@ use std::io;
 use serde_json::{Map, Value, json};
 use toolmesh_core::{
     limits,
-    queue::{LogLine, State},
+    queue::{Dead, LogLine, State},
 };
 
-use super::super::{
-    error::Refused,
-    views::{json, seconds},
+use super::{
+    super::{
+        error::Refused,
+        views::{json, seconds},
+    },
+    request,
 };
 use crate::queue::{Leased, Shown};
+
+/// What Python peers know as the error of a task whose last lease ran out.
+const EXHAUSTED: &str = "claim lease expired after maximum attempts";
 
 /// A task with all its columns.
 pub(super) fn task(shown: &Shown, now_ms: u64) -> Value {
     let Shown { view, kept, .. } = shown;
     let spec = &kept.task.spec;
     let payload = json(&spec.payload);
-    let key = spec.key.and_then(|_| payload.get("idempotency_key").cloned());
+    let key = spec.key.and_then(|_| request::text(payload.get("idempotency_key")?));
     let lease = view.lease.as_ref();
     let not_before = view.not_before.unwrap_or(spec.not_before);
     let failure = view.failure.as_ref().map(|failure| failure.message.as_str());
     let in_full = shown.result.as_ref().and_then(|result| result.failure.as_ref());
     let error = in_full.map(|failure| failure.message.as_str()).or(failure);
+    let kind = view.failure.as_ref().map(|failure| &*failure.kind);
+    let error = match (kind, view.dead) {
+        (Some("released"), _) => None, // That is no error, and in its progress.
+        (Some("lease_expired"), Some(Dead::Exhausted)) => Some(EXHAUSTED),
+        _ => error,
+    };
     json!({
         "task_id": view.id,
         "task_type": spec.kind,
@@ -59,14 +71,22 @@ fn result(shown: &Shown) -> Value {
     if !logs.is_empty() {
         columns.entry("logs").or_insert_with(|| logs.iter().map(line).collect());
     }
-    let progress = match view.state {
-        State::Cancelled => {
-            Some(json!({"cancelled_at": seconds(view.since), "cancel_reason": view.why}))
+    if let Some(progress) = view.progress.as_deref() {
+        columns.entry("progress").or_insert_with(|| json(progress));
+    }
+    if view.state == State::Cancelled {
+        let cancelled = [
+            ("cancelled_at", seconds(view.since).into()),
+            ("cancel_reason", view.why.as_str().into()),
+        ];
+        match columns.entry("progress").or_insert_with(|| json!({})) {
+            Value::Object(progress) => {
+                for (field, value) in cancelled {
+                    progress.entry(field).or_insert(value);
+                }
+            }
+            _ => {} // Of its worker's making, and no object.
         }
-        _ => view.progress.as_deref().map(json),
-    };
-    if let Some(progress) = progress {
-        columns.entry("progress").or_insert(progress);
     }
     if columns.is_empty() { Value::Null } else { columns.into() }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use toolmesh_core::{
     limits,
-    queue::{Candidate, Claim, Failure, Outcome, Proof, Ran, TaskId, TaskRecord},
+    queue::{Candidate, Claim, Proof, TaskId, TaskRecord},
     time::millis,
 };
 
@@ -14,6 +14,7 @@ use super::{
     super::{arguments, error::Refused, views::seconds, work},
     Answer, Caller, Failed, object,
     peers::About,
+    progress::{self, Ending},
     request::Request,
     rows, types,
 };
@@ -174,35 +175,20 @@ impl Caller<'_> {
     pub(super) async fn complete(&self, mut request: Request) -> Answer {
         let (id, proof) = self.proof(&request).await?;
         let Some(proof) = proof else { return Ok(not_held(&id)) };
-        let result = request.take("result").map(|result| match result {
-            Value::Object(_) => result,
-            other => json!({"result": other}),
-        });
-        let result = result.unwrap_or_default();
-        let (text, most) = (result.to_string(), self.tools.queue.settings().result_bytes);
-        if text.len() > most {
-            return Err(work::too_large("result", text.len(), most).into());
+        let (queue, most) = (&self.tools.queue, self.tools.queue.settings().result_bytes);
+        let ending = Ending::of(&mut request);
+        let bytes = rows::bytes(&ending.result);
+        if bytes > most {
+            return Err(work::too_large("result", bytes, most).into());
         }
-        let status = request.text(&["status"]).map(|status| status.to_lowercase());
-        let outcome = match status.as_deref().unwrap_or("completed") {
-            "completed" => Outcome::Completed(text),
-            "cancelled" => Outcome::Cancelled,
-            _ => {
-                let message = request.get("error").map(|error| match error {
-                    Value::String(message) => message.clone(),
-                    other => other.to_string(),
-                });
-                let message = message.filter(|message| !message.is_empty());
-                let message = message.unwrap_or_else(|| "the worker gave no reason".to_owned());
-                if message.len() > most {
-                    return Err(work::too_large("error", message.len(), most).into());
-                }
-                let failure = Failure { message, kind: "worker_error".into() };
-                let result = (!result.is_null()).then_some(text);
-                Outcome::Failed { failure, result, ran: Ran::Yes, again: true }
-            }
-        };
-        match self.tools.queue.finish(proof, outcome).await {
+        let bytes = ending.error.as_ref().map_or(0, String::len);
+        if bytes > most {
+            return Err(work::too_large("error", bytes, most).into());
+        }
+        let digest = ending.outcome().digest();
+        let progress = queue.progress(proof.id).await?;
+        let outcome = ending.with(progress.as_deref(), most).outcome();
+        match queue.finish_as(proof, outcome, digest).await {
             Ok(state) => Ok(object(json!({"task_id": id, "status": state.name()}))),
             Err(error) if is_not_held(&error) => Ok(not_held(&id)),
             Err(error) => Err(error.into()),
@@ -217,7 +203,14 @@ impl Caller<'_> {
         let (id, proof) = self.proof(request).await?;
         let Some(proof) = proof else { return Ok(not_held(&id)) };
         let reason = request.text(&["reason"]).unwrap_or_else(|| "released".to_owned());
-        match self.tools.queue.release(proof, reason).await {
+        let queue = &self.tools.queue;
+        let told = queue.progress(proof.id).await?;
+        let released = progress::released(told.as_deref(), &reason, queue.now_ms());
+        let given_back = match queue.heartbeat(proof.clone(), Some(released), Vec::new()).await {
+            Ok(_) => queue.release(proof, reason).await,
+            Err(error) => Err(error),
+        };
+        match given_back {
             Ok(_) => Ok(object(json!({"task_id": id}))),
             Err(error) if is_not_held(&error) => Ok(not_held(&id)),
             Err(error) => Err(error.into()),
@@ -230,12 +223,18 @@ impl Caller<'_> {
         let Some(proof) = proof else { return Ok(not_held(&id)) };
         let queue = &self.tools.queue;
         let progress = request.take("progress");
-        let progress =
-            progress.map(|value| arguments::small_json("progress", &value)).transpose()?;
+        let progress = match progress {
+            Some(value) => {
+                arguments::small_json("progress", &value)?;
+                let before = queue.progress(proof.id).await?;
+                Some(progress::told(value, before.as_deref()))
+            }
+            None => None,
+        };
         let logs = request.take("logs").map(serde_json::from_value::<Vec<work::Line>>).transpose();
         let logs = logs.map_err(|error| Refused::invalid(format!("logs: {error}")))?;
         let logs = work::lines(logs.unwrap_or_default(), queue.now_ms())?;
-        match queue.heartbeat(proof, progress.map(Arc::from), logs).await {
+        match queue.heartbeat(proof, progress, logs).await {
             Ok(alive) => Ok(object(json!({
                 "task_id": id,
                 "lease_s": alive.lease_ms.map(seconds),

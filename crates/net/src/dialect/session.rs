@@ -90,8 +90,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
             let frame = match self.next().await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return self.writer.close().await,
-                Err(error @ FrameError::TooLarge { .. }) => {
+                Err(error @ FrameError::TooLarge { announced, .. }) => {
                     self.refuse(Value::Null, Refusal::FRAME_TOO_LARGE).await?;
+                    self.reader.skip(announced).await;
                     return Err(error);
                 }
                 Err(error) => return Err(error),

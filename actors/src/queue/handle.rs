@@ -275,6 +275,20 @@ impl QueueHandle {
     /// The worker has no lease any more, so it does not count; see [`QueueError`].
     pub async fn finish(&self, proof: Proof, outcome: Outcome) -> Result<State, QueueError> {
         let digest = outcome.digest();
+        self.finish_as(proof, outcome, digest).await
+    }
+
+    /// As [`finish`](Self::finish), where the digest by which telling the same once more is known is
+    /// not that of the outcome.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub async fn finish_as(
+        &self,
+        proof: Proof,
+        outcome: Outcome,
+        digest: u64,
+    ) -> Result<State, QueueError> {
         state(&self.apply(Work::Completion, Input::Finish { proof, outcome, digest }).await?)
     }
 

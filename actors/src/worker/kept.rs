@@ -96,8 +96,11 @@ fn bytes(ending: &Ending) -> usize {
         Ending::Outcome(Outcome::Failed { failure, result, .. }) => {
             failure.message.len() + result.as_ref().map_or(0, String::len)
         }
+        Ending::Outcome(Outcome::Cancelled { error, result }) => {
+            [error, result].into_iter().flatten().map(String::len).sum()
+        }
         Ending::Asks(asks) => asks.len(),
-        Ending::Outcome(Outcome::Cancelled) | Ending::NotRun => 0,
+        Ending::NotRun => 0,
     }
 }
 

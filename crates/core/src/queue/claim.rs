@@ -299,6 +299,7 @@ impl Machine {
         may_placed(claim.is_member, class, kind)
             && class.requires.iter().all(|label| claim.labels.contains(label))
             && (claim.is_node || class.session.is_none() || class.session == claim.session)
+            && (claim.takes_large || !class.is_large)
             && (class.sticky.as_ref() == Some(&claim.worker) || !self.is_kept(class, now))
     }
 

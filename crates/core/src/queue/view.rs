@@ -478,6 +478,10 @@ impl Machine {
                 "no node that has the tool {tool}, and what else it needs, takes tasks"
             );
         }
+        if class.is_large {
+            return "it is too large for the workers here: over task_queue.rpc none gets it"
+                .to_owned();
+        }
         match &class.session {
             Some(session) => format!("no worker of session {session} is here that fits"),
             None => format!("no worker here has the labels {}", class.requires.join(", ")),

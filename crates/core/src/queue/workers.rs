@@ -27,6 +27,7 @@ pub(super) struct Worker {
     pub(super) kinds: Option<BTreeSet<Arc<str>>>,
     pub(super) labels: BTreeSet<Arc<str>>,
     pub(super) session: Option<Arc<str>>,
+    pub(super) takes_large: bool,
     pub(super) running: usize,
     pub(super) completed: u64,
     pub(super) failed: u64,
@@ -53,6 +54,7 @@ impl Worker {
         may_placed(self.is_member, class, kind)
             && class.requires.iter().all(|label| self.labels.contains(label))
             && (self.is_node || class.session.is_none() || class.session == self.session)
+            && (self.takes_large || !class.is_large)
     }
 
     /// An attempt of its ended after `ms` milliseconds.
@@ -125,6 +127,7 @@ impl Workers {
         worker.kinds.clone_from(&claim.kinds);
         worker.labels.clone_from(&claim.labels);
         worker.session.clone_from(&claim.session);
+        worker.takes_large = claim.takes_large;
         Some(worker)
     }
 

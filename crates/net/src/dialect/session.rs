@@ -90,8 +90,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
             let frame = match self.next().await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return self.writer.close().await,
-                Err(error @ FrameError::TooLarge { .. }) => {
+                Err(error @ FrameError::TooLarge { announced, .. }) => {
                     self.refuse(Value::Null, Refusal::FRAME_TOO_LARGE).await?;
+                    self.reader.skip(announced).await;
                     return Err(error);
                 }
                 Err(error) => return Err(error),
@@ -143,6 +144,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
         let params = match message.remove("params") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(params)) => params,
+            Some(_) if method == "initialize" => Map::new(), // It may say anything.
             Some(_) => return Ok(Continue(Some((id, Err(Refusal::INVALID_PARAMS))))),
         };
         let outcome = match method.as_str() {

@@ -6,7 +6,7 @@ use futures::{
     AsyncRead, AsyncReadExt,
     future::{BoxFuture, poll_fn},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use toolmesh_core::limits;
 
 use super::{FrameError, FrameLimits, HEADER, Held, PeerBudget};
@@ -136,6 +136,25 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             sleep(limits::MESH_BROKEN_LOOK).await;
         }
+    }
+
+    /// Reads a frame that was refused with [`FrameError::TooLarge`], and keeps nothing of it: who writes
+    /// it reads nothing before, and would have its stream reset if nobody took it. Ends with the frame
+    /// or the stream, or after the time that a frame has, or
+    /// [`MESH_FRAME_BYTES`](limits::MESH_FRAME_BYTES). Nothing can be read after it.
+    pub async fn skip(&mut self, announced: usize) {
+        let mut left = (HEADER + announced.min(limits::MESH_FRAME_BYTES))
+            .saturating_sub(self.chunk.filled().len());
+        let rest = async {
+            while left > 0 {
+                (self.chunk.start, self.chunk.end) = (0, 0);
+                match self.chunk.read(&mut self.reader).await {
+                    Ok(read) if read > 0 => left = left.saturating_sub(read),
+                    _ => break,
+                }
+            }
+        };
+        let _late = timeout(self.limits.frame_time, rest).await;
     }
 
     /// Takes what the chunk has: a whole frame, or a part into the body.

@@ -65,7 +65,7 @@ impl Request {
             clippy::cast_sign_loss,
             reason = "a float becomes an integer by saturating"
         )]
-        let given = self.number(names).map(|number| number as usize).filter(|count| *count > 0);
+        let given = self.number(names).filter(|number| *number != 0.0).map(|count| count as usize);
         given.unwrap_or(default).clamp(1, most)
     }
 
@@ -93,9 +93,10 @@ impl Request {
         })
     }
 
-    /// The texts under `names`: a list of them, or one with commas between.
+    /// The texts under the first of `names` that has some: a list of them, or one with commas between.
     pub(super) fn texts(&self, names: &[&str]) -> Vec<String> {
-        match names.iter().find_map(|name| self.get(name)) {
+        let is_some = |value: &&Value| value.as_array().is_none_or(|items| !items.is_empty());
+        match names.iter().find_map(|name| self.get(name).filter(is_some)) {
             Some(Value::Array(items)) => items.iter().filter_map(text).collect(),
             Some(Value::String(given)) => {
                 let parts = given.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -179,7 +180,7 @@ mod tests {
     fn numbers_of_things_are_brought_within_their_bounds() {
         let request = request(json!({"few": -3, "none": 0, "some": 12, "many": 1e9}));
         let count = |name| request.count(&[name], 50, 1_000);
-        assert_eq!(["few", "none", "some", "many", "x"].map(count), [50, 50, 12, 1_000, 50]);
+        assert_eq!(["few", "none", "some", "many", "x"].map(count), [1, 50, 12, 1_000, 50]);
     }
 
     #[test]
@@ -217,9 +218,11 @@ mod tests {
 
     #[test]
     fn lists_are_arrays_or_have_commas() {
-        let request = request(json!({"a": ["x", 1, null, " "], "b": "x, y,,", "c": {}}));
+        let request =
+            request(json!({"a": ["x", 1, null, " "], "b": "x, y,,", "c": {}, "empty": []}));
         assert_eq!(request.texts(&["a"]), ["x", "1"]);
         assert_eq!(request.texts(&["none", "b"]), ["x", "y"]);
+        assert_eq!(request.texts(&["empty", "b"]), ["x", "y"]);
         assert!(request.texts(&["c"]).is_empty());
     }
 

@@ -39,6 +39,21 @@ fn a_member_gets_calls_of_tools_that_it_reaches_and_commands_that_it_names() {
 }
 
 #[test]
+fn what_is_too_large_waits_for_who_takes_it_and_is_in_nobodys_way() {
+    let mut rig = Rig::new();
+    let of = |bytes| Spec { payload: "7".repeat(bytes), ..spec("work") };
+    let large = rig.submit(of(limits::QUEUE_RPC_PAYLOAD_BYTES + 1));
+    let fits = rig.submit(of(limits::QUEUE_RPC_PAYLOAD_BYTES));
+    let small = || Claim { takes_large: false, max_tasks: 9, ..worker("rpc") };
+    let waits = Claim { wait: Some((1, START + 60_000)), ..small() };
+    assert_eq!(rig.ids(small()), [fits]);
+    assert_eq!(rig.ok(Input::Claim(waits)), Reply::Waiting);
+    let why = "it is too large for the workers here: over task_queue.rpc none gets it";
+    assert_eq!(rig.view(large).why, why);
+    assert_eq!(rig.ids(worker("w")), [large]);
+}
+
+#[test]
 fn a_claim_of_no_tasks_is_told_whether_there_are_any() {
     let mut rig = Rig::new();
     let none = || Claim { max_tasks: 0, ..worker("w") };

@@ -278,7 +278,7 @@ impl Model {
         }
         match outcome {
             Outcome::Completed(_) => Self::end(item, now, State::Completed, None),
-            Outcome::Cancelled => Self::end(item, now, State::Cancelled, None),
+            Outcome::Cancelled { .. } => Self::end(item, now, State::Cancelled, None),
             Outcome::Failed { .. } if item.cancel => Self::end(item, now, State::Cancelled, None),
             Outcome::Failed { ran, again, .. } => {
                 let harmless = item.spec.on_lost == OnLost::Retry || *ran == Ran::No;

@@ -64,7 +64,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         ran,
         again,
     });
-    prop_oneof![2 => Just(completed()), 3 => failed, 1 => Just(Outcome::Cancelled)]
+    prop_oneof![2 => Just(completed()), 3 => failed, 1 => Just(Outcome::CANCELLED)]
 }
 
 fn op() -> impl Strategy<Value = Op> {

@@ -23,9 +23,12 @@ fn guarded() -> Outcome<Home> {
     ))
 }
 
-/// Makes a token; returns its id and itself.
+/// Makes a token of another name each time; returns its id and itself.
 fn token(operator: &mut Client, role: &str) -> Outcome<(String, String)> {
-    let made = operator.call("token_create", json!({"name": "laptop", "role": role}))?;
+    let there = operator.call("token_list", Value::Null)?;
+    let count = there["structuredContent"]["tokens"].as_array().map_or(0, Vec::len);
+    let name = format!("laptop {count}");
+    let made = operator.call("token_create", json!({"name": name, "role": role}))?;
     let made = &made["structuredContent"];
     let text = |key: &str| made[key].as_str().map(str::to_owned).ok_or(format!("{made}"));
     Ok((text("id")?, text("token")?))

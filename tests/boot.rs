@@ -263,7 +263,8 @@ fn a_killed_node_comes_back_as_itself() -> Outcome {
         assert!(before.is_null() || before == identity, "round {round}: {before} {identity}");
         before = identity;
         assert!(node.client(STATELESS)?.has("box__echo"));
-        let made = node.operator()?.call("token_create", json!({"name": "n", "role": "client"}))?;
+        let named = json!({"name": format!("n{round}"), "role": "client"});
+        let made = node.operator()?.call("token_create", named)?;
         let tokens = node.operator()?.call("token_list", Value::Null)?;
         let tokens = tokens["structuredContent"]["tokens"].as_array().map(Vec::len);
         assert_eq!(tokens, Some(round + 1), "what was acknowledged is kept: {made}");

@@ -174,6 +174,39 @@ fn tasks_are_listed_moved_and_cancelled() -> Outcome {
 }
 
 #[test]
+fn a_task_is_found_by_its_tag_however_many_came_after_it() -> Outcome {
+    let node = Node::start("")?;
+    let home = node.home();
+    let mut client = node.operator()?;
+    let mut hand_in = |tags: &[&str]| -> Outcome<String> {
+        let task = json!({"task_type": "t", "payload": 1, "tags": tags});
+        let said = client.call("p2p_taskqueue_submit", task)?;
+        Ok(said["structuredContent"]["task_id"].as_str().ok_or("no id")?.to_owned())
+    };
+    let id = hand_in(&["photos"])?;
+    wait_for("the next second", || {
+        let later = hand_in(&[]).ok()?;
+        (later[8..16] > id[8..16]).then_some(())
+    })?;
+    for _ in 0..60 {
+        hand_in(&[])?;
+    }
+    for more in [&[][..], &["--all"], &["--limit", "1"]] {
+        let arguments = [&["task", "list", "--tag", "photos"], more].concat();
+        let listed = document(home, &arguments, 0)?;
+        assert_eq!(listed["tasks"][0]["task_id"], *id, "{more:?}: {listed}");
+        assert_eq!(listed["tasks"].as_array().map(Vec::len), Some(1), "{more:?}");
+    }
+    assert!(shown(home, &["task", "list", "--tag", "photos"])?.contains(&id));
+    let missing = document(home, &["queue", "purge"], 2)?;
+    assert!(
+        missing["error"]["message"].as_str().is_some_and(|text| text.contains("--status")),
+        "{missing}"
+    );
+    Ok(())
+}
+
+#[test]
 fn the_same_key_is_taken_once_and_other_content_is_refused() -> Outcome {
     let node = start()?;
     let home = node.home();

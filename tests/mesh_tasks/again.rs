@@ -61,8 +61,10 @@ fn another_nodes_operator_gets_no_more_by_submitting_a_task_again() -> Outcome {
     let id = submit(&mut here, "node-c__fs__echo", json!({"message": "harmless"}))?;
     assert_eq!(ended(&mut here, &id)?["state"], "completed");
     let evil = json!({"name": "evil", "role": "operator"});
+    let around = json!({"name": "token_create", "arguments": evil});
     for (tool, arguments) in [
-        ("token_create", evil.clone()),
+        ("token_create", evil),
+        ("tools_dispatch", around),
         ("upstream_restart", json!({"name": "own"})),
         ("node-c__fs__echo", json!({"message": "third"})),
         ("own__echo", json!({"message": "private"})),
@@ -73,18 +75,6 @@ fn another_nodes_operator_gets_no_more_by_submitting_a_task_again() -> Outcome {
     }
     // As it is: it is the other node that asks, and that reaches no third one through this.
     assert_eq!(refused(&mut there, &id, &json!({}))?, "unknown_tool");
-    // What is reached in a roundabout way is judged when it runs, for whom it runs.
-    let dispatch = json!({"name": "token_create", "arguments": evil});
-    let around = asked(
-        &mut there,
-        "resubmit",
-        json!({"task_id": id, "overrides": call("tools_dispatch", &dispatch)}),
-    )?;
-    if let Some(around) = around["task_id"].as_str() {
-        let task = ended(&mut here, around)?;
-        assert_eq!(task["state"], "failed", "{task}");
-        assert!(task["submitter"].as_str().is_some_and(|who| who.contains("@peer:")), "{task}");
-    }
     let tokens = told(&a, &["token", "list"])?;
     assert_eq!(tokens["tokens"].as_array().map(Vec::len), Some(0), "{tokens}");
 

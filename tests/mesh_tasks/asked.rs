@@ -234,3 +234,48 @@ fn nodes_that_can_run_a_task_are_found_with_their_labels() -> Outcome {
     assert_eq!(found(json!({"task_type": "command.none"}))?, Vec::<String>::new());
     Ok(())
 }
+
+#[test]
+fn a_claim_through_another_node_takes_what_its_answer_holds() -> Outcome {
+    let Three { a, b, .. } = three()?;
+    // Of the second a text of JSON has each byte twice.
+    for payload in ["p".repeat(1_040_000), "\"".repeat(520_000)] {
+        let job = json!({
+            "task_type": "job", "payload": payload, "on_lost": "fail", "max_attempts": 1,
+        });
+        for _ in 0..9 {
+            ask(&a, "submit", job.clone())?;
+        }
+        let mut ended = 0;
+        while ended < 9 {
+            let claim = json!({
+                "worker_id": "w", "task_types": ["job"], "max_tasks": 16, "peer": "a",
+            });
+            let claimed = ask(&b, "claim", claim)?;
+            let tasks = claimed["tasks"].as_array().cloned().unwrap_or_default();
+            assert!(!tasks.is_empty(), "{ended} ended");
+            for task in &tasks {
+                assert_eq!(task["payload"].as_str(), Some(&*payload));
+                assert_eq!(task["attempt"], 1);
+                let done = json!({
+                    "worker_id": "w", "task_id": task["task_id"], "fence": task["fence"],
+                });
+                ask(&b, "complete", done)?;
+            }
+            ended += tasks.len();
+        }
+    }
+    // Small ones come all at once.
+    for n in 0..60 {
+        ask(&a, "submit", json!({"task_type": "job", "payload": n}))?;
+    }
+    let claim = json!({"worker_id": "w", "task_types": ["job"], "max_tasks": 50, "peer": "a"});
+    ask(&b, "claim", claim.clone())?;
+    let all = 60
+        - ask(&a, "list_tasks", json!({"status": "running"}))?["tasks"]
+            .as_array()
+            .map_or(0, Vec::len);
+    let more = ask(&b, "claim", claim)?["tasks"].as_array().map_or(0, Vec::len);
+    assert_eq!(more, all, "the rest");
+    Ok(())
+}

@@ -126,6 +126,18 @@ fn types_and_tools_that_nobody_runs_are_refused_before_anything_is_stored() -> O
     for tool in ["box__ecko", "", "p2p_taskqueue_wait", "nothing"] {
         let call = json!({"task_type": "tool.call", "payload": {"tool": tool}});
         strict.refuses("submit", call, "unknown_tool")?;
+        // Nor by the tool that calls another.
+        let by_name = json!({"name": tool, "arguments": {"task_id": runs, "timeout_s": 300}});
+        let payload = json!({"tool": "tools_dispatch", "arguments": by_name});
+        let call = json!({"task_type": "tool.call", "payload": payload});
+        strict.refuses("submit", call, "unknown_tool")?;
+    }
+    for (tool, on_lost) in [("box__safe_read", "retry"), ("box__unsafe_increment", "fail")] {
+        let payload = json!({"tool": "tools_dispatch", "arguments": {"name": tool}});
+        let call = json!({"task_type": "tool.call", "payload": payload, "delay_s": 600});
+        let id = strict.client.submit(call)?;
+        assert_eq!(strict.client.task(&id)?["on_lost"], on_lost, "{tool}");
+        strict.client.ask("cancel", json!({"task_id": id}))?;
     }
     let near = json!({"task_type": "tool.call", "payload": {"tool": "box__ecko"}});
     let error = strict.client.refused("submit", near)?;

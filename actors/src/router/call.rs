@@ -27,7 +27,7 @@ pub(crate) const RUNTIME_KEY: &str = "dev.toolmesh/runtime";
 pub(super) const ROUTE_KEY: &str = "dev.toolmesh/route";
 
 /// The tool that calls another by name.
-const DISPATCH: &str = "tools_dispatch";
+pub(crate) const DISPATCH: &str = "tools_dispatch";
 
 /// A `tools/call` request.
 #[derive(Debug)]

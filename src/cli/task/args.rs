@@ -242,7 +242,7 @@ pub(crate) struct ListArgs {
     /// Ask this node of the mesh, by name or PeerId [default: this one]
     #[arg(long, value_name = "NODE")]
     pub(super) peer: Option<String>,
-    /// How many to show
+    /// How many to show, if there are as many; with --tag there may be some more
     #[arg(long, default_value_t = 50, value_parser = page())]
     pub(super) limit: u32,
     /// Show all, on however many pages they come

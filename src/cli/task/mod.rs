@@ -115,7 +115,9 @@ async fn list(common: &Common, args: &ListArgs) -> Result<Report, Failure> {
             _ => break,
         }
         more = page["next_cursor"].take();
-        if !args.all || more.is_null() {
+        // A page has few or none where what was asked for is rare.
+        let is_enough = !args.all && tasks.len() >= args.limit as usize;
+        if is_enough || more.is_null() {
             break;
         }
         arguments["cursor"] = more.clone();
@@ -152,6 +154,10 @@ fn filter(args: &ListArgs) -> Value {
 }
 
 fn listed(tasks: &[Value], more: bool, now: u64) -> String {
+    if tasks.is_empty() && more {
+        return "no such tasks among those that were looked at; there are more to look at: --all"
+            .to_owned();
+    }
     if tasks.is_empty() {
         return "no such tasks; hand one in: toolmesh task submit --tool NAME".to_owned();
     }

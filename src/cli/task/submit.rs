@@ -247,7 +247,7 @@ mod tests {
         let answer = json!({"task_id": "ab12", "state": "queued", "created": true,
             "position": {"estimate": 4, "at_least": false, "eta_s": 3.0}});
         let text = taken(&answer);
-        assert!(text.starts_with("task ab12 is queued, position about 4, starts in about 3 s\n"));
+        assert!(text.starts_with("task ab12 is queued, position about 4, ends in about 3 s"));
         assert!(text.contains("toolmesh task wait ab12"));
         let again = taken(&json!({"task_id": "ab12", "state": "running", "created": false}));
         assert!(again.starts_with("task ab12 was there already"), "{again}");

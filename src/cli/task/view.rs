@@ -154,13 +154,14 @@ pub(super) fn progress(progress: &Value) -> String {
     format!("{text} {message}").trim_end().to_owned()
 }
 
-/// Returns where a waiting task stands and when it may start; both are estimates.
+/// Returns where a waiting task stands and when it may have ended; both are estimates.
 pub(super) fn position(task: &Value) -> Option<String> {
     let position = &task["position"];
     let estimate = position["estimate"].as_u64()?;
     let about = if position["at_least"] == true { "at least" } else { "about" };
     let eta = position["eta_s"].as_f64();
-    let eta = eta.map(|seconds| format!(", starts in about {}", duration(seconds as u64)));
+    let eta =
+        eta.map(|seconds| format!(", ends in about {} if workers go on", duration(seconds as u64)));
     Some(format!("{about} {estimate}{}", eta.unwrap_or_default()))
 }
 
@@ -292,7 +293,7 @@ mod tests {
         for part in [
             "task ab12: tool.call, queued\n",
             "  why        waits for its turn: 3 tasks go before it\n",
-            "  position   at least 4, starts in about 12 s\n",
+            "  position   at least 4, ends in about 12 s if workers go on\n",
             "  attempts   0 of 3\n",
             "  submitted  1 min 30 s ago by local\n",
             "  tags       a, b\n",

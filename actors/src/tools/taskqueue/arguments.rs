@@ -3,11 +3,58 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use toolmesh_core::limits;
 
 use super::error::Refused;
+
+/// Reads the arguments of a tool.
+///
+/// # Errors
+/// They do not fit: which one, and what is expected there.
+pub(super) fn read<A: DeserializeOwned>(arguments: Map<String, Value>) -> Result<A, Refused> {
+    let kept = arguments.clone();
+    serde_json::from_value(Value::Object(arguments)).map_err(|error| {
+        let error = error.to_string();
+        // serde does not say where it was. It is where nothing else is wrong, or something else is,
+        // without it.
+        let is_it = |key: &&String| {
+            let mut rest = kept.clone();
+            rest.shift_remove(*key);
+            let other = serde_json::from_value::<A>(Value::Object(rest));
+            other.err().is_none_or(|other| other.to_string() != error)
+        };
+        let names = error.starts_with("unknown field") || error.starts_with("missing field");
+        Refused::invalid(match kept.keys().filter(|_| !names).find(is_it) {
+            Some(key) => format!("{key}: {}", plain(&error)),
+            None => plain(&error),
+        })
+    })
+}
+
+/// What serde says of a value, in the words of JSON.
+fn plain(error: &str) -> String {
+    if error.contains("untagged enum") {
+        return "a text, or an object as in the tool's schema, is expected".to_owned();
+    }
+    let Some((got, expected)) = error.rsplit_once(", expected ") else { return error.to_owned() };
+    let expected = match expected {
+        "i64" => "a whole number",
+        "u64" => "a whole number, not below 0,",
+        "f32" | "f64" => "a number",
+        "a map" => "an object",
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "string or map" => "a text",
+        of if of.starts_with("struct ") => "an object",
+        _ => return error.to_owned(),
+    };
+    match got.strip_prefix("invalid type: ").or_else(|| got.strip_prefix("invalid value: ")) {
+        Some(got) => format!("{expected} is expected, not {got}"),
+        None => format!("{expected} is expected"),
+    }
+}
 
 /// No arguments.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -160,4 +207,59 @@ pub(super) fn attempts(given: i64) -> Result<u16, Refused> {
     u16::try_from(given).ok().filter(|attempts| (1..=most).contains(attempts)).ok_or_else(|| {
         Refused::out_of_range(format!("max_attempts: {given} is not from 1 to {most}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Given {
+        _whole: Option<i64>,
+        _more: Option<Inner>,
+        _lines: Option<Vec<Line>>,
+        _how: Option<How>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        _number: f64,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(untagged)]
+    enum Line {
+        Text(#[expect(dead_code, reason = "it is only read")] String),
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum How {
+        Well,
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_in_the_words_of_json() {
+        for (given, expected) in [
+            (
+                json!({"_whole": 1.5}),
+                "_whole: a whole number is expected, not floating point `1.5`",
+            ),
+            (json!({"_how": "well", "_more": []}), "_more: an object is expected"),
+            (json!({"_more": {"_number": "x"}}), "_more: a number is expected, not string \"x\""),
+            (json!({"_lines": [1]}), "_lines: a text, or an object as in the tool's schema"),
+            (json!({"_how": 1}), "_how: "),
+            (json!({"_how": "ill"}), "_how: unknown variant `ill`"),
+            (json!({"_hwo": 1}), "unknown field `_hwo`"),
+        ] {
+            let Value::Object(arguments) = given else { continue };
+            let said = read::<Given>(arguments).map_err(|refused| refused.message().to_owned());
+            assert!(said.as_ref().is_err_and(|said| said.starts_with(expected)), "{said:?}");
+        }
+        assert!(read::<Given>(Map::new()).is_ok());
+        assert!(matches!(serde_json::from_value::<How>(json!("well")), Ok(How::Well)));
+    }
 }

@@ -9,6 +9,7 @@ mod error;
 mod manage;
 mod node;
 mod offer;
+mod portion;
 mod python;
 mod rpc;
 mod show;
@@ -17,7 +18,7 @@ mod submit;
 mod views;
 mod work;
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
@@ -32,7 +33,7 @@ use toolmesh_core::{
 };
 
 pub use self::rpc::{NAME as RPC, Token};
-use self::{elsewhere::Place, error::Refused, spec::OWN_TOOLS};
+use self::{elsewhere::Place, error::Refused, portion::Lately, spec::OWN_TOOLS};
 use super::{
     definition::{Effect, answer, define},
     group::{Call, Group},
@@ -58,8 +59,8 @@ pub struct TaskQueueTools {
     /// What this node calls itself.
     name: Arc<str>,
     rpc: rpc::Memory,
-    /// Bytes of the largest task of the last claim of another node; 0: there was none.
-    last_largest: AtomicUsize,
+    last_of_nodes: Lately,
+    last_of_workers: Lately,
 }
 
 impl TaskQueueTools {
@@ -73,8 +74,9 @@ impl TaskQueueTools {
     ) -> Self {
         let view = router.view().clone();
         let (owner, name) = (owner.into(), name.into());
-        let (rpc, last_largest) = (rpc::Memory::default(), AtomicUsize::new(0));
-        Self { queue, worker, view, router, owner, name, rpc, last_largest }
+        let rpc = rpc::Memory::default();
+        let (last_of_nodes, last_of_workers) = (Lately::default(), Lately::default());
+        Self { queue, worker, view, router, owner, name, rpc, last_of_nodes, last_of_workers }
     }
 
     /// The same tools of a node that lets strangers use [`RPC`] if they carry a token.
@@ -198,8 +200,7 @@ struct Asked {
 impl Asked {
     /// Reads the arguments; an error names the field.
     fn read<A: DeserializeOwned>(self) -> Result<A, Refused> {
-        serde_json::from_value(Value::Object(self.arguments))
-            .map_err(|error| Refused::invalid(error.to_string()))
+        arguments::read(self.arguments)
     }
 
     fn asker(&self) -> Asker {

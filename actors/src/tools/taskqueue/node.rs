@@ -4,15 +4,10 @@
 //! A member is given calls of the tools that this node lists as that member's, under the names that
 //! they have there. What it says is bounded as what any worker says is.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 use toolmesh_core::{
     limits,
     policy::Standing,
@@ -23,18 +18,14 @@ use toolmesh_core::{
 use super::{
     TaskQueueTools, arguments,
     error::Refused,
+    portion::{Portion, until},
     views::{json as parsed, seconds},
     work::{Line, lines},
 };
 use crate::{
-    queue::{Claimed, Leased, Taken},
+    queue::{Claimed, Leased},
     worker::wire,
 };
-
-/// Tasks that are claimed first on the assumption that they are like those of the last claim, and
-/// next for each that came: no more are read from the store in vain.
-const FIRST_CLAIM: usize = 16;
-const NEXT_CLAIM: usize = 4;
 
 /// What came of an operation: fields of its answer, or why it was not done.
 type Answered = Result<Value, Refused>;
@@ -134,94 +125,31 @@ impl TaskQueueTools {
             lease_ms,
             wait: None,
         };
-        let until = Instant::now() + Duration::from_millis(wait);
-        let mut taken = self.none_taken(member);
-        let claimed = self.claimed_by(member, claim, alias.as_ref(), until, &mut taken).await?;
+        let mut taken = self.none_taken(&claim);
+        let portion = Portion {
+            claim: claim.clone(),
+            alias: alias.as_ref(),
+            until: until(wait),
+            bytes: |leased| {
+                let Leased { kept, .. } = leased;
+                kept.task.spec.payload.len() + kept.answers.as_ref().map_or(0, String::len)
+            },
+            any: self.queue.settings().payload_bytes,
+            lately: &self.last_of_nodes,
+        };
+        let claimed = self.claim_portion(portion, &mut taken).await?;
         let mut tasks = Vec::with_capacity(taken.tasks().len());
         for leased in taken.tasks() {
             match self.task(leased, alias.as_ref()) {
                 Some(task) => tasks.push(task),
                 // What is listed changed since it was claimed: it is for somebody else now.
-                None => self.give_back(member, leased, "its tool went away").await,
+                None => self.give_back(&claim, leased, "its tool went away").await,
             }
         }
         let Claimed { more, paused, draining, .. } = claimed;
         let answered = answer(&wire::Given { tasks, more, paused, draining })?;
         taken.hand_over();
         Ok(answered)
-    }
-
-    fn none_taken(&self, member: &Member) -> Taken {
-        Taken::new(self.queue.clone(), (member.peer_id.clone(), member.principal.clone()))
-    }
-
-    /// Claims into `taken` what the bytes of an answer allow; waits for the first task until `until`.
-    /// Each claim waits for a commit, so there are few: each is for as many as fit if they are like
-    /// those that came last. What is larger goes back. Returns what else the claims came to.
-    async fn claimed_by(
-        &self,
-        member: &Member,
-        mut claim: Claim,
-        alias: Option<&Arc<str>>,
-        until: Instant,
-        taken: &mut Taken,
-    ) -> Result<Claimed, Refused> {
-        let (own, wanted) = (claim.labels.clone(), claim.max_tasks);
-        let mut all = Claimed::default();
-        let (mut left, mut largest) = (limits::QUEUE_NODE_CLAIM_BYTES, 1);
-        let any = self.queue.settings().payload_bytes.max(1);
-        let like = match self.last_largest.load(Ordering::Relaxed) {
-            0 => any,
-            last => last,
-        };
-        let mut some = (left / like).clamp(1, FIRST_CLAIM);
-        loop {
-            let mut changes = self.view.changes(Role::Operator);
-            claim.labels.clone_from(&own);
-            if let Some(alias) = alias {
-                claim.labels.extend(self.view.places_at(alias).iter().cloned());
-            }
-            claim.max_tasks = some.min(wanted - taken.tasks().len());
-            let wait = until.saturating_duration_since(Instant::now());
-            let claimed = if taken.tasks().is_empty() && !wait.is_zero() {
-                tokio::select! {
-                    claimed = self.queue.claim(claim.clone(), Some(wait)) => claimed,
-                    // Other tools are reached there by now.
-                    true = changes.changed() => continue,
-                }
-            } else {
-                self.queue.claim(claim.clone(), None).await
-            };
-            let claimed = match claimed {
-                Ok(claimed) => claimed,
-                Err(_) if !taken.tasks().is_empty() => return Ok(all),
-                Err(error) => return Err(error.into()),
-            };
-            (all.more, all.paused, all.draining) = (claimed.more, claimed.paused, claimed.draining);
-            let (none_came, mut back) = (claimed.tasks.is_empty(), self.none_taken(member));
-            for leased in claimed.tasks {
-                let bytes = leased.kept.task.spec.payload.len()
-                    + leased.kept.answers.as_ref().map_or(0, String::len);
-                if bytes > left && !taken.tasks().is_empty() {
-                    back.add(leased);
-                    continue;
-                }
-                (left, largest) = (left.saturating_sub(bytes), largest.max(bytes));
-                taken.add(leased);
-            }
-            let (all_fit, count) = (back.tasks().is_empty(), taken.tasks().len());
-            all.more |= !all_fit;
-            while let Some(leased) = back.pop() {
-                self.give_back(member, &leased, "it did not fit the answer").await;
-            }
-            some = (left / largest).min(count * NEXT_CLAIM);
-            if count > 0 {
-                self.last_largest.store(if all_fit { largest } else { any }, Ordering::Relaxed);
-            }
-            if none_came || !all_fit || !all.more || count >= wanted || some == 0 {
-                return Ok(all);
-            }
-        }
     }
 
     /// A task as the member that runs it reads it. `None`: its tool is not reached there any more.
@@ -246,14 +174,6 @@ impl TaskQueueTools {
             on_lost: grant.on_lost,
             answers: kept.answers.clone(),
         })
-    }
-
-    async fn give_back(&self, member: &Member, leased: &Leased, why: &str) {
-        let (id, fence) = (leased.grant.id, leased.grant.fence);
-        let proof = member.holds(id, fence);
-        if let Err(error) = self.queue.release(proof, why.into()).await {
-            tracing::debug!(%error, task = %id, "a task waits for its lease to end");
-        }
     }
 
     async fn node_heartbeat(&self, member: &Member, arguments: Value) -> Answered {

@@ -12,6 +12,7 @@ use toolmesh_core::{
         COMMAND, OnLost, PRIORITY, REQUEST, RetryPolicy, Spec, Submitter, TOOL_CALL, TaskId,
         canonical, content_digest, key_digest, placed_by,
     },
+    router::Tool,
 };
 
 use super::{
@@ -19,7 +20,10 @@ use super::{
     arguments::{self, Retry, ms},
     error::Refused,
 };
-use crate::{queue::Submitted, router::RUNTIME_KEY};
+use crate::{
+    queue::Submitted,
+    router::{DISPATCH, RUNTIME_KEY},
+};
 
 /// What the queue's own tools begin with; a task must not wait for another's end in a slot that
 /// the other needs.
@@ -145,14 +149,16 @@ impl TaskQueueTools {
         let now = self.queue.now_ms();
         let kind = arguments::kind(&submission.task_type)?;
         let payload = payload(&submission.payload, settings.payload_bytes)?;
-        let tool = (*kind == *TOOL_CALL).then(|| tool_name(&submission.payload)).transpose()?;
-        let (known, refused) = match self.submittable(&kind, tool, who)? {
+        let (known, refused) = match self.submittable(&kind, &submission.payload, who)? {
             Ok(known) => (known, None),
             Err(refused) => (Kind { may_repeat: false, placed: None }, Some(refused)),
         };
         let model = submission.model_name.unwrap_or_default();
-        if !model.is_empty() {
-            arguments::name("model_name", &model)?;
+        if !model.is_empty() && arguments::name("model_name", &model).is_err() {
+            return Err(Refused::out_of_range(format!(
+                "model_name: at most {} characters are expected, none of them a control character",
+                limits::QUEUE_NAME_CHARS
+            )));
         }
         let not_before = match (submission.delay_s, submission.not_before) {
             (Some(_), Some(_)) => {
@@ -206,24 +212,23 @@ impl TaskQueueTools {
         Ok(Wanted { spec, id, refused })
     }
 
-    /// Looks at what a task is for, a call of `tool` for one, and whether `who` may submit that: the
-    /// inner error says why nobody could run it at the moment, or at all.
+    /// Looks at what a task is for, and whether `who` may submit that: the inner error says why nobody
+    /// could run it at the moment, or at all.
     ///
     /// # Errors
-    /// The policy does not let `who` submit tasks of this type.
+    /// The policy does not let `who` submit tasks of this type, or the payload is none of it.
     pub(super) fn submittable(
         &self,
         kind: &Arc<str>,
-        tool: Option<&str>,
+        payload: &Value,
         who: &Principal,
     ) -> Result<Result<Kind, Refused>, Refused> {
-        if who.grant.as_ref().is_some_and(|grant| !grant.allows_task(kind)) {
-            return Err(Refused::new(
-                "not_permitted",
-                format!("this node's policy does not let you submit tasks of type {kind}"),
-            ));
-        }
-        Ok(self.runnable(kind, tool, who))
+        let tool = (**kind == *TOOL_CALL).then(|| tool_name(payload)).transpose()?;
+        self.is_permitted(kind, who)?;
+        Ok(match tool {
+            Some(DISPATCH) => self.dispatched(payload, who),
+            tool => self.runnable(kind, tool, who),
+        })
     }
 
     /// The same of a task that is there already, with the payload that it has.
@@ -233,27 +238,54 @@ impl TaskQueueTools {
         payload: &Value,
         who: &Principal,
     ) -> Result<Kind, Refused> {
-        let tool = tool_of(payload).filter(|_| **kind == *TOOL_CALL);
-        let known = self.submittable(kind, tool, who)?;
-        let Some((name, request)) = tool.zip(payload.get(REQUEST).and_then(Value::as_object))
-        else {
-            return known;
+        let request = payload.get(REQUEST).and_then(Value::as_object);
+        let Some(request) = request.filter(|_| **kind == *TOOL_CALL) else {
+            return self.submittable(kind, payload, who)?;
         };
+        self.is_permitted(kind, who)?;
         // It was a client's call: that may have said more than a tool's name of whom it means.
+        let name = tool_of(payload).unwrap_or_default();
         let mut params = request.clone();
         params.insert("name".to_owned(), name.into());
         let is_explicit = params.get("_meta").is_some_and(|meta| meta.get(RUNTIME_KEY).is_some());
-        match (self.router.meant(who, &params), known) {
-            (Some(meant), _) => Ok(Kind {
-                may_repeat: meant.tool.is_repeatable(),
-                placed: (meant.tool.is_at_nodes() && !is_explicit).then(|| meant.tool.name.clone()),
-            }),
-            (None, Err(refused)) => Err(refused),
-            (None, Ok(_)) => {
-                let message = format!("there is no tool {name:?} here that was meant");
-                Err(Refused::new("unknown_tool", message))
-            }
+        let meant = self.meant(&params, name, who)?;
+        let placed = (meant.is_at_nodes() && !is_explicit).then(|| meant.name.clone());
+        Ok(Kind { may_repeat: meant.is_repeatable(), placed })
+    }
+
+    fn is_permitted(&self, kind: &str, who: &Principal) -> Result<(), Refused> {
+        match &who.grant {
+            Some(grant) if !grant.allows_task(kind) => Err(Refused::new(
+                "not_permitted",
+                format!("this node's policy does not let you submit tasks of type {kind}"),
+            )),
+            _ => Ok(()),
         }
+    }
+
+    /// The tool that a call stands for which was made by `name`, or by which it is called in the end.
+    fn meant(
+        &self,
+        params: &Map<String, Value>,
+        name: &str,
+        who: &Principal,
+    ) -> Result<Arc<Tool>, Refused> {
+        if let Some(meant) = self.router.meant(who, params) {
+            is_no_own(&meant.tool.name)?;
+            return Ok(meant.tool);
+        }
+        self.runnable(&TOOL_CALL.into(), Some(name), who)?;
+        Err(Refused::new("unknown_tool", format!("there is no tool {name:?} here that was meant")))
+    }
+
+    /// Looks at a call by way of [`DISPATCH`]: whatever goes for the tool that it stands for goes for it,
+    /// but that this node makes it.
+    fn dispatched(&self, payload: &Value, who: &Principal) -> Result<Kind, Refused> {
+        let arguments = payload.get("arguments").cloned().unwrap_or_default();
+        let name = arguments.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let params = [("name".to_owned(), DISPATCH.into()), ("arguments".to_owned(), arguments)];
+        let meant = self.meant(&Map::from_iter(params), &name, who)?;
+        Ok(Kind { may_repeat: meant.is_repeatable(), placed: None })
     }
 
     /// Looks at what a task is for, a call of `tool` for one; refuses those that nobody could run.
@@ -275,12 +307,7 @@ impl TaskQueueTools {
             });
         }
         let Some(name) = tool else { return Ok(anywhere(true)) };
-        if name.starts_with(OWN_TOOLS) || name == super::rpc::NAME {
-            return Err(Refused::new(
-                "unknown_tool",
-                format!("{name} is the queue's own: call it, a task is of no use for it"),
-            ));
-        }
+        is_no_own(name)?;
         let catalogue = self.view.catalogue();
         match catalogue.get(who, name) {
             Some(tool) => Ok(Kind {
@@ -301,9 +328,21 @@ impl TaskQueueTools {
     }
 }
 
-/// The tool that the payload of a `tool.call` is for, as far as it says.
+/// Refuses the queue's own tools.
+fn is_no_own(name: &str) -> Result<(), Refused> {
+    if name.starts_with(OWN_TOOLS) || name == super::rpc::NAME {
+        let message = format!("{name} is the queue's own: call it, a task is of no use for it");
+        return Err(Refused::new("unknown_tool", message));
+    }
+    Ok(())
+}
+
+/// The tool that the payload of a `tool.call` calls in the end, as far as it says.
 pub(super) fn tool_of(payload: &Value) -> Option<&str> {
-    payload.get("tool").and_then(Value::as_str)
+    match payload.get("tool").and_then(Value::as_str) {
+        Some(DISPATCH) => payload.get("arguments")?.get("name")?.as_str(),
+        tool => tool,
+    }
 }
 
 /// Reads the name of the tool that a `tool.call` is for, and checks the rest of its payload.
@@ -383,6 +422,9 @@ mod tests {
     fn a_call_names_a_tool_and_its_arguments() {
         assert_eq!(tool_name(&json!({"tool": "a", "arguments": {}})).ok(), Some("a"));
         assert_eq!(tool_name(&json!({"tool": "a"})).ok(), Some("a"));
+        assert_eq!(tool_of(&json!({"tool": "a"})), Some("a"));
+        let by_name = json!({"tool": DISPATCH, "arguments": {"name": "b"}});
+        assert_eq!((tool_of(&by_name), tool_of(&json!(1))), (Some("b"), None));
         for wrong in [
             json!("a"),
             json!({}),

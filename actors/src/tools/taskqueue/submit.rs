@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toolmesh_core::{
     principal::{Principal, Role},
-    queue::{OnLost, Spec, Submitter, TOOL_CALL, TaskId, canonical, content_digest},
+    queue::{OnLost, Spec, Submitter, TaskId, canonical, content_digest},
     router::LocalTool,
 };
 
 use super::{
     Asked, Effect, TaskQueueTools, Told, arguments,
     error::Refused,
-    spec::{OnLostName, Submission, tool_name, tool_of},
+    spec::{OnLostName, Submission, tool_of},
     told, tool,
     views::{PositionView, json},
 };
@@ -166,10 +166,9 @@ impl TaskQueueTools {
             let most = self.queue.settings().payload_bytes;
             spec.payload = super::spec::payload(&payload, most)?;
             spec.content = content_digest(&spec.kind, &spec.model, &canonical(&payload));
-            let tool = (*spec.kind == *TOOL_CALL).then(|| tool_name(&payload)).transpose()?;
-            let kind = self.submittable(&spec.kind, tool, who)??;
+            let kind = self.submittable(&spec.kind, &payload, who)??;
             // Whoever wanted the first one's tool repeated said nothing of this one.
-            if tool != tool_of(&old) && !kind.may_repeat {
+            if tool_of(&payload) != tool_of(&old) && !kind.may_repeat {
                 (spec.on_lost, spec.retries_asked) = (OnLost::Fail, false);
             }
             kind

@@ -15,6 +15,7 @@ use toolmesh_core::{
 use super::{
     Asked, Effect, TaskQueueTools, Told, arguments,
     error::Refused,
+    portion::{Portion, until},
     told, tool,
     views::{json, seconds},
     waiting,
@@ -130,6 +131,9 @@ struct ReleaseBy {
     #[serde(default)]
     reason: String,
 }
+
+/// Bytes of what else an answer says of a task, both times: names of fields, numbers, its type.
+const WORK_BYTES: usize = 2_048;
 
 /// A task that a worker has a lease on.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -251,12 +255,29 @@ impl TaskQueueTools {
             lease_ms,
             wait: None,
         };
-        let claimed = self.queue.claim(claim, Some(Duration::from_millis(wait))).await?;
-        told(&Works {
-            tasks: claimed.tasks.iter().map(work).collect(),
+        let mut taken = self.none_taken(&claim);
+        let claimed = if who.role == Role::Peer {
+            let portion = Portion {
+                claim,
+                alias: None,
+                until: until(wait),
+                bytes: wire_bytes,
+                any: 2 * self.queue.settings().payload_bytes,
+                lately: &self.last_of_workers,
+            };
+            self.claim_portion(portion, &mut taken).await?
+        } else {
+            let mut claimed = self.queue.claim(claim, Some(Duration::from_millis(wait))).await?;
+            std::mem::take(&mut claimed.tasks).into_iter().for_each(|leased| taken.add(leased));
+            claimed
+        };
+        let answer = told(&Works {
+            tasks: taken.tasks().iter().map(work).collect(),
             paused: claimed.paused,
             draining: claimed.draining,
-        })
+        })?;
+        taken.hand_over();
+        Ok(answer)
     }
 
     /// How long the leases of a claim hold, in milliseconds, which asks for `lease_s` seconds.
@@ -393,6 +414,19 @@ pub(super) fn lines(given: Vec<Line>, now_ms: u64) -> Result<Vec<LogLine>, Refus
         }
     };
     Ok(given.into_iter().map(line).collect())
+}
+
+/// Bytes of a task in an answer at most: it is there as JSON, and once more as a text of JSON, where
+/// quotes and backslashes are two bytes each.
+fn wire_bytes(leased: &Leased) -> usize {
+    let spec = &leased.kept.task.spec;
+    let texts = [Some(&spec.payload), spec.metadata.as_ref(), Some(&spec.model)];
+    let session = spec.session.as_deref().map(str::len).unwrap_or_default();
+    let twice = |text: &String| {
+        let escaped = text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+        2 * text.len() + escaped
+    };
+    WORK_BYTES + 3 * session + texts.into_iter().flatten().map(twice).sum::<usize>()
 }
 
 fn work(leased: &Leased) -> Work {

@@ -232,8 +232,9 @@ pub const WORKER_ROUNDS: u32 = 8;
 /// Pause before such a call: a tool that sheds load has time to recover.
 pub const WORKER_ROUND_PAUSE: Duration = Duration::from_millis(500);
 
-/// Bytes of payloads that one claim of another node is given, unless one task alone has more: with
-/// what a result adds to them they fit a frame of the mesh. Beyond it the node claims again.
+/// Bytes of payloads that one claim of another node, or one through another node, is given, unless one
+/// task alone has more: with what a result adds to them they fit a frame of the mesh. What is beyond it
+/// goes on waiting, for the next claim.
 pub const QUEUE_NODE_CLAIM_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long another node is asked at once whether it has tasks for this one. It answers when it
@@ -330,6 +331,11 @@ pub const COMMAND_LOG_LINES: usize = 10_000;
 pub const COMMAND_NAME_CHARS: usize = 32;
 
 const _: () = assert!(QUEUE_PAYLOAD_BYTES <= QUEUE_PAYLOAD_BYTES_MAX);
+// A worker's answer has a task twice, once as a text in which each byte may need another. The largest
+// alone fits a frame.
+const _: () = assert!(
+    3 * (QUEUE_PAYLOAD_BYTES_MAX + QUEUE_METADATA_BYTES) + 64 * 1024 < super::MESH_FRAME_BYTES
+);
 const _: () = assert!(QUEUE_RESULT_BYTES <= QUEUE_RESULT_BYTES_MAX);
 const _: () = assert!(QUEUE_LEASE.as_secs() <= QUEUE_LEASE_MAX.as_secs());
 const _: () = assert!(QUEUE_RETENTION.as_secs() <= QUEUE_RETENTION_MAX.as_secs());

@@ -320,8 +320,11 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(300);
 
     fn sessions(per_principal: usize, clock: &Clock) -> Arc<Sessions> {
-        let limits =
-            Limits { session_idle: IDLE, sessions_per_principal: per_principal, ..Limits::default() };
+        let limits = Limits {
+            session_idle: IDLE,
+            sessions_per_principal: per_principal,
+            ..Limits::default()
+        };
         Sessions::new(&limits, clock.clone(), SessionCount::default())
     }
 

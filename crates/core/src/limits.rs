@@ -33,6 +33,10 @@ pub const SESSIONS: usize = 1_000;
 /// Sessions a principal may hold. All unauthenticated loopback clients are one principal.
 pub const SESSIONS_PER_PRINCIPAL: usize = 512;
 
+/// Faults of one upstream's tools that are told one by one; of the others the operator is told how
+/// many they are. A server makes the same mistake in each of its tools.
+pub const TROUBLES_TOLD: usize = 20;
+
 /// Idle time after which a session ends: without a request under way and without an open stream.
 /// The client gets 404 and starts a new one.
 pub const SESSION_IDLE: Duration = Duration::from_secs(300);

@@ -102,7 +102,8 @@ pub const UPSTREAM_OUTBOX: usize = 64;
 /// Lines of an upstream's stderr that are kept to explain why it died.
 pub const STDERR_LINES: usize = 20;
 
-/// Bytes kept of one stderr line.
+/// Bytes kept of one stderr line; of a longer one the beginning, with an ellipsis. The log at level
+/// debug has the whole.
 pub const STDERR_LINE_BYTES: usize = 512;
 
 /// Time an upstream has to start and list its tools: `npx` and `uvx` download at first.

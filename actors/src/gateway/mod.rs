@@ -16,12 +16,14 @@
 mod actor;
 mod admission;
 mod body;
+mod cors;
 mod guard;
 mod handle;
 mod handler;
 mod health;
 mod hosts;
 mod mesh;
+mod plain;
 mod raw;
 mod sessions;
 mod tasks;

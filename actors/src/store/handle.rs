@@ -123,6 +123,12 @@ impl StoreHandle {
         found
     }
 
+    /// Whether the token by which `who` came in, if that was one, is still good.
+    pub fn knows(&self, who: &Principal) -> bool {
+        let id = who.id.strip_prefix("token:");
+        id.is_none_or(|id| self.shared.state.load().tokens.contains_key(id))
+    }
+
     /// The tokens, by id.
     pub fn tokens(&self) -> Vec<TokenView> {
         self.shared.state.load().tokens.values().map(TokenView::from).collect()

@@ -24,7 +24,7 @@ use rmcp::{
     transport::streamable_http_server::session::{SessionId, SessionManager},
 };
 use serde_json::{Value, json};
-use toolmesh_core::principal::Principal;
+use toolmesh_core::{limits, principal::Principal};
 
 use super::{
     Config, Limits,
@@ -49,10 +49,6 @@ const SINGLE: [HeaderName; 3] = [METHOD, REVISION, NAME];
 
 /// JSON-RPC code for headers that do not fit the body (MCP 2026-07-28, SEP-2243).
 const HEADER_MISMATCH: i32 = -32020;
-
-/// After a client of an older revision went away, it may come back for its answer; then its call
-/// goes on.
-const RESUME_GRACE: Duration = Duration::from_millis(500);
 
 /// What the guard decides by. One a node, shared by all workers.
 #[derive(Debug)]
@@ -402,7 +398,7 @@ fn cancel_later(guard: Arc<Guard>, session: SessionId, id: RequestId) -> Box<dyn
         // A worker that shuts down drops bodies after its runtime.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            tokio::time::sleep(RESUME_GRACE).await;
+            tokio::time::sleep(limits::RESUME_GRACE).await;
             if seen.is_none() || guard.sessions.uses(&session) != seen {
                 return;
             }

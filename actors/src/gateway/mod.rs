@@ -25,6 +25,7 @@ mod hosts;
 mod mesh;
 mod plain;
 mod raw;
+mod resume;
 mod sessions;
 mod tasks;
 #[cfg(test)]

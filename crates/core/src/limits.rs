@@ -37,6 +37,14 @@ pub const SESSIONS_PER_PRINCIPAL: usize = 512;
 /// many they are. A server makes the same mistake in each of its tools.
 pub const TROUBLES_TOLD: usize = 20;
 
+/// A client of a session that lost the stream of a call may come back for its answer for this long;
+/// then its call is cancelled. Who needs longer repeats the call.
+pub const RESUME_GRACE: Duration = Duration::from_millis(500);
+
+/// Events of a call that are kept for a client that is back in time: as many as rmcp keeps. Of more
+/// progress the oldest is lost, the answer never.
+pub const EVENTS_KEPT: usize = 16;
+
 /// Idle time after which a session ends: without a request under way and without an open stream.
 /// The client gets 404 and starts a new one.
 pub const SESSION_IDLE: Duration = Duration::from_secs(300);

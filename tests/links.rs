@@ -6,8 +6,8 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use support::{
-    Client, Home, HttpUpstream, Node, Outcome, STATELESS, SideFile, pause, timed, upstream,
-    wait_for, wait_within,
+    Client, Home, HttpUpstream, Node, Outcome, Request, STATELESS, SideFile, pause, timed,
+    upstream, wait_for, wait_within,
 };
 
 const LEGACY: &str = "2025-11-25";
@@ -115,6 +115,36 @@ fn a_client_that_lost_a_stream_and_is_back_at_once_keeps_its_call() -> Outcome {
     }
     sleepers.notes.wait("done", "kept")?;
     assert_eq!(sleepers.notes.times("cancelled", "kept"), 0);
+    Ok(())
+}
+
+#[test]
+fn an_answer_that_came_while_its_client_was_away_is_there_when_it_is_back() -> Outcome {
+    let sleepers = Sleepers::start()?;
+    let mut client = sleepers.node.client(LEGACY)?;
+    let arguments = json!({"seconds": 1, "id": "missed"});
+    let call = json!({"name": "pipe-old__sleep", "arguments": arguments});
+    let (_head, events) = client.stream("tools/call", call)?;
+    let mut lines = events.into_lines();
+    let place =
+        lines.find_map(|line| line.ok()?.strip_prefix("id:").map(|place| place.trim().to_owned()));
+    let place = place.ok_or("the stream begins with a place to resume from")?;
+    sleepers.notes.wait("start", "missed")?;
+    pause(Duration::from_millis(800));
+    drop(lines);
+    sleepers.notes.wait("done", "missed")?;
+    pause(Duration::from_millis(50));
+    let session = client.session.clone().ok_or("no session")?;
+    let resumed = Request::new("GET", "/mcp")
+        .header("Accept", "text/event-stream")
+        .header("Mcp-Session-Id", &session)
+        .header("Mcp-Protocol-Version", LEGACY)
+        .header("Last-Event-ID", &place);
+    let (head, mut events) = resumed.listen(sleepers.node.address())?;
+    assert_eq!(head.status, 200);
+    let answer = events.next().ok_or("the answer is lost")??;
+    assert_eq!(answer["result"]["content"][0]["text"], "slept 1 s");
+    assert!(events.next().is_none(), "it comes once");
     Ok(())
 }
 

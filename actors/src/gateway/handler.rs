@@ -46,6 +46,9 @@ const LIST_TTL_MS: u64 = 5_000;
 /// How often a session's notifier looks whether its session is still there.
 const SESSION_CHECK: Duration = Duration::from_secs(30);
 
+/// Methods that this node has and that rmcp reads.
+const TYPED: [&str; 4] = ["initialize", "ping", "server/discover", "subscriptions/listen"];
+
 /// Serves one session or one stateless request.
 #[derive(Debug, Clone)]
 pub(super) struct Handler {
@@ -254,7 +257,12 @@ impl ServerHandler for Handler {
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
         let Some(request) = raw::unmark(&method, params) else {
-            return Err(unknown(&method));
+            // rmcp takes what does not fit its types for a method that it does not know.
+            return Err(if TYPED.contains(&method.as_str()) {
+                ErrorData::invalid_params(format!("params of {method} do not fit"), None)
+            } else {
+                unknown(&method)
+            });
         };
         let modern = context
             .protocol_version()

@@ -16,6 +16,7 @@
 mod actor;
 mod admission;
 mod body;
+mod cors;
 mod described;
 mod guard;
 mod handle;
@@ -23,7 +24,9 @@ mod handler;
 mod health;
 mod hosts;
 mod mesh;
+mod plain;
 mod raw;
+mod resume;
 mod sessions;
 mod tasks;
 #[cfg(test)]

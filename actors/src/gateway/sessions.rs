@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use rmcp::{
     model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
     transport::streamable_http_server::session::{
@@ -24,7 +24,11 @@ use rmcp::{
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{limits, principal::Principal, time::millis};
 
-use super::{Limits, admission::Refused};
+use super::{
+    Limits,
+    admission::Refused,
+    resume::{self, Leftovers},
+};
 use crate::kit::Clock;
 
 /// How many sessions there are, for who only counts them.
@@ -43,6 +47,7 @@ impl SessionCount {
 pub(super) struct Sessions {
     inner: LocalSessionManager,
     table: Mutex<Table>,
+    leftovers: Leftovers,
     total: usize,
     per_principal: usize,
     idle: Duration,
@@ -130,6 +135,7 @@ impl Sessions {
         Arc::new(Self {
             inner,
             table: Mutex::default(),
+            leftovers: Leftovers::default(),
             total: limits.sessions,
             per_principal: limits.sessions_per_principal,
             idle: limits.session_idle,
@@ -284,7 +290,7 @@ impl SessionManager for Sessions {
         id: &SessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
-        self.inner.create_stream(id, message).await
+        Ok(self.leftovers.follow(id, self.inner.create_stream(id, message).await?))
     }
 
     async fn accept_message(
@@ -307,7 +313,14 @@ impl SessionManager for Sessions {
         id: &SessionId,
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
-        self.inner.resume(id, last_event_id).await
+        // rmcp would send the last event again, and has forgotten what is answered.
+        match self.inner.resume(id, resume::after(&last_event_id)).await {
+            Ok(events) => Ok(self.leftovers.follow(id, events).left_stream()),
+            Err(error) => {
+                let left = self.leftovers.take(id, &last_event_id).await.ok_or(error)?;
+                Ok(futures::stream::iter(left).right_stream())
+            }
+        }
     }
 }
 
@@ -320,8 +333,11 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(300);
 
     fn sessions(per_principal: usize, clock: &Clock) -> Arc<Sessions> {
-        let limits =
-            Limits { session_idle: IDLE, sessions_per_principal: per_principal, ..Limits::default() };
+        let limits = Limits {
+            session_idle: IDLE,
+            sessions_per_principal: per_principal,
+            ..Limits::default()
+        };
         Sessions::new(&limits, clock.clone(), SessionCount::default())
     }
 

@@ -132,10 +132,19 @@ pub struct Surroundings {
     pub instance: Instance,
 }
 
-/// What a link remembers over restarts of the node: which lifecycle worked.
+/// What a link remembers of its server over restarts of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// The lifecycle that worked.
+    pub protocol: Protocol,
+    /// The revision that was agreed, and what the server called itself then.
+    pub server: String,
+}
+
+/// What links remember over restarts of the node.
 pub trait Memory: Send + Sync + 'static {
     /// What worked last time for `upstream`.
-    fn recall(&self, upstream: &str) -> Option<Protocol>;
+    fn recall(&self, upstream: &str) -> Option<Remembered>;
     /// Keeps what worked. Losing it costs a detection, so nobody waits for the disk.
-    fn remember(&self, upstream: &str, protocol: Protocol, revision: &str);
+    fn remember(&self, upstream: &str, learned: Remembered);
 }

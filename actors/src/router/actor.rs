@@ -72,6 +72,9 @@ impl Router {
             links.iter().map(|(runtime, link)| source(runtime, link)).collect();
         sources.extend(away(&self.shared));
         let catalogue = Catalogue::build(&self.shared.local_tools(), &sources);
+        for (runtime, trouble) in catalogue.new_troubles(&self.shared.view.catalogue()) {
+            tracing::warn!(%runtime, trouble, "what it offers is not quite right");
+        }
         metrics::gauge!("toolmesh_tools").set(u32::try_from(catalogue.len()).unwrap_or(u32::MAX));
         self.shared.view.publish(catalogue);
     }

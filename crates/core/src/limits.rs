@@ -33,6 +33,18 @@ pub const SESSIONS: usize = 1_000;
 /// Sessions a principal may hold. All unauthenticated loopback clients are one principal.
 pub const SESSIONS_PER_PRINCIPAL: usize = 512;
 
+/// Faults of one upstream's tools that are told one by one; of the others the operator is told how
+/// many they are. A server makes the same mistake in each of its tools.
+pub const TROUBLES_TOLD: usize = 20;
+
+/// A client of a session that lost the stream of a call may come back for its answer for this long;
+/// then its call is cancelled. Who needs longer repeats the call.
+pub const RESUME_GRACE: Duration = Duration::from_millis(500);
+
+/// Events of a call that are kept for a client that is back in time: as many as rmcp keeps. Of more
+/// progress the oldest is lost, the answer never.
+pub const EVENTS_KEPT: usize = 16;
+
 /// Idle time after which a session ends: without a request under way and without an open stream.
 /// The client gets 404 and starts a new one.
 pub const SESSION_IDLE: Duration = Duration::from_secs(300);
@@ -98,7 +110,8 @@ pub const UPSTREAM_OUTBOX: usize = 64;
 /// Lines of an upstream's stderr that are kept to explain why it died.
 pub const STDERR_LINES: usize = 20;
 
-/// Bytes kept of one stderr line.
+/// Bytes kept of one stderr line; of a longer one the beginning, with an ellipsis. The log at level
+/// debug has the whole.
 pub const STDERR_LINE_BYTES: usize = 512;
 
 /// Time an upstream has to start and list its tools: `npx` and `uvx` download at first.

@@ -49,7 +49,7 @@ pub enum Lifecycle {
 pub struct Protocol {
     /// How its session begins.
     pub lifecycle: Lifecycle,
-    /// The protocol revision, such as `2025-11-25`.
+    /// The protocol revision, such as `2025-11-25`, and what the server called itself.
     pub revision: String,
 }
 

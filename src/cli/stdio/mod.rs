@@ -10,6 +10,7 @@
 
 mod bridge;
 mod exchange;
+mod id;
 mod lines;
 mod request;
 mod session;

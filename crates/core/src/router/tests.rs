@@ -1,3 +1,4 @@
+mod definitions;
 mod replicas;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -125,12 +126,15 @@ fn tools_of_two_machines_are_never_merged() {
 
 #[test]
 fn unknown_fields_of_a_definition_survive() {
-    let given = json!({"name": "t", "inputSchema": {}, "execution": {"x": 1}, "new": [1.5, 2]});
+    let schema = json!({"type": "object", "new": 1});
+    let given = json!({"name": "t", "inputSchema": schema, "execution": {"x": 1}, "new": [1.5, 2]});
     let catalogue = Catalogue::build(&[], &upstreams([("u", offered("u", &[given]))]));
     let listed = catalogue.get(&client(), "u__t").map(|tool| Value::from(tool.definition.clone()));
     assert_eq!(
         listed,
-        Some(json!({"name": "u__t", "inputSchema": {}, "execution": {"x": 1}, "new": [1.5, 2]}))
+        Some(
+            json!({"name": "u__t", "inputSchema": schema, "execution": {"x": 1}, "new": [1.5, 2]})
+        )
     );
 }
 

@@ -18,7 +18,8 @@ use toolmesh_core::{
 };
 
 use super::super::{
-    Call, Config, Endpoint, Instance, LinkHandle, Memory, Protocol, Remembered, Status, Surroundings,
+    Call, Config, Endpoint, Instance, LinkHandle, Memory, Protocol, Remembered, Status,
+    Surroundings,
 };
 use crate::{
     child::{Guard, Program},

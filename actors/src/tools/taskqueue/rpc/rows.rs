@@ -79,13 +79,12 @@ fn result(shown: &Shown) -> Value {
             ("cancelled_at", seconds(view.since).into()),
             ("cancel_reason", view.why.as_str().into()),
         ];
-        match columns.entry("progress").or_insert_with(|| json!({})) {
-            Value::Object(progress) => {
-                for (field, value) in cancelled {
-                    progress.entry(field).or_insert(value);
-                }
+        // Of its worker's making, it may be no object.
+        let progress = columns.entry("progress").or_insert_with(|| json!({})).as_object_mut();
+        if let Some(progress) = progress {
+            for (field, value) in cancelled {
+                progress.entry(field).or_insert(value);
             }
-            _ => {} // Of its worker's making, and no object.
         }
     }
     if columns.is_empty() { Value::Null } else { columns.into() }

@@ -21,7 +21,7 @@ use crate::{
     announcer::Announcements,
     child::Guard,
     kit::{Clock, Fault, Supervisor},
-    link::{Surroundings, tests::rig::Notebook},
+    link::{Instance, Surroundings, tests::rig::Notebook},
     queue::{QueueHandle, Settings},
     router::{RouterHandle, View},
     store::StoreHandle,
@@ -49,7 +49,8 @@ impl Rig {
         let queue = queue.await.unwrap();
         let guard = Arc::new(Guard::default());
         let memory = Arc::new(Notebook::default());
-        let around = Surroundings { guard: guard.clone(), memory, mesh: None };
+        let instance = Instance::random();
+        let around = Surroundings { guard: guard.clone(), memory, mesh: None, instance };
         let router =
             RouterHandle::start(View::default(), clock.clone(), supervisor.clone(), around).await;
         let heard = Announcements::new(clock.clone());

@@ -21,7 +21,7 @@ use toolmesh_actors::{
     child::Guard,
     gateway::{Behind, GatewayHandle, SessionCount, StartError},
     kit::{Clock, DoorError, Fault, Stopper, Supervisor, row},
-    link::Surroundings,
+    link::{Instance, Surroundings},
     queue::{QueueError, QueueHandle},
     router::{RouterHandle, View},
     store::StoreHandle,
@@ -40,6 +40,10 @@ use crate::{
     mesh::{self, Mesh, Rising},
     reload, wiring,
 };
+
+/// Signals that come this close together are one: `timeout` and some service managers send theirs to
+/// the process and to its group.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
 
 /// How long `up` waits for upstreams before it says that the node is ready. They go on starting.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
@@ -153,10 +157,21 @@ pub(crate) async fn run(plan: Plan, announce: impl FnOnce(&NodeFacts)) -> Result
         "stopping: requests under way may finish; a second signal ends the node at once"
     );
     watching.abort();
+    let one_signal = tokio::time::Instant::now() + ONE_SIGNAL;
+    let second_signal = async {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if tokio::time::Instant::now() >= one_signal {
+                return;
+            }
+        }
+    };
     tokio::select! {
         () = stop(node) => {}
-        _ = terminate.recv() => tracing::warn!("second signal: ending at once"),
-        _ = interrupt.recv() => tracing::warn!("second signal: ending at once"),
+        () = second_signal => tracing::warn!("second signal: ending at once"),
     }
     outcome
 }
@@ -242,6 +257,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
             guard: guard.clone(),
             memory,
             mesh: mesh.as_ref().map(|(mesh, _)| mesh.links.clone()),
+            instance: Instance::random(),
         },
     )
     .await;

@@ -77,9 +77,30 @@ fn restart_notes(present: &Loaded, loaded: &Loaded) -> Vec<String> {
     if old == loaded.config {
         return Vec::new();
     }
-    let note = "some of the changed configuration waits for a restart of the node (everything but upstreams, routes, policies, exposure, page_size, as_task and task_after_s)";
+    let note = format!(
+        "some of the changed configuration waits for a restart of the node: {}",
+        changed(&old, &loaded.config).join(", ")
+    );
     tracing::warn!("{note}");
-    vec![note.to_owned()]
+    vec![note]
+}
+
+/// Names the parts of the configuration that differ, as they stand in the file.
+fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
+    [
+        ("name", old.name != new.name),
+        ("[gateway]", old.gateway != new.gateway),
+        ("[limits]", old.limits != new.limits),
+        ("[mesh]", old.mesh != new.mesh),
+        ("[queue]", old.queue != new.queue),
+        ("[worker]", old.worker != new.worker),
+        ("[command]", old.commands != new.commands),
+        ("[store]", old.durability != new.durability),
+        ("[log]", old.log != new.log),
+    ]
+    .into_iter()
+    .filter_map(|(part, differs)| differs.then_some(part))
+    .collect()
 }
 
 /// Takes from `new` what is in force without a restart.

@@ -8,7 +8,7 @@ use toolmesh_net::{Invite, InviteError};
 
 use crate::{
     boot::{self, BootError, Plan},
-    cli::args::UpArgs,
+    cli::{args::UpArgs, quoted},
     config::{self, Flag, LogFormat, Sources},
 };
 
@@ -87,7 +87,7 @@ fn flags(args: &UpArgs) -> Vec<Flag> {
 fn plan(sources: Sources, join: Option<&str>) -> Result<Plan, String> {
     let loaded = config::load(&sources).map_err(|errors| {
         let problems: Vec<String> = errors.problems().iter().map(ToString::to_string).collect();
-        format!("{}\nnext: toolmesh config check", problems.join("\n"))
+        format!("{}\nnext: {}", problems.join("\n"), errors.next(&sources))
     })?;
     let join = join.map(|line| invite(line, &loaded.config.mesh)).transpose()?;
     config::prepare(&loaded.data).map_err(|error| with_sources(&error))?;
@@ -148,7 +148,7 @@ fn announce(facts: &NodeFacts, expected: Option<u16>, as_json: bool) {
              Ctrl-C stops it.",
             name = facts.name,
             http = facts.http,
-            data = facts.data,
+            data = quoted(&facts.data),
         )
     };
     if written.and_then(|()| out.flush()).is_err() {
@@ -169,24 +169,35 @@ fn mesh_lines(facts: &NodeFacts, expected: Option<u16>) -> String {
     let taken = taken.map_or_else(String::new, |port| format!(" (port {port} is taken)"));
     format!(
         "\x20 other nodes:    {best}{more}{taken}\n\x20 let one join:   toolmesh peer invite --data {}\n",
-        facts.data
+        quoted(&facts.data)
     )
 }
 
 fn explain(error: &BootError) -> String {
     let next = match error {
-        BootError::Gateway(toolmesh_actors::gateway::StartError::Bind { source, .. })
-            if source.kind() == std::io::ErrorKind::AddrInUse =>
-        {
-            "another program, maybe another node, has this port: choose one with --http 127.0.0.1:0, or stop it"
+        BootError::Gateway(toolmesh_actors::gateway::StartError::Bind { source, .. }) => {
+            advice_of_bind(source)
         }
         BootError::Gateway(toolmesh_actors::gateway::StartError::Unprotected { .. }) => {
             "make one with `toolmesh token create NAME`, or pass --allow-unauthenticated if a firewall or proxy protects it"
         }
-        BootError::Gateway(_) => "choose an address of this machine with --http",
         _ => "run `toolmesh doctor`",
     };
     format!("{}\nnext: {next}", with_sources(error))
+}
+
+/// Says what to do about an address that the system refuses with `error`.
+pub(crate) fn advice_of_bind(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another program, maybe another node, has this port: choose one with --http 127.0.0.1:0, or stop it"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "the system keeps ports like this for root: choose one from 1024 with --http, and put what \
+             listens there in front"
+        }
+        _ => "choose an address of this machine with --http",
+    }
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {

@@ -128,6 +128,9 @@ pub(crate) fn token(mesh: &Mesh) -> Result<Option<Token>, SecretError> {
     match &mesh.admission {
         Admission::Token(secret) => {
             let text = secret.resolve(|name| std::env::var(name).ok())?;
+            if text.is_empty() {
+                return Err(SecretError::Empty); // Nobody could come in.
+            }
             Ok(Some(Token::new(&text)))
         }
         _ => Ok(None),

@@ -217,10 +217,14 @@ fn sigterm_lets_a_call_finish_and_leaves_nothing() -> Outcome {
             (noted.matches("start").count() == 2).then_some(())
         })?;
         node.signal(signal)?;
+        // As `timeout` does; one that is meant comes later.
+        support::pause(Duration::from_millis(5));
+        node.signal(signal)?;
         wait_for("the node says that it is stopping", || {
             let response = node.get("/readyz").ok()?;
             (response.status == 503 && response.text().contains("stopping")).then_some(())
         })?;
+        assert_eq!(node.get("/metrics")?.status, 200, "figures of the end are worth most");
         // Nothing new meanwhile.
         let refused = node.client(STATELESS)?.request("tools/list", Value::Null)?;
         assert_eq!(refused.response.status, 503, "{}", refused.message);

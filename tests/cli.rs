@@ -228,3 +228,51 @@ fn the_demonstration_shows_every_step() {
     assert_eq!(steps, expected);
     assert!(summary["milliseconds"].as_u64().unwrap() < 60_000);
 }
+
+#[test]
+fn no_proxy_sees_the_token_of_a_node_on_this_machine() {
+    let node = Node::start();
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let through = |args: &[&str]| {
+        let mut command = toolmesh();
+        for variable in ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"] {
+            command.env(variable, &address);
+        }
+        for variable in ["NO_PROXY", "no_proxy", "REQUEST_METHOD"] {
+            command.env_remove(variable);
+        }
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let local = node.http.replace("127.0.0.1", "localhost");
+    for args in [
+        &["status", "--data", node.data()][..],
+        &["doctor", "--data", node.data()],
+        &["stdio", "--operator", "--data", node.data()],
+        &["tools", "list", "--url", &local],
+    ] {
+        let done = through(args).output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}{}", out(&done), err(&done));
+    }
+    proxy.set_nonblocking(true).unwrap();
+    assert_eq!(proxy.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+
+    // The way to other machines is the usual one.
+    proxy.set_nonblocking(false).unwrap();
+    let mut child = through(&["status", "--url", "http://192.0.2.7:7332"]).spawn().unwrap();
+    let (mut asked, _) = proxy.accept().unwrap();
+    let mut head = [0; 34];
+    std::io::Read::read_exact(&mut asked, &mut head).unwrap();
+    assert_eq!(&head, b"POST http://192.0.2.7:7332/mcp HTT");
+    drop(asked);
+    assert!(!child.wait().unwrap().success());
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_said() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let printed = toolmesh().args(["completions", "bash"]).stdout(full).output().unwrap();
+    assert_eq!(printed.status.code(), Some(1));
+    assert!(err(&printed).contains("cannot be written"), "{}", err(&printed));
+}

@@ -286,6 +286,11 @@ fn what_is_wrong_behind_the_node_is_said_and_what_is_right_works() -> Outcome {
         (health["status"] == "degraded" && said).then_some(())
     })?;
     assert_eq!(node.get("/readyz")?.status, 200, "a degraded node takes requests");
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        // Only the head: there is no body to wait for.
+        let (head, _) = Request::new("HEAD", path).listen(node.address())?;
+        assert_eq!(head.status, 200, "{path}");
+    }
     assert_eq!((node.get("/healthz")?.status, node.get("/healthz")?.text()), (200, "ok\n".into()));
     let result = node.client(STATELESS)?.call("box__echo", json!({"message": "fine"}))?;
     assert_eq!(result["content"][0]["text"], "fine");
@@ -309,6 +314,26 @@ fn a_node_whose_servers_all_start_is_starting() -> Outcome {
 }
 
 #[test]
+fn a_node_at_work_whose_only_server_starts_again_takes_requests() -> Outcome {
+    let home = Home::new("")?;
+    let slow = home.path("slow");
+    let server = support::test_server("fixture-server")?;
+    let script = format!("test -e {slow:?} && sleep 60; exec {server:?}");
+    let config = format!("[upstream.only]\ncommand = \"sh\"\nargs = [\"-c\", {script:?}]\n");
+    home.configure(&config)?;
+    let node = home.up()?;
+    node.wait_health("ready")?;
+    std::fs::write(&slow, "")?;
+    node.operator()?.call("upstream_restart", json!({"name": "only"}))?;
+    node.wait_upstream("only", "starting")?;
+    let response = node.get("/readyz")?;
+    assert_eq!(response.status, 200);
+    let reasons = ["upstream only is starting"];
+    assert_eq!(response.json()?, json!({"status": "degraded", "reasons": reasons}));
+    Ok(())
+}
+
+#[test]
 fn a_node_without_any_configuration_works() -> Outcome {
     let home = Home::new("")?;
     std::fs::remove_file(home.config())?;
@@ -318,4 +343,47 @@ fn a_node_without_any_configuration_works() -> Outcome {
     assert_eq!(node.health()?, json!({"status": "ready", "reasons": []}));
     assert!(node.client("2025-11-25")?.has("tools_search"));
     Ok(())
+}
+
+#[test]
+fn what_rmcp_refuses_in_plain_text_is_said_as_json_rpc() -> Outcome {
+    let (node, _) = start("")?;
+    let call = |number: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"box__echo","arguments":{{"message":{number}}}}}}}"#
+        )
+    };
+    let initialize = r#"{"jsonrpc":"2.0","id":7,"method":"initialize","params":{}}"#;
+    let list = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+    for (body, code, why) in [
+        (call(r#""\ud800""#), -32700, "not JSON that can be read"),
+        (call("1e400"), -32700, "not JSON that can be read"),
+        (initialize.to_owned(), -32602, "protocolVersion"),
+        (list.to_owned(), -32600, "send initialize first"),
+    ] {
+        let response = Request::post(body).send(node.address())?;
+        assert_refused(&response, 400, code, why);
+        assert_eq!(response.json().unwrap_or_default()["id"], 7);
+    }
+    assert_serves(&node)
+}
+
+#[test]
+fn a_page_of_a_configured_origin_may_read_and_no_other_may() -> Outcome {
+    let (node, _) = start("gateway.allowed_origins = [\"https://app.example\"]")?;
+    let ping = json!({"jsonrpc": "2.0", "id": 7, "method": "ping"}).to_string();
+    let from = |origin: &str| {
+        let asked = Request::post(ping.clone()).header("Origin", origin);
+        asked.send(node.address())
+    };
+    let allowed = from("https://app.example")?;
+    assert_eq!(allowed.header("Access-Control-Allow-Origin"), Some("https://app.example"));
+    let exposed = allowed.header("Access-Control-Expose-Headers").unwrap_or_default();
+    assert!(exposed.contains("Mcp-Session-Id"), "{exposed}");
+    for (origin, status) in [("https://evil.example", 403), ("http://localhost:3000", 400)] {
+        let refused = from(origin)?;
+        assert_eq!(refused.status, status, "{}", refused.text());
+        assert_eq!(refused.header("Access-Control-Allow-Origin"), None, "{origin}");
+    }
+    assert_serves(&node)
 }

@@ -224,6 +224,8 @@ fn a_crash_loop_is_parked_with_its_last_words_until_it_is_restarted() -> Outcome
     let node = home.up()?;
     let parked = node.wait_upstream("loop", "parked")?;
     let reason = parked["reason"].as_str().ok_or("no reason")?;
+    let logged = |line: &str| line.contains("WARN") && line.contains("parked");
+    assert!(node.home().log().lines().any(logged), "an operator is told");
     assert!(reason.contains("exit status: 3"), "{reason}");
     let words: Vec<&str> = reason.lines().filter(|line| line.starts_with("raw-server: ")).collect();
     assert_eq!(words.len(), 20, "{reason}");

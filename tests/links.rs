@@ -6,8 +6,8 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use support::{
-    Client, Home, HttpUpstream, Node, Outcome, STATELESS, SideFile, pause, timed, upstream,
-    wait_for, wait_within,
+    Client, Home, HttpUpstream, Node, Outcome, Request, STATELESS, SideFile, pause, timed,
+    upstream, wait_for, wait_within,
 };
 
 const LEGACY: &str = "2025-11-25";
@@ -115,6 +115,36 @@ fn a_client_that_lost_a_stream_and_is_back_at_once_keeps_its_call() -> Outcome {
     }
     sleepers.notes.wait("done", "kept")?;
     assert_eq!(sleepers.notes.times("cancelled", "kept"), 0);
+    Ok(())
+}
+
+#[test]
+fn an_answer_that_came_while_its_client_was_away_is_there_when_it_is_back() -> Outcome {
+    let sleepers = Sleepers::start()?;
+    let mut client = sleepers.node.client(LEGACY)?;
+    let arguments = json!({"seconds": 1, "id": "missed"});
+    let call = json!({"name": "pipe-old__sleep", "arguments": arguments});
+    let (_head, events) = client.stream("tools/call", call)?;
+    let mut lines = events.into_lines();
+    let place =
+        lines.find_map(|line| line.ok()?.strip_prefix("id:").map(|place| place.trim().to_owned()));
+    let place = place.ok_or("the stream begins with a place to resume from")?;
+    sleepers.notes.wait("start", "missed")?;
+    pause(Duration::from_millis(800));
+    drop(lines);
+    sleepers.notes.wait("done", "missed")?;
+    pause(Duration::from_millis(50));
+    let session = client.session.clone().ok_or("no session")?;
+    let resumed = Request::new("GET", "/mcp")
+        .header("Accept", "text/event-stream")
+        .header("Mcp-Session-Id", &session)
+        .header("Mcp-Protocol-Version", LEGACY)
+        .header("Last-Event-ID", &place);
+    let (head, mut events) = resumed.listen(sleepers.node.address())?;
+    assert_eq!(head.status, 200);
+    let answer = events.next().ok_or("the answer is lost")??;
+    assert_eq!(answer["result"]["content"][0]["text"], "slept 1 s");
+    assert!(events.next().is_none(), "it comes once");
     Ok(())
 }
 
@@ -346,5 +376,51 @@ fn four_hundred_tools_are_the_same_bytes_after_every_restart() -> Outcome {
     }
     assert!(seen[0].len() >= 3, "{} pages", seen[0].len());
     assert!(seen.iter().all(|pages| *pages == seen[0]));
+    Ok(())
+}
+
+#[test]
+fn no_proxy_stands_between_a_node_and_a_server_on_its_machine() -> Outcome {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let http = HttpUpstream::start(&[], None)?;
+    let home = Home::new(&http.config("near"))?;
+    let mut command = home.up_command(&["--http", "127.0.0.1:0"]);
+    for variable in ["http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        command.env(variable, format!("http://{}", proxy.local_addr()?));
+    }
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
+    let node = Node::from_command(&home, command)?;
+    node.wait_upstream("near", "ready")?;
+    proxy.set_nonblocking(true)?;
+    assert!(proxy.accept().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    Ok(())
+}
+
+#[test]
+fn a_node_that_is_its_own_upstream_sees_it_and_lists_nothing_twice() -> Outcome {
+    let home = Home::new("")?;
+    let node = home.up()?;
+    let tools =
+        node.operator()?.call("node_status", Value::Null)?["structuredContent"]["tools"].clone();
+    home.configure(&support::http_config("me", node.address()))?;
+    let me = wait_for("it sees itself", || {
+        let me = node.upstream("me").ok()?;
+        me["reason"].as_str()?.contains("it is this node itself").then_some(me)
+    })?;
+    assert_eq!(me["tools"], 0);
+    let now = node.operator()?.call("node_status", Value::Null)?;
+    assert_eq!(now["structuredContent"]["tools"], tools);
+    Ok(())
+}
+
+#[test]
+fn a_url_where_no_server_is_gives_a_reason_for_people() -> Outcome {
+    let http = HttpUpstream::start(&[], None)?;
+    let config = http.config("lost").replace("/mcp", "/elsewhere");
+    let node = Node::start(&config)?;
+    let reason = wait_for("it says why", || {
+        Some(node.upstream("lost").ok()?["reason"].as_str()?.to_owned())
+    })?;
+    assert!(reason.contains("404") && !reason.contains("::"), "{reason}");
     Ok(())
 }

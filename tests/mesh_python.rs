@@ -177,8 +177,10 @@ fn mistakes_of_a_session_have_their_codes() -> Outcome {
     let address = address(&node)?;
     let initialize = request(1, "initialize", json!({}));
     let still = request(9, "tools/list", json!({}));
+    let large = json!({"frame": "x".repeat(1024 * 1024)});
     let fatal = [
         (json!({"hex": "7fffffff"}), -32003, "frame_too_large"),
+        (large, -32003, "frame_too_large"),
         (json!({"hex": "00000002c328"}), -32003, "invalid_json"),
         (json!({"frame": [1, 2]}), -32003, "invalid_message"),
         (json!({"frame": {"jsonrpc": "1.0", "id": 2}}), -32600, "invalid_jsonrpc"),

@@ -21,6 +21,7 @@ fn scrape(node: &Node) -> Outcome<Samples> {
 /// Reads the text format, strictly: every sample has its type before it, every label its quotes.
 fn parse(text: &str) -> Outcome<Samples> {
     let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut helped = BTreeSet::new();
     let mut samples = Samples::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let bad = || format!("not a line of metrics: {line}");
@@ -30,7 +31,9 @@ fn parse(text: &str) -> Outcome<Samples> {
                 (Some("TYPE"), Some(name), Some(kind @ ("counter" | "gauge" | "histogram"))) => {
                     assert!(kinds.insert(name, kind).is_none(), "{name} has two types");
                 }
-                (Some("HELP"), Some(_), Some(_)) => {}
+                (Some("HELP"), Some(name), Some(_)) => {
+                    assert!(helped.insert(name), "{name} is explained twice");
+                }
                 _ => return Err(bad().into()),
             }
             continue;
@@ -53,6 +56,8 @@ fn parse(text: &str) -> Outcome<Samples> {
         let earlier = samples.insert(series.to_owned(), value.parse()?);
         assert!(earlier.is_none(), "{series} stands there twice");
     }
+    let unexplained: Vec<_> = kinds.keys().filter(|name| !helped.contains(*name)).collect();
+    assert!(unexplained.is_empty(), "a reader learns nothing of {unexplained:?}");
     Ok(samples)
 }
 

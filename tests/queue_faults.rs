@@ -111,6 +111,8 @@ fn a_full_disk_refuses_new_tasks_loses_nothing_and_is_got_over() -> Outcome {
         disk.fill(64)?;
         let refused = submit_until(true, TOLD, &mut caller, &mut acknowledged)?;
         assert_eq!(refused.code(), "disk_full", "{refused:?}");
+        let health = node.wait_health("degraded")?;
+        assert!(health["reasons"].to_string().contains("nearly full"), "{health}");
         assert!(matches!(&refused, Reply::Refused(refusal) if refusal.retryable()), "{refused:?}");
 
         // What is under way can be brought to its end.

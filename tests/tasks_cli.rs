@@ -317,3 +317,20 @@ fn a_task_that_runs_is_asked_to_stop() -> Outcome {
     assert_eq!(watching.wait()?.code(), Some(1), "it ended, but not completed");
     Ok(())
 }
+
+#[test]
+fn a_question_about_a_task_goes_to_whom_it_names() -> Outcome {
+    let node = start()?;
+    let home = node.home();
+    let id = submit(home, &["--tool", "box__echo", r#"{"message": "hi"}"#])?;
+    let name = document(home, &["status"], 0)?["name"].as_str().ok_or("no name")?.to_owned();
+    let asked = |peer| ["task", "result", &*id, "--wait", "30s", "--peer", peer];
+    assert!(shown(home, &asked(&name))?.contains("hi"));
+    let status = document(home, &["task", "status", &id, "--peer", &name], 0)?;
+    assert_eq!(status["task"]["state"], "completed");
+    for question in [&asked("nobody")[..], &["task", "wait", &id, "--peer", "nobody"]] {
+        let said = refused(home, question)?;
+        assert!(said.contains("nobody"), "{said}");
+    }
+    Ok(())
+}

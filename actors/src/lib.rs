@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod kit;
 pub mod link;
 mod outbox;
+pub mod proxy;
 mod python_queue;
 pub mod queue;
 pub mod registry;

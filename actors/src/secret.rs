@@ -66,6 +66,9 @@ pub enum SecretError {
         /// The reason.
         source: io::Error,
     },
+    /// It is there and empty, where that means nothing.
+    #[error("the secret is empty")]
+    Empty,
     /// The file is larger than any secret.
     #[error("the secret file {} is larger than 64 KiB", .0.display())]
     Oversized(PathBuf),

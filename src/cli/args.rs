@@ -30,10 +30,11 @@ pub(crate) struct Common {
     /// Data directory of the node [default: the platform's]
     #[arg(long, global = true, value_name = "DIR", env = "TOOLMESH_DATA")]
     pub(crate) data: Option<PathBuf>,
-    /// Address of a running node, such as http://127.0.0.1:7332; goes before --data
+    /// Address of a running node, such as http://127.0.0.1:7332; goes before --data, and is sent no
+    /// token but that of --token
     #[arg(long, global = true, value_name = "URL", env = "TOOLMESH_URL")]
     pub(crate) url: Option<String>,
-    /// Bearer token for the node [default: the operator token in the data directory]
+    /// Bearer token for the node [default: without --url, the operator token in the data directory]
     #[arg(
         long,
         global = true,
@@ -93,7 +94,7 @@ pub(crate) enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Show everything once: a node, a server behind it, calls, a crash and the recovery
+    /// Show everything once: three nodes, a server behind one, calls, a crash and the recovery
     Demo,
     /// Run a small MCP server on stdin and stdout, for trying things out
     ExampleServer,

@@ -56,7 +56,7 @@ impl Client {
     pub(crate) fn connect(common: &Common) -> Result<Self, Failure> {
         let locator = Locator::as_operator(common);
         let node = locator.find()?;
-        let wire = Wire::new().map_err(|error| no_http(&error))?;
+        let wire = Wire::new(&node).map_err(|error| no_http(&error))?;
         Ok(Self { wire, locator, node })
     }
 
@@ -174,7 +174,8 @@ impl Client {
             RequestError::Answered { message, .. } if message.starts_with("unknown tool") => {
                 Failure::new(
                     format!("{NOT_ALLOWED} {tool}"),
-                    "be its operator: name its data directory with --data, or pass --token",
+                    "be its operator: pass its operator.token with --token, or leave out --url and --token and \
+                     name its data directory with --data",
                 )
             }
             RequestError::Answered { status, .. } if status.is_success() => {
@@ -263,6 +264,7 @@ fn add_meta(params: &mut Value) {
 fn command_of(tool: &str) -> &str {
     match tool.strip_prefix("p2p_").unwrap_or(tool).split('_').next() {
         Some("taskqueue") => "task",
+        Some("mesh") => "peer",
         other => other.unwrap_or_default(),
     }
 }
@@ -273,7 +275,13 @@ fn refusal(tool: &str, result: &Value) -> Failure {
     let error = &result["structuredContent"]["error"];
     let text = result["content"][0]["text"].as_str();
     let message = error["message"].as_str().or(text).unwrap_or("no reason given");
-    let failure = Failure::new(message, format!("see: toolmesh tools show {tool}"));
+    let next = match command_of(tool) {
+        command @ ("peer" | "token" | "upstream") => {
+            format!("see what there is: toolmesh {command} list")
+        }
+        _ => format!("see: toolmesh tools show {tool}"),
+    };
+    let failure = Failure::new(message, next);
     let failure = match error["retryable"] == true {
         true => failure.because(Cause::Retryable),
         false => failure,
@@ -287,7 +295,9 @@ fn refusal(tool: &str, result: &Value) -> Failure {
 fn advice(status: StatusCode, retry_after: Option<u64>) -> String {
     match (status, retry_after) {
         (StatusCode::UNAUTHORIZED, _) => {
-            "pass a token of this node with --token, or name its data directory with --data".into()
+            "pass a token of this node with --token; its operator's is in its data directory, and is taken \
+             from there where neither --url nor --token is given"
+                .into()
         }
         (StatusCode::FORBIDDEN, _) => "add the host to gateway.allowed_hosts of the node".into(),
         (_, Some(seconds)) => format!("nothing was started; repeat after {seconds} s"),
@@ -333,6 +343,8 @@ mod tests {
         let plain = json!({"isError": true, "content": [{"type": "text", "text": "no"}]});
         let failure = refusal("upstream_restart", &plain);
         assert_eq!((failure.message.as_str(), failure.code()), ("no", ""));
+        assert!(failure.next.ends_with("toolmesh upstream list"), "{}", failure.next);
+        assert!(refusal("mesh_secret_rotate", &plain).next.ends_with("toolmesh peer list"));
         assert_eq!(failure.cause, Cause::Other);
     }
 

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
+use toolmesh_actors::proxy;
 
 use super::args::Common;
 use super::output::Failure;
+use super::text::quoted;
 use crate::config::Sources;
 
 /// File in the data directory that a running node keeps about itself.
@@ -35,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) http: String,
     /// Bearer token to send.
     pub(crate) token: Option<String>,
+    /// Whether it runs on this machine, as far as is known before anything is sent.
+    pub(crate) is_here: bool,
 }
 
 /// Finds the node that the options of a command mean. Looks anew each time, because a node that
@@ -67,7 +71,8 @@ impl Locator {
     /// No node runs there, or what it left about itself cannot be read.
     pub(crate) fn find(&self) -> Result<Node, Failure> {
         if let Some(url) = &self.url {
-            return Ok(Node { http: base_of(url)?, token: self.token.clone() });
+            let is_here = proxy::is_here(url);
+            return Ok(Node { http: base_of(url)?, token: self.token.clone(), is_here });
         }
         let data = self.data_directory()?;
         let file = self.node_file(&data)?;
@@ -75,12 +80,20 @@ impl Locator {
             None if self.as_operator => Some(operator_token(&data)?),
             given => given.clone(),
         };
-        Ok(Node { http: file.http.trim_end_matches('/').to_owned(), token })
+        let http = file.http.trim_end_matches('/').to_owned();
+        Ok(Node { http, token, is_here: true })
     }
 
     /// Tells whether a node is meant that runs, or that only its address can tell about.
     pub(crate) fn runs(&self) -> bool {
         self.url.is_some() || self.data_directory().is_ok_and(|data| self.node_file(&data).is_ok())
+    }
+
+    /// Tells whether a node may run of which the data directory does not say enough to ask it.
+    pub(crate) fn is_unclear(&self) -> bool {
+        let found = self.data_directory().and_then(|data| self.node_file(&data));
+        // Who runs cannot be asked without its token.
+        found.map_or_else(|failure| !failure.is_usage(), |_| true)
     }
 
     /// Returns the data directory that is meant.
@@ -157,10 +170,11 @@ pub(crate) fn is_alive(pid: i32) -> bool {
 fn operator_token(data: &Path) -> Result<String, Failure> {
     let path = data.join(OPERATOR_TOKEN_FILE);
     let token = fs::read_to_string(&path).map_err(|error| {
-        Failure::new(
-            format!("cannot read the operator token {}: {error}", path.display()),
-            "run this command as the user who runs the node, or pass --token",
-        )
+        let next = match error.kind() {
+            io::ErrorKind::NotFound => "restart the node, which makes it anew, or pass --token",
+            _ => "run this command as the user who runs the node, or pass --token",
+        };
+        Failure::new(format!("cannot read the operator token {}: {error}", path.display()), next)
     })?;
     Ok(token.trim().to_owned())
 }
@@ -177,15 +191,6 @@ fn base_of(given: &str) -> Result<String, Failure> {
     Ok(base.strip_suffix("/mcp").unwrap_or(base).to_owned())
 }
 
-/// Returns `text` as one word of a shell.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failure here fails the test")]
@@ -200,12 +205,6 @@ mod tests {
         for wrong in ["h:1", "127.0.0.1:7332", "ftp://h", ""] {
             assert!(base_of(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn the_command_to_start_survives_a_shell() {
-        assert_eq!(quoted("/srv/mesh-1"), "/srv/mesh-1");
-        assert_eq!(quoted("it's here"), r"'it'\''s here'");
     }
 
     #[test]

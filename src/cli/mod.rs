@@ -28,12 +28,15 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 
 use crate::config::{self, Sources};
 use args::{Cli, Command, Common, ConfigCommand, ConfigFile};
 use output::{Failure, Report, finish};
+
+pub(crate) use text::quoted;
 
 /// Runs what the command line says and returns the exit code of the process: 0 when it was done,
 /// 1 when it failed, 2 when the command line is wrong or no node is there.
@@ -117,11 +120,44 @@ fn refuse(error: &clap::Error, mut arguments: impl Iterator<Item = OsString>) ->
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
+    let (message, next) = explained(error);
+    finish(&Err(Failure::usage(message, next)), true)
+}
+
+/// Returns what is wrong with a command line on one line, and where to look.
+fn explained(error: &clap::Error) -> (String, String) {
     let text = error.to_string();
-    // What is missing, and what might be meant, stands in lines of their own before the first empty one.
-    let first: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    let message = first.join(" ");
-    let message = message.trim_start_matches("error: ");
-    let failure = Failure::usage(message, "see: toolmesh --help");
-    finish(&Err(failure), true)
+    let words = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("toolmesh");
+    let command: Vec<&str> =
+        words.split_whitespace().take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
+    let next = format!("see: {} --help", command.join(" "));
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return ("a command is missing".to_owned(), next);
+    }
+    // What is missing or possible stands on lines of its own; an empty one ends it.
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let message = lines.collect::<Vec<_>>().join(" ");
+    (message.trim_start_matches("error: ").to_owned(), next)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_told_all_that_is_wrong_with_its_command_line() {
+        let of = |line: &[&str]| {
+            let words = ["toolmesh", "--json"].iter().chain(line);
+            explained(&Cli::try_parse_from(words).unwrap_err())
+        };
+        let (message, next) = of(&["task", "submit"]);
+        assert!(message.ends_with("were not provided: <TYPE>"), "{message}");
+        assert_eq!(next, "see: toolmesh task submit --help");
+        let (message, next) = of(&["tools"]);
+        assert_eq!((&*message, &*next), ("a command is missing", "see: toolmesh tools --help"));
+        let (message, _) = of(&["queue", "purge", "--status", "gone"]);
+        assert!(message.contains("gone") && message.contains("completed"), "{message}");
+    }
 }

@@ -78,6 +78,11 @@ impl Failure {
         Self { exit: USAGE, ..Self::new(message, next) }
     }
 
+    /// Tells whether the command was wrong, or nothing is there to talk to.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.exit == USAGE
+    }
+
     /// Says what else to do next.
     pub(crate) fn and_next(mut self, more: &str) -> Self {
         self.next.push_str(more);
@@ -132,7 +137,15 @@ pub(crate) fn finish(outcome: &Result<Report, Failure>, as_json: bool) -> ExitCo
     };
     // A reader that went away, such as `head`, has what it wanted.
     match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(FAILED),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            // Nobody is left to tell when this cannot be printed.
+            let _ = writeln!(
+                io::stderr(),
+                "error: the answer cannot be written: {error}\n next: what was asked for is done; look at \
+                 where the output goes"
+            );
+            ExitCode::from(FAILED)
+        }
         _ => ExitCode::from(exit),
     }
 }

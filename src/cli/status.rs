@@ -91,6 +91,10 @@ fn upstreams(list: &Value) -> String {
                 super::text::printable(reason)
             ));
         }
+        for trouble in upstream["troubles"].as_array().into_iter().flatten() {
+            let trouble = super::text::printable(trouble.as_str().unwrap_or_default());
+            lines.push(format!("{}: {trouble}", text_of(upstream, "name")));
+        }
     }
     lines.join("\n")
 }

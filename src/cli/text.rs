@@ -49,6 +49,15 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// Returns `text` as one word of a shell.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Returns a duration in the largest unit that fits, and the next one.
 pub(crate) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -85,5 +94,11 @@ mod tests {
         {
             assert_eq!(duration(seconds), shown);
         }
+    }
+
+    #[test]
+    fn a_word_of_a_command_survives_a_shell() {
+        assert_eq!(quoted("/srv/mesh-1"), "/srv/mesh-1");
+        assert_eq!(quoted("it's here"), r"'it'\''s here'");
     }
 }

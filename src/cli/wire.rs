@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use sse_stream::SseStream;
+use toolmesh_actors::proxy;
 
 use super::headers::SESSION_ID;
 use super::locate::Node;
@@ -75,18 +76,19 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// An HTTP client for the MCP endpoint of nodes.
+/// An HTTP client for the MCP endpoint of one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Wire(Client);
 
 impl Wire {
-    /// Makes a client.
+    /// Makes a client for `node`, wherever on its machine it goes on later. Where that is this machine
+    /// no proxy is used, which would see the operator's token.
     ///
     /// # Errors
     ///
     /// The system has no randomness or no certificates to offer.
-    pub(crate) fn new() -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+    pub(crate) fn new(node: &Node) -> Result<Self, reqwest::Error> {
+        let client = proxy::unless(node.is_here, Client::builder())
             .connect_timeout(CONNECT_TIME)
             .pool_idle_timeout(IDLE_TIME)
             .redirect(reqwest::redirect::Policy::none())
@@ -266,13 +268,13 @@ mod tests {
             stream.write_all(head.as_bytes()).await.unwrap();
             while !chunk.is_empty() && stream.write_all(&chunk).await.is_ok() {}
         });
-        Node { http, token: None }
+        Node { http, token: None, is_here: true }
     }
 
     async fn post(node: &Node) -> Result<Answer, WireError> {
         // Installed by whichever test comes first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Wire::new().unwrap().post(node, HeaderMap::new(), "{}".to_owned()).await
+        Wire::new(node).unwrap().post(node, HeaderMap::new(), "{}".to_owned()).await
     }
 
     #[tokio::test]
@@ -298,7 +300,8 @@ mod tests {
         ));
         let cut = node("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", Vec::new()).await;
         assert!(matches!(post(&cut).await, Err(WireError::Lost(_))));
-        let gone = Node { http: "http://127.0.0.1:9".to_owned(), token: None };
+        let http = "http://127.0.0.1:9".to_owned();
+        let gone = Node { http, token: None, is_here: true };
         assert!(matches!(post(&gone).await, Err(WireError::Unreachable)));
     }
 

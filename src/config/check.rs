@@ -15,7 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::check_mesh::{check_mesh, check_peers, check_policies, check_replicas};
 use super::check_queue::{check_commands, check_queue, check_worker};
-use super::check_upstream::check_upstream;
+use super::check_upstream::{check_not_itself, check_upstream};
 use super::checked::{
     Config, Gateway, Limits, Log, NodeName, Rate, Route, Runtime, Upstream, UpstreamName,
 };
@@ -60,6 +60,7 @@ pub(super) fn check(raw: Raw, layers: &Layers, base: &Path) -> Result<Config, Er
     let log = checker.log(raw.log);
     let upstreams = checker.upstreams(raw.upstream, limits.tool_time);
     check_replicas(&mut checker, &upstreams);
+    check_not_itself(&mut checker, gateway.http, &upstreams);
     check_peers(&mut checker, &mesh, &upstreams);
     let routes = checker.routes(&raw.route, &upstreams);
     Errors::none(checker.problems)?;

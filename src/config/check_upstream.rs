@@ -1,6 +1,7 @@
 //! Checks of one upstream.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -13,6 +14,7 @@ use super::check_program::{Given, check_program};
 use super::check_queue::is_type;
 use super::checked::{Http, Peer, Stdio, Tool, Transport, Upstream, UpstreamName, is_prefix};
 use super::raw::{RawTool, RawUpstream};
+use toolmesh_actors::proxy;
 use toolmesh_actors::secret::{EnvReference, FileReference, Secret};
 
 /// Headers that HTTP or MCP sets for itself.
@@ -262,6 +264,37 @@ fn http(checker: &mut Checker<'_>, name: &str, url: &str, raw: &RawUpstream) -> 
         checker.wrong(&key, message);
     }
     Some(Http { url, headers })
+}
+
+/// Checks that no upstream is the node itself at its address `own`.
+pub(super) fn check_not_itself(
+    checker: &mut Checker<'_>,
+    own: SocketAddr,
+    upstreams: &BTreeMap<UpstreamName, Upstream>,
+) {
+    for (name, upstream) in upstreams {
+        if let Transport::Http(Http { url, .. }) = &upstream.transport
+            && upstream.enabled
+            && leads_to(url, own)
+        {
+            let message = format!(
+                "leads to {own}, which is this node itself by gateway.http: it would list its own tools \
+                 without end"
+            );
+            checker.wrong(&["upstream", name.as_str(), "url"], message);
+        }
+    }
+}
+
+/// Tells whether `url` leads to who listens at `own` on this machine, as far as its text says.
+fn leads_to(url: &Url, own: SocketAddr) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let same_place = host.parse::<IpAddr>().is_ok_and(|ip| ip == own.ip());
+    // Who listens everywhere, or on loopback, is found by its usual names.
+    let everywhere = own.ip().is_unspecified() || own.ip().is_loopback() && host == "localhost";
+    url.scheme() == "http"
+        && url.port_or_known_default() == Some(own.port())
+        && (same_place || everywhere && proxy::is_here(url.as_str()))
 }
 
 /// Returns `value` with its file as seen from the configuration file.

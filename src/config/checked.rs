@@ -165,7 +165,7 @@ pub(crate) struct Grant {
 /// happens at each bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Queue {
-    /// Tasks that wait at most.
+    /// Tasks that wait or run at most.
     pub(crate) tasks: usize,
     /// Bytes of a payload.
     pub(crate) payload_bytes: usize,

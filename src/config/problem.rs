@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::Sources;
+use crate::cli::quoted;
+
 /// Problems reported at once; more would not be read.
 pub(super) const PROBLEMS_MAX: usize = 50;
 
@@ -81,6 +84,22 @@ impl Errors {
         if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
     }
 
+    /// Returns what to do about them, where they were found in `sources`: the check that would find
+    /// them again.
+    pub(crate) fn next(&self, sources: &Sources) -> String {
+        let flag = |problem: &Problem| matches!(problem.origin, Origin::Flag { .. });
+        if self.0.iter().all(flag) {
+            return "correct the flag; see: toolmesh up --help".to_owned();
+        }
+        let mut check = "correct it, then: toolmesh config check".to_owned();
+        for (name, given) in [("--config", &sources.config), ("--data", &sources.data)] {
+            if let Some(path) = given {
+                check.push_str(&format!(" {name} {}", quoted(&path.to_string_lossy())));
+            }
+        }
+        check
+    }
+
     /// Returns the problems.
     pub(crate) fn problems(&self) -> &[Problem] {
         &self.0
@@ -104,3 +123,21 @@ impl fmt::Display for Errors {
 }
 
 impl std::error::Error for Errors {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_check_that_is_named_looks_at_the_same() {
+        let problem = |origin| {
+            Errors::from(Problem { origin, key: "name".to_owned(), message: "is wrong".to_owned() })
+        };
+        let sources = Sources { config: Some("my node.toml".into()), ..Sources::default() };
+        let file = problem(Origin::Variable { name: "TOOLMESH_NAME".to_owned() });
+        let next = file.next(&sources);
+        assert!(next.ends_with("toolmesh config check --config 'my node.toml'"), "{next}");
+        let flag = problem(Origin::Flag { name: "--name".to_owned() });
+        assert!(flag.next(&sources).ends_with("toolmesh up --help"));
+    }
+}

@@ -14,7 +14,7 @@ use super::value::ClaimOrder;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawQueue {
-    /// Tasks that wait at most, 1 to 10000000. Default 1000000.
+    /// Tasks that wait or run at most, 1 to 10000000. Default 1000000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tasks: Option<u64>,
     /// Largest payload of a task in bytes, 1024 to 4194304. Default 1048576.

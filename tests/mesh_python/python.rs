@@ -111,9 +111,14 @@ pub(crate) struct Lines {
 impl Lines {
     /// Sends a request and waits for its answer.
     pub(crate) fn ask(&mut self, request: &Value) -> Outcome<Value> {
-        let stdin = self.child.stdin.as_mut().ok_or("no stdin")?;
-        stdin.write_all(format!("{request}\n").as_bytes())?;
+        self.send(request)?;
         self.answer()
+    }
+
+    /// Sends a request.
+    pub(crate) fn send(&mut self, request: &Value) -> Outcome {
+        let stdin = self.child.stdin.as_mut().ok_or("no stdin")?;
+        Ok(stdin.write_all(format!("{request}\n").as_bytes())?)
     }
 
     /// Waits for the next answer.

@@ -347,6 +347,30 @@ fn a_python_worker_runs_what_is_submitted() -> Outcome {
 }
 
 #[test]
+fn a_worker_that_was_killed_while_it_waited_is_given_nothing() -> Outcome {
+    let python = Python::fetch()?;
+    let node = token_node()?;
+    let mut client = node.client(super::STATELESS)?;
+    let mut waiting = |count: u64| {
+        wait_for("as many claims wait", || {
+            let status = client.call("p2p_taskqueue_status", json!({})).ok()?;
+            (status["structuredContent"]["waiting_claims"] == count).then_some(())
+        })
+    };
+    let mut dead = Peers::of(&python, &node)?;
+    let claim = json!({"op": "claim", "worker_id": "dead", "wait_s": 60, "token": TOKEN});
+    dead.lines.send(&claim)?;
+    waiting(2)?; // The other is that of the node's own worker.
+    drop(dead); // Which kills it.
+    waiting(1)?;
+    let mut peers = Peers::of(&python, &node)?;
+    let id = peers.done("submit", json!({"task_type": "embed", "payload": {}}))?["task_id"].clone();
+    let claimed = peers.done("claim", json!({"worker_id": "other"}))?["task"].clone();
+    assert_eq!((&claimed["task_id"], &claimed["attempt"]), (&id, &json!(1)));
+    Ok(())
+}
+
+#[test]
 fn peers_divide_tasks_as_at_the_python_service_where_it_is_configured() -> Outcome {
     let python = Python::fetch()?;
     let token = format!("admission = \"token\"\ntoken = {TOKEN:?}\n");

@@ -39,7 +39,7 @@ impl Mesh {
 }
 
 /// The code with which a task is not submitted again; empty if it is.
-fn refused(client: &mut Client, id: &str, overrides: Value) -> Outcome<String> {
+fn refused(client: &mut Client, id: &str, overrides: &Value) -> Outcome<String> {
     let said = asked(client, "resubmit", json!({"task_id": id, "overrides": overrides}))?;
     Ok(said["error"]["code"].as_str().unwrap_or_default().to_owned())
 }
@@ -50,7 +50,7 @@ fn ended(client: &mut Client, id: &str) -> Outcome<Value> {
     Ok(done["task"].clone())
 }
 
-fn call(tool: &str, arguments: Value) -> Value {
+fn call(tool: &str, arguments: &Value) -> Value {
     json!({"payload": {"tool": tool, "arguments": arguments}})
 }
 
@@ -70,16 +70,16 @@ fn another_nodes_operator_gets_no_more_by_submitting_a_task_again() -> Outcome {
         ("own__echo", json!({"message": "private"})),
         ("p2p_taskqueue_purge", json!({})),
     ] {
-        let code = refused(&mut there, &id, call(tool, arguments))?;
+        let code = refused(&mut there, &id, &call(tool, &arguments))?;
         assert_eq!(code, "unknown_tool", "{tool}");
     }
     // As it is: it is the other node that asks, and that reaches no third one through this.
-    assert_eq!(refused(&mut there, &id, json!({}))?, "unknown_tool");
+    assert_eq!(refused(&mut there, &id, &json!({}))?, "unknown_tool");
     let tokens = told(&a, &["token", "list"])?;
     assert_eq!(tokens["tokens"].as_array().map(Vec::len), Some(0), "{tokens}");
 
     // The node's own operator may all of it, as it may submit it.
-    let again = json!({"task_id": id, "overrides": call("own__echo", json!({"message": "mine"}))});
+    let again = json!({"task_id": id, "overrides": call("own__echo", &json!({"message": "mine"}))});
     let again = asked(&mut here, "resubmit", again)?;
     let again = again["task_id"].as_str().ok_or_else(|| format!("no id: {again}"))?;
     assert_eq!(ended(&mut here, again)?["state"], "completed");
@@ -108,12 +108,12 @@ fn a_client_reaches_no_program_or_third_node_by_submitting_its_namesakes_task_ag
         (&command, json!({}), "not_permitted"),
         (&command, json!({"payload": "x"}), "not_permitted"),
         (&third, json!({}), "unknown_tool"),
-        (&third, call("own__echo", json!({"message": "private"})), "unknown_tool"),
+        (&third, call("own__echo", &json!({"message": "private"})), "unknown_tool"),
         (&called, json!({}), "unknown_tool"),
     ] {
-        assert_eq!(refused(&mut there, id, overrides.clone())?, code, "{overrides}");
+        assert_eq!(refused(&mut there, id, &overrides)?, code, "{overrides}");
         // Its own client may, as before.
-        assert_eq!(refused(&mut here, id, overrides.clone())?, "", "{overrides}");
+        assert_eq!(refused(&mut here, id, &overrides)?, "", "{overrides}");
     }
 
     // What the other node submitted itself goes on as its own.

@@ -298,6 +298,13 @@ pub(crate) struct Events<R = Box<dyn Read + Send>> {
     lines: BufReader<R>,
 }
 
+impl<R: Read> Events<R> {
+    /// The lines of the stream as they come, places to resume from included.
+    pub(crate) fn into_lines(self) -> impl Iterator<Item = io::Result<String>> {
+        self.lines.lines()
+    }
+}
+
 impl<R: Read> Iterator for Events<R> {
     type Item = Outcome<Value>;
 

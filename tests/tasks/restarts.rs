@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    kit::{Ask, proof, with, with_box},
+    kit::{Ask, proof, start, with, with_box},
     support::{Home, Outcome, STATELESS},
 };
 
@@ -128,5 +128,54 @@ fn a_lease_outlives_the_node() -> Outcome {
     assert_eq!(client.result(&id)?["state"], "completed");
     client.ask("complete", proof("w", &second))?;
     assert_eq!(client.counts()?["completed"], 2);
+    Ok(())
+}
+
+#[test]
+fn a_call_of_a_task_is_repeated_by_its_queue_alone() -> Outcome {
+    // Of a repeatable tool the router repeats a call that may have run; of a task's it must not.
+    let (node, noted) = start("[upstream.box.tools.crash]\nidempotent = true\n")?;
+    let mut client = node.client(STATELESS)?;
+    client.try_call("box__crash", json!({"id": "called"}))?;
+    assert!(noted.times("crash", "called") > 1, "{:?}", noted.lines());
+
+    let quick = json!({"backoff_s": 0.1});
+    for (id, more, times, dead) in [
+        ("never", json!({"on_lost": "fail"}), 1, "outcome_unknown"),
+        ("once", json!({"max_attempts": 1}), 1, "exhausted"),
+        ("twice", json!({"max_attempts": 2, "retry": quick}), 2, "exhausted"),
+    ] {
+        node.wait_upstream("box", "ready")?;
+        let task = client.submit_call("crash", json!({"id": id}), more)?;
+        assert_eq!(client.result(&task)?["state"], "failed");
+        let task = client.task(&task)?;
+        assert_eq!((&task["dead_letter"], &task["attempts"]), (&json!(dead), &json!(times)));
+        assert_eq!(noted.times("crash", id), times, "{id}: {:?}", noted.lines());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_drained_worker_rests_over_a_restart_and_a_stop_drains_nobody() -> Outcome {
+    let home = Home::new("")?;
+    with_box(&home, "")?;
+    let node = home.up()?;
+    node.operator()?.ask("shutdown", json!({}))?;
+    node.kill()?;
+
+    let node = home.up()?;
+    let (mut client, mut operator) = (node.client(STATELESS)?, node.operator()?);
+    let id = client.submit_call("echo", json!({"message": "later"}), json!({}))?;
+    assert_eq!(client.ask("status", json!({}))?["draining"], true);
+    let waited = client.ask("wait", json!({"task_id": id, "timeout_s": 1}))?;
+    assert_eq!(waited["task"]["state"], "queued", "{waited}");
+    operator.ask("resume", json!({"worker_id": "node"}))?;
+    assert_eq!(client.result(&id)?["state"], "completed");
+    node.stop()?;
+
+    let node = home.up()?;
+    let mut client = node.client(STATELESS)?;
+    let id = client.submit_call("echo", json!({"message": "now"}), json!({}))?;
+    assert_eq!(client.result(&id)?["state"], "completed");
     Ok(())
 }

@@ -204,13 +204,20 @@ pub(super) struct Held<T> {
     body: BoxBody,
     _held: T,
     on_abort: Option<Box<dyn FnOnce()>>,
+    may_go_on: Option<Box<dyn Fn() -> bool>>,
 }
 
 impl<T> Held<T> {
     /// `on_abort` runs when the body is dropped before its end: the client went away.
     pub(super) fn new(body: BoxBody, held: T, on_abort: Option<Box<dyn FnOnce()>>) -> Self {
         let whole = matches!(body.size(), BodySize::None | BodySize::Sized(_));
-        Self { body, _held: held, on_abort: on_abort.filter(|_| !whole) }
+        Self { body, _held: held, on_abort: on_abort.filter(|_| !whole), may_go_on: None }
+    }
+
+    /// The same, which ends before the next piece once `may_go_on` says no.
+    pub(super) fn while_it(mut self, may_go_on: Option<Box<dyn Fn() -> bool>>) -> Self {
+        self.may_go_on = may_go_on;
+        self
     }
 }
 
@@ -226,6 +233,9 @@ impl<T: Unpin> MessageBody for Held<T> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_next(cx);
+        if polled.is_ready() && self.may_go_on.as_ref().is_some_and(|may_go_on| !may_go_on()) {
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(None) = &polled {
             self.on_abort = None;
         }
@@ -243,7 +253,26 @@ impl<T> Drop for Held<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, rc::Rc};
+
+    use actix_web::body::{BodyStream, to_bytes};
+
     use super::*;
+
+    #[actix::test]
+    async fn a_stream_that_may_not_go_on_ends_before_its_next_piece() {
+        let pieces = ["a", "b", "c"].map(|text| Ok::<_, std::io::Error>(Bytes::from(text)));
+        let body = BoxBody::new(BodyStream::new(futures::stream::iter(pieces)));
+        let (left, aborted) = (Cell::new(2), Rc::new(Cell::new(false)));
+        let abort: Box<dyn FnOnce()> = Box::new({
+            let aborted = aborted.clone();
+            move || aborted.set(true)
+        });
+        let may_go_on = move || left.replace(left.get() - 1) > 0;
+        let held = Held::new(body, (), Some(abort)).while_it(Some(Box::new(may_go_on)));
+        assert_eq!(to_bytes(held).await.unwrap_or_default(), "ab");
+        assert!(aborted.get(), "what it was for is over");
+    }
 
     #[test]
     fn one_object_of_bounded_depth_is_a_message() {

@@ -24,16 +24,18 @@ use rmcp::{
     transport::streamable_http_server::session::{SessionId, SessionManager},
 };
 use serde_json::{Value, json};
-use toolmesh_core::principal::Principal;
+use toolmesh_core::{limits, principal::Principal};
 
 use super::{
     Config, Limits,
     admission::{Admission, Place, Refused},
     body::{self, BadBody, Held},
+    cors,
     health::{self, HealthSource},
     hosts::Hosts,
+    plain::{self, Asked},
     raw::{self, Marked},
-    sessions::{Promise, Sessions},
+    sessions::{Promise, Sessions, Use},
 };
 use crate::store::StoreHandle;
 
@@ -47,10 +49,6 @@ const SINGLE: [HeaderName; 3] = [METHOD, REVISION, NAME];
 
 /// JSON-RPC code for headers that do not fit the body (MCP 2026-07-28, SEP-2243).
 const HEADER_MISMATCH: i32 = -32020;
-
-/// After a client of an older revision went away, it may come back for its answer; then its call
-/// goes on.
-const RESUME_GRACE: Duration = Duration::from_millis(500);
 
 /// What the guard decides by. One a node, shared by all workers.
 #[derive(Debug)]
@@ -154,16 +152,22 @@ impl Refusal {
 }
 
 /// Held while a request is under way.
+#[derive(Default)]
 struct Ticket {
     _place: Option<Place>,
+    _use: Option<Use>,
 }
 
 /// What the guard learned of a request that goes on.
+#[derive(Default)]
 struct Passed {
     ticket: Ticket,
     promise: Option<Promise>,
     /// The session and request to cancel if its client goes away.
     call: Option<(SessionId, RequestId)>,
+    asked: Asked,
+    /// Who listens, if the request is one that only listens.
+    listener: Option<Principal>,
 }
 
 /// The middleware: refuses, or passes on with the principal attached.
@@ -178,29 +182,60 @@ pub(super) async fn guard(
     else {
         return Ok(request.into_response(HttpResponse::InternalServerError().finish()));
     };
-    match check(&guard, &mut request).await {
+    let origin = cors::origin(&guard.hosts, &request);
+    let mut response = match check(&guard, &mut request).await {
         Err(refusal) => {
             let unread = request.take_payload();
             let response = request.into_response(refusal.into_response());
-            Ok(response.map_body(|_, body| BoxBody::new(Held::new(body, unread, None))))
+            response.map_body(|_, body| BoxBody::new(Held::new(body, unread, None)))
         }
-        Ok(Passed { ticket, promise, call }) => {
-            let unread =
-                if message_expected(&request) { Payload::None } else { request.take_payload() };
-            let response = next.call(request).await?.map_into_boxed_body();
-            if let (Some(promise), Some(id)) = (promise, response.headers().get(&SESSION))
-                && let Ok(id) = id.to_str()
-            {
-                promise.keep(id);
-            }
-            let on_abort = call.map(|(session, id)| cancel_later(guard, session, id));
-            Ok(response
-                .map_body(|_, body| BoxBody::new(Held::new(body, (ticket, unread), on_abort))))
+        Ok(None) => {
+            let response = origin.as_ref().and_then(|_| cors::preflight(&request));
+            request.into_response(response.unwrap_or_else(|| HttpResponse::Forbidden().finish()))
         }
+        Ok(Some(passed)) => pass(guard, request, next, passed).await?,
+    };
+    if let Some(origin) = origin {
+        cors::allow(&mut response, origin);
     }
+    Ok(response)
 }
 
-async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Refusal> {
+/// Has a request answered that may go on.
+async fn pass(
+    guard: Arc<Guard>,
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+    passed: Passed,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let Passed { ticket, promise, call, asked, listener } = passed;
+    let unread = if message_expected(&request) { Payload::None } else { request.take_payload() };
+    let (says, ends) = (message_expected(&request), request.method() == Method::DELETE);
+    let mut response = next.call(request).await?.map_into_boxed_body();
+    if says {
+        response = plain::spoken(response, &asked).await;
+    }
+    if ends && response.status() == StatusCode::ACCEPTED {
+        // It is done, not only accepted; clients report anything but 200 and 204 as a failure.
+        *response.response_mut().status_mut() = StatusCode::OK;
+    }
+    if let (Some(promise), Some(id)) = (promise, response.headers().get(&SESSION))
+        && let Ok(id) = id.to_str()
+    {
+        promise.keep(id);
+    }
+    let store = guard.store.clone();
+    let on_abort = call.map(|(session, id)| cancel_later(guard, session, id));
+    // A token that is revoked hears nothing more.
+    let may_go_on =
+        listener.map(|who| -> Box<dyn Fn() -> bool> { Box::new(move || store.knows(&who)) });
+    Ok(response.map_body(|_, body| {
+        BoxBody::new(Held::new(body, (ticket, unread), on_abort).while_it(may_go_on))
+    }))
+}
+
+/// Decides on a request; `None`: a browser asks what a page may send.
+async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Option<Passed>, Refusal> {
     let text = |name: HeaderName| -> Vec<&str> {
         request.headers().get_all(name).map(|value| value.to_str().unwrap_or("\u{0}")).collect()
     };
@@ -216,8 +251,11 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
             "this Origin is not served; add it to gateway.allowed_origins if it is yours",
         ));
     }
+    if cors::origin(&guard.hosts, request).is_some() && cors::preflight(request).is_some() {
+        return Ok(None);
+    }
     if health::is_open_path(request.path()) {
-        return Ok(Passed { ticket: Ticket { _place: None }, promise: None, call: None });
+        return Ok(Some(Passed::default()));
     }
     let principal = guard.principal(request)?;
     if let Some(name) = SINGLE.iter().find(|name| request.headers().get_all(*name).count() > 1) {
@@ -227,7 +265,8 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
             ..Refusal::plain(StatusCode::BAD_REQUEST, message)
         });
     }
-    if guard.health.is_stopping() {
+    // Figures are worth most while something ends.
+    if guard.health.is_stopping() && request.path() != "/metrics" {
         let after = Refused { reason: "the node is stopping", retry_after: Duration::from_secs(5) };
         return Err(Refusal::refused(StatusCode::SERVICE_UNAVAILABLE, after));
     }
@@ -251,11 +290,19 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Passed, Re
     } else {
         None
     };
+    let (session, used) = session.unzip();
+    let asked = Asked {
+        id: seen.id.clone(),
+        initializes: seen.kind == Kind::Initializes,
+        in_session: session.is_some(),
+    };
     let call = session.zip(seen.id);
     // A stream that only listens is bounded with its session, not with requests under way.
     let listens = request.method() == Method::GET;
+    let listener = (listens || seen.kind == Kind::Listens).then(|| principal.clone());
     request.extensions_mut().insert(principal);
-    Ok(Passed { ticket: Ticket { _place: Some(place).filter(|_| !listens) }, promise, call })
+    let ticket = Ticket { _place: Some(place).filter(|_| !listens), _use: used };
+    Ok(Some(Passed { ticket, promise, call, asked, listener }))
 }
 
 /// The request's session, if it names one, after checking whose it is.
@@ -263,16 +310,18 @@ fn session_of(
     guard: &Guard,
     request: &ServiceRequest,
     principal: &Principal,
-) -> Result<Option<SessionId>, Refusal> {
+) -> Result<Option<(SessionId, Use)>, Refusal> {
     let mut given = request.headers().get_all(&SESSION);
     let Some(id) = given.next() else { return Ok(None) };
     let id = id.to_str().unwrap_or_default();
-    if given.next().is_some() || !guard.sessions.touch(id, principal) {
-        let message =
-            "this session does not exist, or not any more: start a new one with initialize";
-        return Err(Refusal { code: -32001, ..Refusal::plain(StatusCode::NOT_FOUND, message) });
+    match guard.sessions.enter(id, principal).filter(|_| given.next().is_none()) {
+        Some(used) => Ok(Some((id.into(), used))),
+        None => {
+            let message =
+                "this session does not exist, or not any more: start a new one with initialize";
+            Err(Refusal { code: -32001, ..Refusal::plain(StatusCode::NOT_FOUND, message) })
+        }
     }
-    Ok(Some(id.into()))
 }
 
 fn message_expected(request: &ServiceRequest) -> bool {
@@ -346,12 +395,12 @@ fn is_named(request: &ServiceRequest, method: &str) -> bool {
 /// does not come back soon has given up.
 fn cancel_later(guard: Arc<Guard>, session: SessionId, id: RequestId) -> Box<dyn FnOnce()> {
     Box::new(move || {
-        let seen = guard.sessions.last_used(&session);
+        let seen = guard.sessions.uses(&session);
         // A worker that shuts down drops bodies after its runtime.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            tokio::time::sleep(RESUME_GRACE).await;
-            if seen.is_none() || guard.sessions.last_used(&session) != seen {
+            tokio::time::sleep(limits::RESUME_GRACE).await;
+            if seen.is_none() || guard.sessions.uses(&session) != seen {
                 return;
             }
             let params =

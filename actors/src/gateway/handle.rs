@@ -13,6 +13,7 @@ use super::{
     Config, SessionCount,
     actor::{Gateway, Stop, serve},
     admission::Admission,
+    described,
     guard::Guard,
     health::HealthSource,
     hosts::Hosts,
@@ -92,6 +93,9 @@ impl GatewayHandle {
         if !address.ip().is_loopback() && !config.allow_unauthenticated && !store.has_tokens() {
             return Err(StartError::Unprotected { address });
         }
+        if metrics.is_some() {
+            described::describe();
+        }
         let health =
             HealthSource::new(router.clone(), store.clone(), Pulse::start(clock.clone()), metrics);
         let guard = Arc::new(Guard {
@@ -104,6 +108,7 @@ impl GatewayHandle {
             open: Guard::is_open(&config),
         });
         let streams = CancellationToken::new();
+        tokio::spawn(guard.sessions.clone().keep_expiring(streams.clone()));
         let tasks = Tasks::new(queue, rules);
         let mesh = mesh::Server::new(router.clone(), Some(tasks.clone()), streams.clone());
         let (server, address) = serve(&config, &guard, router, tasks.clone(), streams.clone())
@@ -112,6 +117,7 @@ impl GatewayHandle {
         let (handle, running, for_peers) = (server.handle(), health.clone(), mesh.clone());
         let for_actor = tasks.clone();
         actix::spawn(server);
+        actix::spawn(health.clone().begin());
         let supervised = supervisor
             .supervise(row("gateway"), "gateway".into(), door.clone(), move |obituary| {
                 Gateway::new(

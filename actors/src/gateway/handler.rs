@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{
-    call::{CallError, RpcError},
+    call::{CallError, RpcError, Why},
     limits,
     principal::{Principal, Role},
     queue::TaskId,
@@ -45,6 +45,9 @@ const LIST_TTL_MS: u64 = 5_000;
 
 /// How often a session's notifier looks whether its session is still there.
 const SESSION_CHECK: Duration = Duration::from_secs(30);
+
+/// Methods that this node has and that rmcp reads.
+const TYPED: [&str; 4] = ["initialize", "ping", "server/discover", "subscriptions/listen"];
 
 /// Serves one session or one stateless request.
 #[derive(Debug, Clone)]
@@ -217,6 +220,7 @@ impl ServerHandler for Handler {
             let tasks = (TASKS_EXTENSION_ID.to_owned(), Map::new());
             capabilities.extensions.get_or_insert_default().extend([tasks]);
         }
+        capabilities.experimental = Some(self.router.instance().capability());
         let mut name = Implementation::new("toolmesh", env!("CARGO_PKG_VERSION"));
         name.title = Some("toolmesh".into());
         let mut info = ServerConfig::new(capabilities)
@@ -253,7 +257,12 @@ impl ServerHandler for Handler {
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
         let Some(request) = raw::unmark(&method, params) else {
-            return Err(unknown(&method));
+            // rmcp takes what does not fit its types for a method that it does not know.
+            return Err(if TYPED.contains(&method.as_str()) {
+                ErrorData::invalid_params(format!("params of {method} do not fit"), None)
+            } else {
+                unknown(&method)
+            });
         };
         let modern = context
             .protocol_version()
@@ -401,7 +410,17 @@ async fn ask_owner(
     params.shift_remove("_meta");
     let behalf = Some(who.name().clone());
     let call = link::Call { cancel, behalf, ..link::Call::new(method, params, limits::TOOL_TIME) };
-    match link.forward(call).await.map_err(CallError::into_rpc)? {
+    let no_answer = |error: CallError| match error {
+        CallError::Answered(error) => error,
+        error if error.why() == Some(Why::Cancelled) => error.into_rpc(),
+        // Each of them may be asked twice.
+        _ => RpcError {
+            code: ErrorCode::INTERNAL_ERROR.0,
+            message: "the node that has this task gave no answer; ask again when it is back".into(),
+            data: Some(serde_json::json!({"retryable": true})),
+        },
+    };
+    match link.forward(call).await.map_err(no_answer)? {
         Value::Object(mut result) => {
             result.shift_remove("_meta");
             Ok(result)

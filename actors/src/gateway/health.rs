@@ -50,6 +50,8 @@ pub(super) struct HealthSource {
     store: StoreHandle,
     pulse: Pulse,
     stopping: Arc<AtomicBool>,
+    /// Whether the first start is over: what starts later is one of many things behind a node at work.
+    begun: Arc<AtomicBool>,
     metrics: Option<PrometheusHandle>,
     /// What others said and still holds, by what it is about: a bad configuration file, the mesh.
     notes: Arc<std::sync::Mutex<BTreeMap<&'static str, Vec<String>>>>,
@@ -62,7 +64,25 @@ impl HealthSource {
         pulse: Pulse,
         metrics: Option<PrometheusHandle>,
     ) -> Self {
-        Self { router, store, pulse, stopping: Arc::default(), metrics, notes: Arc::default() }
+        let (stopping, begun) = (Arc::default(), Arc::default());
+        Self { router, store, pulse, stopping, begun, metrics, notes: Arc::default() }
+    }
+
+    /// Waits until one of the upstreams that there are now came up, or failed to: that ends the first
+    /// start.
+    pub(super) async fn begin(self) {
+        let firsts = self.router.links().into_iter().map(|link| {
+            let mut status = link.status();
+            Box::pin(async move {
+                // Who is gone from the configuration is over as well.
+                let _gone = status.wait_for(|status| status.state != State::Starting).await;
+            })
+        });
+        let firsts: Vec<_> = firsts.collect();
+        if !firsts.is_empty() {
+            futures::future::select_all(firsts).await;
+        }
+        self.begun.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn stop(&self) {
@@ -100,6 +120,10 @@ impl HealthSource {
         }
         let mut reasons = self.noted();
         reasons.extend(self.fault().map(str::to_owned));
+        if self.store.is_disk_full() {
+            let full = "the disk of the data directory is nearly full: what would store something is refused";
+            reasons.push(full.to_owned());
+        }
         let mut starting = 0;
         let links = self.router.links();
         for link in &links {
@@ -121,7 +145,10 @@ impl HealthSource {
         }
         let status = if reasons.is_empty() {
             Ready::Ready
-        } else if starting == links.len() && reasons.len() == starting {
+        } else if starting == links.len()
+            && reasons.len() == starting
+            && !self.begun.load(Ordering::SeqCst)
+        {
             Ready::Starting
         } else {
             Ready::Degraded
@@ -132,10 +159,14 @@ impl HealthSource {
 
 /// The routes.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
+    // HEAD is answered as GET, without the body: some balancers ask so.
     config
         .route("/healthz", web::get().to(healthz))
+        .route("/healthz", web::head().to(healthz))
         .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics));
+        .route("/readyz", web::head().to(readyz))
+        .route("/metrics", web::get().to(metrics))
+        .route("/metrics", web::head().to(metrics));
 }
 
 async fn healthz(source: web::Data<HealthSource>) -> HttpResponse {

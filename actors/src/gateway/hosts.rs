@@ -32,6 +32,11 @@ impl Hosts {
             || (!self.loopback && name.parse::<IpAddr>().is_ok())
     }
 
+    /// Whether an `Origin` is one of those that the operator named.
+    pub(super) fn is_configured(&self, origin: &str) -> bool {
+        self.origins.iter().any(|configured| configured.eq_ignore_ascii_case(origin))
+    }
+
     /// Whether a request with these `Origin` values may come in. None is fine: only browsers send
     /// it. On loopback pages from loopback are allowed, as local inspectors are.
     pub(super) fn allows_origin(&self, origins: &[&str]) -> bool {
@@ -40,7 +45,7 @@ impl Hosts {
             [origin] => origin.to_ascii_lowercase(),
             _ => return false,
         };
-        if self.origins.contains(&origin) {
+        if self.is_configured(&origin) {
             return true;
         }
         let Some((scheme, rest)) = origin.split_once("://") else { return false };

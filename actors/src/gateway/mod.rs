@@ -16,13 +16,17 @@
 mod actor;
 mod admission;
 mod body;
+mod cors;
+mod described;
 mod guard;
 mod handle;
 mod handler;
 mod health;
 mod hosts;
 mod mesh;
+mod plain;
 mod raw;
+mod resume;
 mod sessions;
 mod tasks;
 #[cfg(test)]

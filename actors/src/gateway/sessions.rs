@@ -1,7 +1,8 @@
 //! Sessions of the revisions before 2026-07-28: who holds how many, and whose each is.
 //!
-//! rmcp keeps the sessions; this table bounds them, binds each to its principal and makes room by
-//! ending the one that has been idle longest.
+//! rmcp keeps the sessions; this table bounds them, binds each to its principal, ends those that
+//! have been idle for long, and makes room by ending the one that has been idle longest. One with a
+//! request under way or an open stream is not idle, however long that takes.
 
 use std::{
     collections::HashMap,
@@ -9,9 +10,10 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use rmcp::{
     model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
     transport::streamable_http_server::session::{
@@ -19,9 +21,14 @@ use rmcp::{
         local::{LocalSessionManager, SessionConfig},
     },
 };
+use tokio_util::sync::CancellationToken;
 use toolmesh_core::{limits, principal::Principal, time::millis};
 
-use super::{Limits, admission::Refused};
+use super::{
+    Limits,
+    admission::Refused,
+    resume::{self, Leftovers},
+};
 use crate::kit::Clock;
 
 /// How many sessions there are, for who only counts them.
@@ -40,8 +47,10 @@ impl SessionCount {
 pub(super) struct Sessions {
     inner: LocalSessionManager,
     table: Mutex<Table>,
+    leftovers: Leftovers,
     total: usize,
     per_principal: usize,
+    idle: Duration,
     clock: Clock,
     count: SessionCount,
 }
@@ -57,7 +66,35 @@ struct Table {
 struct Session {
     /// Known once its `initialize` was answered.
     owner: Option<Arc<str>>,
+    /// When its last request or stream ended, in the node's milliseconds.
     last_used: u64,
+    /// Requests under way and open streams.
+    in_use: usize,
+    /// Requests and streams that ever were.
+    uses: u64,
+}
+
+impl Session {
+    fn is_idle_since(&self, at: u64) -> bool {
+        self.in_use == 0 && self.last_used <= at
+    }
+}
+
+/// A request or a stream of a session; while there is one, the session is not idle.
+#[derive(Debug)]
+pub(super) struct Use {
+    sessions: Arc<Sessions>,
+    id: SessionId,
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let now = self.sessions.clock.now_ms();
+        if let Some(session) = self.sessions.table().open.get_mut(&self.id) {
+            session.in_use -= 1;
+            session.last_used = now;
+        }
+    }
 }
 
 /// A place for a session that is being made.
@@ -92,14 +129,16 @@ impl Promise {
 impl Sessions {
     pub(super) fn new(limits: &Limits, clock: Clock, count: SessionCount) -> Arc<Self> {
         let mut config = SessionConfig::default();
-        config.keep_alive = Some(limits.session_idle);
+        config.keep_alive = None; // It would count messages alone; see `expire`.
         let mut inner = LocalSessionManager::default();
         inner.session_config = config;
         Arc::new(Self {
             inner,
             table: Mutex::default(),
+            leftovers: Leftovers::default(),
             total: limits.sessions,
             per_principal: limits.sessions_per_principal,
+            idle: limits.session_idle,
             clock,
             count,
         })
@@ -146,27 +185,53 @@ impl Sessions {
         let idle_since =
             self.clock.now_ms().checked_sub(millis(limits::SESSION_EVICTABLE_AFTER))?;
         let candidates = table.open.iter().filter(|(_, session)| {
-            session.last_used <= idle_since
+            session.is_idle_since(idle_since)
                 && session.owner.as_ref().is_some_and(|owner| of.is_none_or(|of| owner == of))
         });
         candidates.min_by_key(|(_, session)| session.last_used).map(|(id, _)| id.clone())
     }
 
-    /// Whether `principal` may use the session; using it counts as activity.
-    pub(super) fn touch(&self, id: &str, principal: &Principal) -> bool {
-        let now = self.clock.now_ms();
-        match self.table().open.get_mut(id) {
-            Some(session) if session.owner.as_ref() == Some(&principal.id) => {
-                session.last_used = now;
-                true
-            }
-            _ => false,
+    /// Lets `principal` use the session, until what this returns is dropped. `None`: there is no
+    /// such session, or it is another's.
+    pub(super) fn enter(self: &Arc<Self>, id: &str, principal: &Principal) -> Option<Use> {
+        let mut table = self.table();
+        let session = table.open.get_mut(id)?;
+        if session.owner.as_ref() != Some(&principal.id) {
+            return None;
+        }
+        session.in_use += 1;
+        session.uses += 1;
+        drop(table);
+        Some(Use { sessions: self.clone(), id: id.into() })
+    }
+
+    /// How often the session was used: who knows an earlier number sees whether it was used since.
+    pub(super) fn uses(&self, id: &str) -> Option<u64> {
+        self.table().open.get(id).map(|session| session.uses)
+    }
+
+    /// Ends the sessions that have been idle for as long as one may be.
+    pub(super) async fn expire(&self) {
+        let expired: Vec<SessionId> = {
+            let Some(idle_since) = self.clock.now_ms().checked_sub(millis(self.idle)) else {
+                return;
+            };
+            let table = self.table();
+            let idle = table.open.iter().filter(|(_, session)| session.is_idle_since(idle_since));
+            idle.map(|(id, _)| id.clone()).collect()
+        };
+        for id in &expired {
+            tracing::debug!(session = %id, "ending a session that was idle for its time");
+            self.end(id).await;
         }
     }
 
-    /// When the session was used last, in the node's milliseconds.
-    pub(super) fn last_used(&self, id: &str) -> Option<u64> {
-        self.table().open.get(id).map(|session| session.last_used)
+    /// Ends idle sessions in their time, until `stop`.
+    pub(super) async fn keep_expiring(self: Arc<Self>, stop: CancellationToken) {
+        let pause = (self.idle / 5).min(limits::SESSION_CHECK);
+        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            self.expire().await;
+        }
     }
 
     async fn end(&self, id: &SessionId) {
@@ -196,7 +261,8 @@ impl SessionManager for Sessions {
     async fn create_session(&self) -> Result<(SessionId, Self::Transport), Self::Error> {
         let (id, transport) = self.inner.create_session().await?;
         let mut table = self.table();
-        let session = Session { owner: None, last_used: self.clock.now_ms() };
+        let now = self.clock.now_ms();
+        let session = Session { owner: None, last_used: now, in_use: 0, uses: 0 };
         table.open.insert(id.clone(), session);
         self.counted(&table);
         Ok((id, transport))
@@ -224,7 +290,7 @@ impl SessionManager for Sessions {
         id: &SessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
-        self.inner.create_stream(id, message).await
+        Ok(self.leftovers.follow(id, self.inner.create_stream(id, message).await?))
     }
 
     async fn accept_message(
@@ -247,6 +313,88 @@ impl SessionManager for Sessions {
         id: &SessionId,
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
-        self.inner.resume(id, last_event_id).await
+        // rmcp would send the last event again, and has forgotten what is answered.
+        match self.inner.resume(id, resume::after(&last_event_id)).await {
+            Ok(events) => Ok(self.leftovers.follow(id, events).left_stream()),
+            Err(error) => {
+                let left = self.leftovers.take(id, &last_event_id).await.ok_or(error)?;
+                Ok(futures::stream::iter(left).right_stream())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toolmesh_core::principal::Role;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(300);
+
+    fn sessions(per_principal: usize, clock: &Clock) -> Arc<Sessions> {
+        let limits = Limits {
+            session_idle: IDLE,
+            sessions_per_principal: per_principal,
+            ..Limits::default()
+        };
+        Sessions::new(&limits, clock.clone(), SessionCount::default())
+    }
+
+    /// Makes a session of `who`, if there may be one more.
+    async fn open(sessions: &Arc<Sessions>, who: &Principal) -> Option<SessionId> {
+        let promise = sessions.promise(who).await.ok()?;
+        let (id, _transport) = sessions.create_session().await.ok()?;
+        promise.keep(&id);
+        Some(id)
+    }
+
+    #[actix::test]
+    async fn a_session_in_use_is_neither_expired_nor_evicted() {
+        let (clock, who) = (Clock::manual(), Principal::local());
+        let sessions = sessions(2, &clock);
+        let Some(busy) = open(&sessions, &who).await else { unreachable!("the first has room") };
+        let Some(idle) = open(&sessions, &who).await else { unreachable!("so has the second") };
+        let (call, stream) = (sessions.enter(&busy, &who), sessions.enter(&busy, &who));
+        assert!(call.is_some() && stream.is_some());
+        drop(call);
+        clock.advance(millis(limits::SESSION_EVICTABLE_AFTER));
+        assert!(open(&sessions, &who).await.is_some(), "the idle one makes room");
+        assert!(sessions.uses(&idle).is_none() && sessions.uses(&busy) == Some(2));
+
+        clock.advance(millis(IDLE));
+        sessions.expire().await;
+        assert_eq!(sessions.count.get(), 1, "its stream is open");
+        drop(stream);
+        clock.advance(millis(IDLE) - 1);
+        sessions.expire().await;
+        assert_eq!(sessions.count.get(), 1, "its time begins when the last use ends");
+        clock.advance(1);
+        sessions.expire().await;
+        assert_eq!(sessions.count.get(), 0);
+        assert!(sessions.enter(&busy, &who).is_none());
+    }
+
+    #[actix::test]
+    async fn where_all_sessions_are_in_use_a_new_one_is_refused() {
+        let (clock, who) = (Clock::manual(), Principal::local());
+        let sessions = sessions(1, &clock);
+        let Some(busy) = open(&sessions, &who).await else { unreachable!("the first has room") };
+        let _call = sessions.enter(&busy, &who);
+        clock.advance(millis(IDLE));
+        assert!(open(&sessions, &who).await.is_none());
+        let other = Principal::new("operator", Role::Operator);
+        assert!(sessions.enter(&busy, &other).is_none(), "it is not another's");
+        assert!(open(&sessions, &other).await.is_some(), "who has room of its own");
+    }
+
+    #[actix::test]
+    async fn a_session_that_was_never_begun_ends_too() {
+        let clock = Clock::manual();
+        let sessions = sessions(1, &clock);
+        assert!(sessions.create_session().await.is_ok());
+        clock.advance(millis(IDLE));
+        sessions.expire().await;
+        assert_eq!(sessions.count.get(), 0);
     }
 }

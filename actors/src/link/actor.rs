@@ -62,6 +62,8 @@ pub(super) struct Link {
     wake: Option<AbortHandle>,
     /// The reason of its last failure, until it is ready again.
     failed_with: Option<String>,
+    /// Whether it was parked since it was ready last.
+    was_parked: bool,
     _obituary: Obituary,
 }
 
@@ -82,6 +84,7 @@ impl Link {
             session: None,
             wake: None,
             failed_with: None,
+            was_parked: false,
             _obituary: obituary,
         }
     }
@@ -101,25 +104,36 @@ impl Link {
         self.shared.publish(state, self.machine.restarts(), server);
     }
 
-    /// Logs a change. A link that fails the same way again and again is news once.
+    /// Logs a change. A link that fails the same way again and again is news once, and once more when
+    /// it is parked, which an operator must know.
     fn log(&mut self, state: &State) {
         let reason = state.reason().unwrap_or_default();
         let is_known = match state {
             State::Starting => self.failed_with.is_some(),
-            State::BackingOff { .. } | State::Parked { .. } => {
-                self.failed_with.replace(reason.to_owned()).as_deref() == Some(reason)
+            State::BackingOff { .. } => self.failed_with(reason),
+            State::Parked { .. } => {
+                let was_parked = std::mem::replace(&mut self.was_parked, true);
+                self.failed_with(reason) && was_parked
             }
             State::Ready { .. } | State::Stopped => {
-                self.failed_with = None;
+                (self.failed_with, self.was_parked) = (None, false);
                 false
             }
         };
+        let is_parked = matches!(state, State::Parked { .. });
         let (link, state) = (&self.shared.config.name, state.name());
         if is_known {
             tracing::debug!(%link, state, reason, "link");
+        } else if is_parked {
+            tracing::warn!(%link, state, reason, "link");
         } else {
             tracing::info!(%link, state, reason, "link");
         }
+    }
+
+    /// Keeps the reason of a failure, and tells whether the one before had the same.
+    fn failed_with(&mut self, reason: &str) -> bool {
+        self.failed_with.replace(reason.to_owned()).as_deref() == Some(reason)
     }
 
     fn run(&mut self, effect: &Effect, ctx: &Context<Self>) {

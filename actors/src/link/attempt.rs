@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use toolmesh_core::call::CallError;
 
 use super::{
-    Surroundings,
+    Remembered, Surroundings,
     connect::{self, Connected},
     follow,
     handle::Shared,
@@ -80,14 +80,17 @@ impl Attempt {
         let config = &self.shared.config;
         let Surroundings { memory, .. } = &self.surroundings;
         let remembered = memory.recall(&config.name);
-        let connected = connect::connect(config, remembered, &self.surroundings, stderr, io)
-            .await
-            .map_err(|failed| failed.reason)?;
+        let connected =
+            connect::connect(config, remembered.as_ref(), &self.surroundings, stderr, io)
+                .await
+                .map_err(|failed| failed.reason)?;
         let deadline = Instant::now() + config.start_timeout;
         let tools = connected.session.list(deadline).await.map_err(reason)?;
         self.publish(tools);
-        if let Some(learned) = connected.learned.filter(|learned| remembered != Some(*learned)) {
-            memory.remember(&config.name, learned, &connected.session.server().protocol);
+        let server = connected.session.server().mark();
+        let learned = connected.learned.map(|protocol| Remembered { protocol, server });
+        if let Some(learned) = learned.filter(|learned| remembered.as_ref() != Some(learned)) {
+            memory.remember(&config.name, learned);
         }
         Ok(connected)
     }

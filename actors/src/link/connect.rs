@@ -3,18 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use rmcp::{
-    ClientHandler, RoleClient,
-    model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVersion, RequestMetaObject},
+    ClientHandler, ErrorData, RoleClient,
+    model::{
+        ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ErrorCode,
+        Implementation, ProtocolVersion, RequestMetaObject,
+    },
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt,
-        NotificationContext, RunningService,
+        NotificationContext, RequestContext, RunningService, ServiceError,
     },
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Endpoint, Protocol, Surroundings, http,
+    Config, Endpoint, Protocol, Remembered, Surroundings, http,
     mcp::Mcp,
     mesh, python,
     session::{Server, Session, Wire},
@@ -38,9 +41,33 @@ impl ClientHandler for Client {
             .with_protocol_version(ProtocolVersion::V_2025_11_25)
     }
 
+    // The node has no user and no directories to answer for: rmcp would decline in the user's name,
+    // and say that there are no roots.
+
+    async fn create_elicitation(
+        &self,
+        _: ElicitRequestParams,
+        _: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        Err(not_supported("elicitation/create"))
+    }
+
+    #[expect(deprecated, reason = "servers of the older revisions may ask")]
+    async fn list_roots(
+        &self,
+        _: RequestContext<RoleClient>,
+    ) -> Result<rmcp::model::ListRootsResult, ErrorData> {
+        Err(not_supported("roots/list"))
+    }
+
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
         self.changed.send_modify(|times| *times += 1);
     }
+}
+
+fn not_supported(method: &str) -> ErrorData {
+    let message = format!("{method} is not supported by this client, as its capabilities say");
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
 }
 
 /// A session that is up.
@@ -88,7 +115,7 @@ impl From<String> for Failed {
 /// servers the lifecycle is found out.
 pub(super) async fn connect(
     config: &Config,
-    remembered: Option<Protocol>,
+    remembered: Option<&Remembered>,
     surroundings: &Surroundings,
     stderr: &StderrTail,
     close: &CancellationToken,
@@ -116,43 +143,63 @@ pub(super) async fn connect(
 
 /// Connects, finding out which lifecycle the server speaks. A stdio server that refuses one is
 /// asked in the other in a fresh process: a slow one would answer the first question late. One
-/// that takes the older and says that it speaks the newer too gets that, in a fresh process.
+/// that takes the older and says that it speaks the newer too gets that, in a fresh process; it is
+/// asked at the first contact, and when it has become another than the one that is remembered.
 async fn find_lifecycle(
     config: &Config,
-    remembered: Option<Protocol>,
+    remembered: Option<&Remembered>,
     surroundings: &Surroundings,
     stderr: &StderrTail,
     close: &CancellationToken,
 ) -> Result<Up, Failed> {
     let is_stdio = matches!(config.endpoint, Endpoint::Stdio(_));
-    let order: &[Protocol] = match (config.protocol, remembered) {
+    let known = remembered.map(|remembered| remembered.protocol);
+    let order: &[Protocol] = match (config.protocol, known) {
         (Protocol::Legacy, _) => &[Protocol::Legacy],
         (Protocol::Modern, _) => &[Protocol::Modern],
         (Protocol::Auto, Some(Protocol::Modern)) => &[Protocol::Modern, Protocol::Legacy],
-        (Protocol::Auto, remembered) if is_stdio || remembered == Some(Protocol::Legacy) => {
+        (Protocol::Auto, known) if is_stdio || known == Some(Protocol::Legacy) => {
             &[Protocol::Legacy, Protocol::Modern]
         }
         (Protocol::Auto, _) => &[Protocol::Auto, Protocol::Legacy],
     };
+    let began = Instant::now();
     let mut last = Failed::from("no lifecycle to try".to_owned());
     for &protocol in order {
         let tried = close.child_token();
         match connect_as(config, protocol, surroundings, stderr, tried.clone()).await {
-            Ok(up) if config.protocol == Protocol::Auto && remembered.is_none() => {
-                if !speaks_newer(&up).await {
+            Ok(up) => {
+                let same = remembered.is_some_and(|of| of.server == up.mcp.server.mark());
+                let took = began.elapsed();
+                let was_asked = match known {
+                    Some(known) => known == Protocol::Modern,
+                    None => !is_stdio,
+                };
+                if config.protocol != Protocol::Auto
+                    || was_asked
+                    || up.protocol != Protocol::Legacy
+                    || same
+                    || !may_speak_newer(&up).await
+                {
                     return Ok(up);
                 }
-                let (newer, close) = (Protocol::Modern, close.child_token());
-                match connect_as(config, newer, surroundings, stderr, close).await {
-                    Ok(newer) => {
+                // A fresh process is as slow as the first; if it says nothing, there is still that.
+                let left = config.start_timeout.saturating_sub(began.elapsed());
+                let time = (took * 2 + QUESTION_TIME).min(left / 2);
+                let (newer, closing) = (Protocol::Modern, close.child_token());
+                let newer = connect_as(config, newer, surroundings, stderr, closing.clone());
+                match tokio::time::timeout(time, newer).await {
+                    Ok(Ok(newer)) => {
                         tried.cancel();
                         return Ok(newer);
                     }
                     // It said more than it can do.
-                    Err(_) => return Ok(up),
+                    Ok(Err(_)) | Err(_) => {
+                        closing.cancel();
+                        return Ok(up);
+                    }
                 }
             }
-            Ok(up) => return Ok(up),
             Err(failed) => {
                 tried.cancel();
                 let refused = failed.refused;
@@ -166,19 +213,23 @@ async fn find_lifecycle(
     Err(last)
 }
 
-/// Asks a server in a session of an older revision whether it speaks 2026-07-28 too. A server that
+/// Whether a server in a session of an older revision may speak 2026-07-28 too, which a fresh
+/// process tells for sure: it says so, or that this is the wrong session to ask in. A server that
 /// does not know the question, or does not answer it soon, does not.
-async fn speaks_newer(up: &Up) -> bool {
-    if up.protocol != Protocol::Legacy || up.mcp.server.pid().is_none() {
-        return false; // Over HTTP that was asked first.
+async fn may_speak_newer(up: &Up) -> bool {
+    if up.mcp.server.pid().is_none() {
+        return true; // Over HTTP the question is a session of its own.
     }
     let meta = RequestMetaObject::with_client_context(
         ProtocolVersion::V_2026_07_28,
         us(),
         ClientCapabilities::default(),
     );
-    let asked = tokio::time::timeout(QUESTION_TIME, up.mcp.peer.discover(meta)).await;
-    matches!(asked, Ok(Ok(found)) if found.supported_versions.contains(&ProtocolVersion::V_2026_07_28))
+    match tokio::time::timeout(QUESTION_TIME, up.mcp.peer.discover(meta)).await {
+        Ok(Ok(found)) => found.supported_versions.contains(&ProtocolVersion::V_2026_07_28),
+        Ok(Err(ServiceError::McpError(error))) => error.code == ErrorCode::INVALID_REQUEST,
+        Ok(Err(_)) | Err(_) => false,
+    }
 }
 
 fn us() -> Implementation {
@@ -215,6 +266,15 @@ async fn connect_as(
         }
         Endpoint::Python { .. } => return Err("it does not speak MCP".to_owned().into()),
     };
+    let itself = running
+        .peer()
+        .peer_info()
+        .is_some_and(|info| surroundings.instance.offers(&info.capabilities));
+    if itself {
+        let reason = "it is this node itself, which would list its own tools without end; remove it, or \
+                      correct where it leads";
+        return Err(reason.to_owned().into());
+    }
     running.peer().set_response_cache_config(ClientCacheConfig::disabled()).await;
     let server = describe(&running, wire);
     let protocol = if server.protocol.as_str() >= ProtocolVersion::V_2026_07_28.as_str() {
@@ -284,19 +344,23 @@ async fn failed(error: ClientInitializeError, tap: &Tap) -> Failed {
             | ExpectedInitResult(_)
             | ExpectedInitResponse(Some(_))
     );
-    let reason = match &error {
+    // What came last is what is to be told.
+    let last = match error {
+        LegacyFallbackFailed { fallback, .. } => *fallback,
+        error => error,
+    };
+    let reason = match &last {
         // The wire knows better why; a child's exit status may be a moment away.
         ConnectionClosed(_) | Cancelled | TransportError { .. } => {
             let ended = tap.ended.cancelled();
             if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {
                 tap.reason()
-            } else if let TransportError { error, .. } = &error {
-                error.error.to_string()
+            } else if let TransportError { error, .. } = &last {
+                http::words(&*error.error)
             } else {
-                error.to_string()
+                "the connection was closed before there was a session".to_owned()
             }
         }
-        LegacyFallbackFailed { fallback, .. } => fallback.to_string(),
         other => format!("it refused to start a session: {other}"),
     };
     Failed { reason, refused }

@@ -117,11 +117,23 @@ impl LinkHandle {
         clock: Clock,
         supervisor: &Supervisor,
     ) -> Self {
+        Self::succeed(Offered::default(), config, surroundings, clock, supervisor).await
+    }
+
+    /// Starts a link in the place of one that offered `last`, which stays published until the
+    /// server lists its tools. As [`LinkHandle::start`] in all else.
+    pub(crate) async fn succeed(
+        last: Offered,
+        config: Config,
+        surroundings: Surroundings,
+        clock: Clock,
+        supervisor: &Supervisor,
+    ) -> Self {
         let status = Status { state: State::Starting, restarts: 0, server: None, pid: None };
         let shared = Arc::new(Shared {
             session: ArcSwapOption::empty(),
             status: watch::Sender::new(status),
-            offered: watch::Sender::new(Offered::default()),
+            offered: watch::Sender::new(last),
             calls: Semaphore::new(config.max_in_flight),
             clock,
             config,

@@ -31,7 +31,10 @@ use super::{
     resume::Resumes,
     tap::{Slot, Tap},
 };
-use crate::secret::{Secret, resolved};
+use crate::{
+    proxy,
+    secret::{Secret, resolved},
+};
 
 const SESSION_HEADER: &str = "mcp-session-id";
 const BOTH_TYPES: &str = "application/json, text/event-stream";
@@ -61,7 +64,7 @@ pub(super) fn transport(
         value.set_sensitive(true);
         custom.insert(parsed, value);
     }
-    let client = reqwest::Client::builder()
+    let client = proxy::unless(proxy::is_here(url), reqwest::Client::builder())
         .redirect(reqwest::redirect::Policy::none()) // A redirect would take our secrets elsewhere.
         .tcp_nodelay(true)
         .build()
@@ -132,7 +135,7 @@ impl StreamableHttpClient for TappedClient {
                     max_sse_event_size,
                 )
                 .await;
-            return posted.inspect_err(|error| self.note(error));
+            return posted.map_err(|error| self.noted(error));
         };
         if self.tap.ended.is_cancelled() || !slot.start() {
             return Err(StreamableHttpError::UnexpectedServerResponse(
@@ -140,7 +143,7 @@ impl StreamableHttpClient for TappedClient {
             ));
         }
         let call = Call { client: self, slot: &slot, session_id };
-        call.post(&uri, &message, custom_headers).await.inspect_err(|error| self.note(error))
+        call.post(&uri, &message, custom_headers).await.map_err(|error| self.noted(error))
     }
 
     async fn delete_session(
@@ -150,7 +153,8 @@ impl StreamableHttpClient for TappedClient {
         auth_header: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), Failure> {
-        self.client.delete_session(uri, session_id, auth_header, custom_headers).await
+        let deleted = self.client.delete_session(uri, session_id, auth_header, custom_headers);
+        deleted.await.map_err(without_url)
     }
 
     async fn get_stream(
@@ -210,18 +214,19 @@ impl StreamableHttpClient for TappedClient {
 
 impl TappedClient {
     /// A server that refuses connections is gone: the link shall know before the next call.
-    fn note(&self, error: &Failure) {
-        if let StreamableHttpError::Client(error) = error
-            && error.is_connect()
+    fn noted(&self, error: Failure) -> Failure {
+        let error = without_url(error);
+        if let StreamableHttpError::Client(broken) = &error
+            && broken.is_connect()
         {
-            self.tap
-                .end_unreachable(format!("the server cannot be reached ({})", root_cause(error)));
+            self.tap.end_unreachable(words(&error));
         }
+        error
     }
 
     /// What rmcp shall do about a stream that cannot be opened.
     fn not_opened(&self, error: Failure, is_resumed: bool) -> Failure {
-        self.note(&error);
+        let error = self.noted(error);
         match &error {
             StreamableHttpError::ServerDoesNotSupportSse => error,
             // Nothing is left of the session. The next call makes a fresh one.
@@ -230,7 +235,7 @@ impl TappedClient {
             }
             _ => {
                 if self.resumes.failed() {
-                    self.tap.end(format!("its event stream cannot be opened ({error})"));
+                    self.tap.end(format!("its event stream cannot be opened ({})", words(&error)));
                 }
                 error
             }
@@ -394,6 +399,46 @@ fn tapped(
             Ok(event)
         })
         .boxed()
+}
+
+/// The error without the address: its query may hold a key, and errors go to clients and the log.
+fn without_url(error: Failure) -> Failure {
+    match error {
+        StreamableHttpError::Client(error) => StreamableHttpError::Client(error.without_url()),
+        other => other,
+    }
+}
+
+/// What happened on the wire, for people: the cause, without the names of types that carried it.
+pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<Failure>() {
+        Some(StreamableHttpError::Client(error)) => match error.status() {
+            Some(status) => format!("it answered with HTTP {status}"),
+            None if error.is_connect() => {
+                format!("the server cannot be reached ({})", root_cause(error))
+            }
+            None => format!("the connection broke: {}", root_cause(error)),
+        },
+        Some(StreamableHttpError::HttpStatus(status)) => {
+            format!("it answered with HTTP {}", status.status)
+        }
+        Some(StreamableHttpError::UnexpectedServerResponse(said)) => {
+            format!("it answered otherwise than MCP does: {said}")
+        }
+        Some(StreamableHttpError::UnexpectedContentType(Some(given))) => {
+            format!("it answered with {given}, which is not MCP")
+        }
+        Some(StreamableHttpError::UnexpectedContentType(None)) => {
+            "it answered without a content type".to_owned()
+        }
+        Some(StreamableHttpError::AuthRequired(_)) => {
+            "it answered with HTTP 401 Unauthorized".to_owned()
+        }
+        Some(StreamableHttpError::InsufficientScope(_)) => {
+            "it answered with HTTP 403 Forbidden".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn root_cause(error: &reqwest::Error) -> String {

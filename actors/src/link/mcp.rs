@@ -45,10 +45,15 @@ type Ended = Option<Result<ServerResult, ServiceError>>;
 const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 
 /// `_meta` key under which a member is told how long its answer is waited for, in milliseconds.
-const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
+pub(crate) const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
 
 /// `_meta` key with which a member says for which of its principals it asks.
 pub(crate) const PRINCIPAL_KEY: &str = "dev.toolmesh/principal";
+
+/// `_meta` key with which a caller says (`true`) that nobody on the way may call the tool again once it
+/// may have run, whatever its marks allow: who asks repeats the call itself, and counts. It is passed
+/// on to other nodes.
+pub(crate) const ONCE_KEY: &str = "dev.toolmesh/once";
 
 /// What a caller can answer when a 2026-07-28 tool needs input (`inputRequests`): that passes
 /// through us, so the server may know. Nothing else of the caller's is ours to promise.
@@ -77,8 +82,10 @@ impl Mcp {
                     own.insert(CAPABILITIES_KEY.to_owned(), answers.into());
                 }
             }
+            let is_member = self.server.wire == Wire::Mesh;
             meta.retain(|key, _| {
-                !HOP_KEYS.contains(&key.as_str()) && !key.starts_with("dev.toolmesh/")
+                !HOP_KEYS.contains(&key.as_str())
+                    && (!key.starts_with("dev.toolmesh/") || (is_member && key == ONCE_KEY))
             });
         }
         if self.server.wire == Wire::Mesh {
@@ -166,7 +173,8 @@ impl Mcp {
             Some(Err(ServiceError::TransportSend(error))) if !self.tap.ended.is_cancelled() => {
                 let error = error.error;
                 let why = if http::is_broken_wire(&*error) { Why::Lost } else { Why::BadAnswer };
-                Err(failed(open, why, format!("the server did not answer the call ({error})")))
+                let what = http::words(&*error);
+                Err(failed(open, why, format!("the server did not answer the call ({what})")))
             }
             _ => Err(self.lost(open)),
         }

@@ -19,6 +19,7 @@ mod connect;
 mod follow;
 mod handle;
 mod http;
+mod itself;
 mod list;
 mod mcp;
 mod mesh;
@@ -37,7 +38,8 @@ use crate::{
     secret::Secret,
 };
 pub use handle::{Call, LinkHandle, Offered, Status};
-pub(crate) use mcp::PRINCIPAL_KEY;
+pub use itself::Instance;
+pub(crate) use mcp::{ONCE_KEY, PRINCIPAL_KEY, TIME_LEFT_KEY};
 pub use mesh::{ByteStream, Mesh, Streams};
 use toolmesh_core::link::Policy;
 pub use toolmesh_net::dialect::PythonDialect;
@@ -126,12 +128,23 @@ pub struct Surroundings {
     pub memory: Arc<dyn Memory>,
     /// The way to other nodes; `None`: the mesh is off.
     pub mesh: Option<Mesh>,
+    /// By what the node knows itself at the other end of a link.
+    pub instance: Instance,
 }
 
-/// What a link remembers over restarts of the node: which lifecycle worked.
+/// What a link remembers of its server over restarts of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// The lifecycle that worked.
+    pub protocol: Protocol,
+    /// The revision that was agreed, and what the server called itself then.
+    pub server: String,
+}
+
+/// What links remember over restarts of the node.
 pub trait Memory: Send + Sync + 'static {
     /// What worked last time for `upstream`.
-    fn recall(&self, upstream: &str) -> Option<Protocol>;
+    fn recall(&self, upstream: &str) -> Option<Remembered>;
     /// Keeps what worked. Losing it costs a detection, so nobody waits for the disk.
-    fn remember(&self, upstream: &str, protocol: Protocol, revision: &str);
+    fn remember(&self, upstream: &str, learned: Remembered);
 }

@@ -57,6 +57,9 @@ impl Session {
     }
 }
 
+/// Characters of what a server calls itself that are remembered.
+const MARK_LENGTH: usize = 128;
+
 /// What is known of the server at the other end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Server {
@@ -73,6 +76,12 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// What it is told by from another, or from another version of it.
+    pub(super) fn mark(&self) -> String {
+        let whole = format!("{} {}", self.protocol, self.title);
+        whole.chars().take(MARK_LENGTH).collect()
+    }
+
     /// The process, if it is our child.
     pub(super) fn pid(&self) -> Option<u32> {
         match self.wire {

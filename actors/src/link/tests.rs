@@ -4,5 +4,6 @@
 
 mod answers;
 mod broken;
+mod lifecycles;
 pub(crate) mod rig;
 mod sessions;

@@ -1,6 +1,6 @@
 //! Questions to the queue: seen in their turn, answered after what they saw is committed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 use toolmesh_core::queue::{
@@ -121,6 +121,15 @@ impl QueueHandle {
         id: TaskId,
     ) -> Result<Option<(Fence, Option<LeaseRecord>)>, QueueError> {
         self.look(move |machine, _| machine.last_lease(id)).await
+    }
+
+    /// How far a task that has not ended is, by its worker; JSON. `None`: it told nothing, or there is no
+    /// such task. Whose it is, is for the caller to compare.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn progress(&self, id: TaskId) -> Result<Option<Arc<str>>, QueueError> {
+        self.look(move |machine, now| machine.view_of_any(id, now)?.progress).await
     }
 
     /// Lists dead letters, the last first: those before the one that ended the page before, by when

@@ -275,6 +275,20 @@ impl QueueHandle {
     /// The worker has no lease any more, so it does not count; see [`QueueError`].
     pub async fn finish(&self, proof: Proof, outcome: Outcome) -> Result<State, QueueError> {
         let digest = outcome.digest();
+        self.finish_as(proof, outcome, digest).await
+    }
+
+    /// As [`finish`](Self::finish), where the digest by which telling the same once more is known is
+    /// not that of the outcome.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub async fn finish_as(
+        &self,
+        proof: Proof,
+        outcome: Outcome,
+        digest: u64,
+    ) -> Result<State, QueueError> {
         state(&self.apply(Work::Completion, Input::Finish { proof, outcome, digest }).await?)
     }
 
@@ -351,6 +365,15 @@ impl QueueHandle {
     /// No worker of that name is known; see [`QueueError`].
     pub async fn drain(&self, worker: Arc<str>, on: bool) -> Result<(), QueueError> {
         self.apply(Work::Completion, Input::Drain { worker, on }).await.map(drop)
+    }
+
+    /// Whether workers of this name are given no more tasks.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn is_drained(&self, worker: &str) -> Result<bool, QueueError> {
+        let worker = Arc::from(worker);
+        self.look(move |machine, _| machine.is_drained(&worker)).await
     }
 
     /// Forgets ended tasks, those that ended before `before` (milliseconds since 1970). Returns how

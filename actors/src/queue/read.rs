@@ -11,9 +11,6 @@ use super::{
     handle::{QueueHandle, not_found},
 };
 
-/// About what a task takes in an answer beside its payload, its result and its log, in bytes.
-const ROW_BYTES: usize = 1_024;
-
 /// A task with its record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
@@ -54,33 +51,31 @@ impl QueueHandle {
         self.read_of([id].into_iter(), read).await
     }
 
-    /// Reads what is kept of tasks that were seen, until payloads, results and logs come to `most`
-    /// bytes, and at least of one. Also tells whether some were left out for that.
+    /// Makes a row of each of the tasks that were seen, with what is kept of it. `row` tells its bytes
+    /// too: the rows end before they would come to more than `most`. Also tells whether some were left
+    /// out for that.
     ///
     /// # Errors
     /// See [`QueueError`].
-    pub async fn all_with_records(
+    pub async fn rows<T: Send + 'static>(
         &self,
         views: Vec<TaskView>,
         most: usize,
-    ) -> Result<(Vec<Shown>, bool), QueueError> {
+        row: impl Fn(&Shown) -> (T, usize) + Send + 'static,
+    ) -> Result<(Vec<T>, bool), QueueError> {
         self.read(move |records| {
-            let (mut found, mut bytes) = (Vec::new(), 0);
+            let (mut rows, mut all) = (Vec::new(), 0);
             for view in views {
                 // One that was forgotten meanwhile is not there any more.
                 let Some(shown) = shown(records, view)? else { continue };
-                let ended = shown.result.as_ref();
-                let logs = ended.map_or(&shown.view.logs, |ended| &ended.logs);
-                bytes += ROW_BYTES
-                    + shown.kept.task.spec.payload.len()
-                    + ended.and_then(|ended| ended.result.as_ref()).map_or(0, String::len)
-                    + logs.iter().map(|line| ROW_BYTES / 8 + line.message.len()).sum::<usize>();
-                if bytes > most && !found.is_empty() {
-                    return Ok((found, true));
+                let (row, bytes) = row(&shown);
+                all += bytes;
+                if all > most {
+                    return Ok((rows, true));
                 }
-                found.push(shown);
+                rows.push(row);
             }
-            Ok((found, false))
+            Ok((rows, false))
         })
         .await
     }

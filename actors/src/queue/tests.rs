@@ -85,6 +85,7 @@ fn claim(worker: &str) -> Claim {
         kinds: None,
         labels: BTreeSet::new(),
         session: None,
+        takes_large: true,
         only: None,
         max_tasks: 1,
         lease_ms: 30_000,

@@ -270,9 +270,10 @@ pub(super) fn failure(error: &SwarmJoinError) -> Failure {
 pub(super) fn join_failure(error: &RegistryError) -> Failure {
     match error {
         RegistryError::Join(error) => failure(error),
-        RegistryError::Joining | RegistryError::Store(_) | RegistryError::Door(_) => {
-            Failure::Unreachable(error.to_string().into())
-        }
+        RegistryError::Joining
+        | RegistryError::NotKept(_)
+        | RegistryError::Store(_)
+        | RegistryError::Door(_) => Failure::Unreachable(error.to_string().into()),
         other => Failure::Refused(other.to_string().into()),
     }
 }

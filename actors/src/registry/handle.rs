@@ -55,6 +55,9 @@ pub enum RegistryError {
     /// Another join or rotation is under way; nothing was changed.
     #[error("the mesh is being joined or its secret replaced at this moment: try again")]
     Joining,
+    /// It was to be kept before it takes effect.
+    #[error("nothing was changed, as it cannot be kept: {0}")]
+    NotKept(StoreError),
     /// It took effect and may be gone after a restart.
     #[error("it is in force but not kept: {0}; repeat it")]
     Store(#[from] StoreError),
@@ -192,7 +195,7 @@ impl RegistryHandle {
             Invite::new(*peer_id, &reachable(&swarm.status().borrow().addresses), expires)?;
         let (code, used_by) = (*invite.code(), BTreeSet::new());
         let kept = toolmesh_core::registry::Invite { code, expires, uses, used_by };
-        store.keep_invite(invite.id(), kept).await?;
+        store.keep_invite(invite.id(), kept).await.map_err(RegistryError::NotKept)?;
         Ok(Invitation { line: invite.to_string(), expires, uses })
     }
 
@@ -261,7 +264,7 @@ impl Shared {
     /// end first: they would hand over the new one.
     pub(super) async fn replace_secret(&self, secret: MeshSecret) -> Result<(), RegistryError> {
         let path = self.own_secret()?;
-        self.store.forget_invites().await?;
+        self.store.forget_invites().await.map_err(RegistryError::NotKept)?;
         let write = {
             let secret = secret.clone();
             move || secret.write(&path)

@@ -112,6 +112,9 @@ impl Registry {
             Destination::Address(address) => (address.peer_id().map(view::id), vec![address]),
             Destination::Node(node) => {
                 let id = view::id(self.named(&node)?);
+                if self.machine.records().bans.contains_key(&id) {
+                    return Err(Refused::Banned(id).into());
+                }
                 let addresses = self.addresses(&id).ok_or(RegistryError::NoSuchNode(node))?;
                 (Some(id), addresses)
             }

@@ -241,6 +241,11 @@ async fn a_ban_cuts_at_once_outlives_a_restart_and_ends_with_trust() {
     let list = a.call("p2p_peer_list", json!({})).await;
     let listed = &list["structuredContent"]["peers"][0];
     assert_eq!((&listed["state"], &listed["last_error"]), (&json!("banned"), &json!("sold")));
+    let refused = a.registry.connect(Destination::Node("b".to_owned())).await;
+    assert!(
+        matches!(refused, Err(RegistryError::Refused(_))),
+        "it is known as banned: {refused:?}"
+    );
     let again = b.registry.connect(Destination::Node("a".to_owned())).await;
     assert!(matches!(again, Err(RegistryError::Join(_))), "{again:?}");
 

@@ -9,7 +9,7 @@ use toolmesh_core::router::{Catalogue, Runtime, Source};
 use super::{
     Settings,
     handle::Shared,
-    links::{relink, source},
+    links::{away, relink, source},
 };
 use crate::{
     kit::{Door, DoorError, Obituary, Permit},
@@ -68,9 +68,13 @@ impl Router {
     fn rebuild(&self) {
         let links = self.shared.links.load();
         self.shared.view.stats.keep_replicas(|replica| links.contains_key(&replica.runtime));
-        let sources: Vec<Source> =
+        let mut sources: Vec<Source> =
             links.iter().map(|(runtime, link)| source(runtime, link)).collect();
+        sources.extend(away(&self.shared));
         let catalogue = Catalogue::build(&self.shared.local_tools(), &sources);
+        for (runtime, trouble) in catalogue.new_troubles(&self.shared.view.catalogue()) {
+            tracing::warn!(%runtime, trouble, "what it offers is not quite right");
+        }
         metrics::gauge!("toolmesh_tools").set(u32::try_from(catalogue.len()).unwrap_or(u32::MAX));
         self.shared.view.publish(catalogue);
     }

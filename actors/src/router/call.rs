@@ -16,15 +16,12 @@ use toolmesh_core::{
 
 use super::{handle::RouterHandle, refusal, stats::Ended};
 use crate::{
-    link::{self, PRINCIPAL_KEY},
+    link::{self, ONCE_KEY, PRINCIPAL_KEY, TIME_LEFT_KEY},
     tools,
 };
 
 /// `_meta` key with which a caller names the runtime.
 pub(crate) const RUNTIME_KEY: &str = "dev.toolmesh/runtime";
-
-/// `_meta` key with which a caller says how long it waits for the result, in milliseconds.
-const TIME_LEFT_KEY: &str = "dev.toolmesh/time_left_ms";
 
 /// `_meta` key under which a result says where it came from.
 pub(super) const ROUTE_KEY: &str = "dev.toolmesh/route";
@@ -88,7 +85,9 @@ impl RouterHandle {
         let called = Instant::now();
         let time = request.time.unwrap_or_else(|| self.time_of(&decision, &request.params));
         let deadline = called + time;
-        let mut course = Course { called, deadline, attempts: 0, rounds: 0, may_have_run: false };
+        let once = is_once(&request.params);
+        let mut course =
+            Course { called, deadline, once, attempts: 0, rounds: 0, may_have_run: false };
         loop {
             let (failed, within) = match self.round(&request, &decision, &mut course).await {
                 Round::Answered(result) => return Ok(result),
@@ -100,7 +99,7 @@ impl RouterHandle {
                 () = request.cancel.cancelled() => None,
             };
             // Who offers it may have changed, and with that what may be repeated.
-            let may_repeat = |again: &Decision| !course.may_have_run || again.tool.is_repeatable();
+            let may_repeat = |again: &Decision| !course.may_have_run || course.repeats(&again.tool);
             let Some(again) = back.filter(may_repeat) else {
                 self.view().stats.count(&failed.ended());
                 return Err(course.judged(failed.error));
@@ -194,7 +193,7 @@ impl RouterHandle {
                 attempt: course.rounds,
                 has_replicas: tool.has_replicas,
                 untried: targets.len() - place - 1,
-                repeatable: tool.is_repeatable(),
+                repeatable: course.repeats(tool),
                 patience: tool.patience(),
                 left: course.deadline.saturating_duration_since(Instant::now()),
                 error: &error,
@@ -278,6 +277,8 @@ pub(super) struct Asked<'a> {
 struct Course {
     called: Instant,
     deadline: Instant,
+    /// Whether its caller wants it repeated by nobody.
+    once: bool,
     /// How often it was sent somewhere.
     attempts: u32,
     /// How often all were tried that might be.
@@ -286,6 +287,11 @@ struct Course {
 }
 
 impl Course {
+    /// Whether a call that may have run is made again.
+    fn repeats(&self, tool: &Tool) -> bool {
+        tool.is_repeatable() && !self.once
+    }
+
     /// The last error, in the light of the attempts before: that it was not started is not all of
     /// the truth if an earlier one was.
     fn judged(&self, error: CallError) -> CallError {
@@ -362,6 +368,10 @@ fn take_name(params: &Map<String, Value>) -> Result<String, CallError> {
     name.map(str::to_owned).ok_or_else(|| {
         RpcError::invalid_params("params.name: the name of a tool is missing").into()
     })
+}
+
+fn is_once(params: &Map<String, Value>) -> bool {
+    params.get("_meta").and_then(|meta| meta.get(ONCE_KEY)) == Some(&Value::Bool(true))
 }
 
 /// The runtime that the caller names.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     kit::{Clock, Door, DoorError, Supervised, Supervisor, row},
-    link::{LinkHandle, Surroundings},
+    link::{Instance, LinkHandle, Surroundings},
     registry::Nodes,
     tools::{self, GroupHandle},
 };
@@ -113,6 +113,11 @@ impl RouterHandle {
     /// The node is stopping, or the router is busy.
     pub async fn refresh(&self) -> Result<(), DoorError> {
         self.door.ask(Rebuild).await
+    }
+
+    /// By what the node knows itself where a link leads back to it.
+    pub(crate) fn instance(&self) -> &Instance {
+        &self.shared.surroundings.instance
     }
 
     /// What reads the router.

@@ -59,16 +59,19 @@ pub(super) async fn relink(shared: Arc<Shared>) -> Links {
                 links.insert(runtime, (link, wanted));
             }
             outdated => {
+                // What an upstream listed last stays listed until it says otherwise.
+                let last = outdated.as_ref().filter(|_| !runtime.is_peer());
+                let last = last.map(|(link, _)| link.offered().borrow().clone());
                 present.extend(outdated.map(|outdated| (runtime.clone(), outdated)));
-                fresh.push((runtime, wanted));
+                fresh.push((runtime, wanted, last.unwrap_or_default()));
             }
         }
     }
     end(present).await;
-    for (runtime, wanted) in fresh {
+    for (runtime, wanted, last) in fresh {
         let (config, clock) = (wanted.link.clone(), shared.clock.clone());
         let surroundings = shared.surroundings.clone();
-        let link = LinkHandle::start(config, surroundings, clock, &shared.supervisor).await;
+        let link = LinkHandle::succeed(last, config, surroundings, clock, &shared.supervisor).await;
         links.insert(runtime, (link, wanted));
     }
     links
@@ -83,6 +86,18 @@ async fn end(links: Links) {
         tokio::spawn(async move { link.stop().await });
     }
     futures::future::join_all(upstreams.iter().map(|(_, (link, _))| link.stop())).await;
+}
+
+/// The nodes that are away, as sources of nothing: names that begin with theirs stay theirs.
+pub(super) fn away(shared: &Shared) -> Vec<Source> {
+    let nodes = shared.view.nodes();
+    let away = nodes.iter().filter(|(_, node)| !node.connected);
+    away.map(|(alias, node)| Source {
+        runtime: Runtime::Peer(alias.clone()),
+        offer: peer(alias, node).offer,
+        tools: Arc::default(),
+    })
+    .collect()
 }
 
 /// What a link offers at this moment. An upstream's tools stay listed while it is restarted; those

@@ -69,7 +69,10 @@ impl RouterHandle {
             };
         }
         let at = asked.explicit.map(|runtime| format!(" at {runtime}")).unwrap_or_default();
-        let rest = self.instead_of(asked.who, asked.name);
+        let mut rest = self.instead_of(asked.who, asked.name);
+        if rest.is_empty() && asked.who.role != Role::Peer {
+            rest = "; tools_search finds the tools that there are".to_owned();
+        }
         RpcError::invalid_params(format!("unknown tool: {}{at}{rest}", asked.name)).into()
     }
 

@@ -22,7 +22,7 @@ use crate::{
     child::Guard,
     kit::{Clock, Fault, Supervisor},
     link::{
-        Mesh, Surroundings,
+        Endpoint, Instance, Mesh, Surroundings,
         tests::rig::{Notebook, PATIENCE, server, side_file, stdio, times},
     },
 };
@@ -44,7 +44,8 @@ impl Rig {
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let (guard, memory) = (Arc::new(Guard::default()), Arc::new(Notebook::default()));
-        let surroundings = Surroundings { guard, memory, mesh };
+        let instance = Instance::random();
+        let surroundings = Surroundings { guard, memory, mesh, instance };
         let router = RouterHandle::start(View::default(), clock, supervisor, surroundings).await;
         Self { router, _faults: faults }
     }
@@ -236,6 +237,29 @@ async fn a_reload_keeps_the_sessions_of_what_stays_the_same() {
     assert_eq!(rig.router.links().len(), 1);
     rig.router.stop().await;
     assert_eq!(rig.pid("a"), None);
+}
+
+#[actix::test]
+async fn the_tools_of_a_server_that_is_changed_stay_listed_until_it_lists_others() {
+    let (_directory, log) = side_file();
+    let fast = upstream("up", "raw-server", &log);
+    let rig = Rig::start(vec![fast.clone()]).await;
+    rig.until_listed("up__echo").await;
+    let mut changes = rig.router.view().changes(Role::Client);
+    let mut slow = fast.clone();
+    let Endpoint::Stdio(program) = &mut slow.link.endpoint else { unreachable!("it is a child") };
+    program.args = vec!["--slow-start".to_owned(), "60".to_owned()];
+    rig.configure(vec![slow]).await;
+    assert!(rig.lists("up__echo"), "it is only being started");
+    let refused = rig.call(json!({"name": "up__echo", "arguments": {}})).await;
+    assert!(matches!(refused, Err(CallError::NotStarted { .. })), "{refused:?}");
+    rig.configure(vec![fast]).await;
+    let link = rig.router.links().remove(0);
+    assert!(link.ready(PATIENCE).await && rig.lists("up__echo"));
+    let news = tokio::time::timeout(Duration::from_millis(200), changes.changed()).await;
+    assert!(news.is_err(), "the list is what it was");
+    rig.configure(vec![]).await;
+    assert!(!rig.lists("up__echo"));
 }
 
 #[actix::test]

@@ -18,7 +18,7 @@ use toolmesh_store::{
 use super::actor::{CreateToken, KeepName, Keeper, Remember, RevokeToken};
 use crate::{
     kit::{Door, DoorError, Supervised, Supervisor, row},
-    link::{Memory, Protocol},
+    link::{Memory, Protocol, Remembered},
 };
 
 /// Longest name of a token, in bytes.
@@ -145,6 +145,12 @@ impl StoreHandle {
         names.filter(|(old, new): &(Arc<str>, Arc<str>)| old != new).collect()
     }
 
+    /// Whether the token by which `who` came in, if that was one, is still good.
+    pub fn knows(&self, who: &Principal) -> bool {
+        let id = who.id.strip_prefix("token:");
+        id.is_none_or(|id| self.shared.state.load().tokens.contains_key(id))
+    }
+
     /// The tokens, by id.
     pub fn tokens(&self) -> Vec<TokenView> {
         self.shared.state.load().tokens.values().map(TokenView::from).collect()
@@ -203,6 +209,11 @@ impl StoreHandle {
         !self.shared.store.committer().health().is_stalled()
     }
 
+    /// Whether new work is refused because the disk is nearly full.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.store.committer().health().disk_full
+    }
+
     /// Publishes the store's figures: what it takes on disk, and what waits to be committed.
     pub fn publish_metrics(&self) {
         let waiting = self.shared.store.committer().health().waiting;
@@ -233,20 +244,23 @@ impl StoreHandle {
 }
 
 impl Memory for StoreHandle {
-    fn recall(&self, upstream: &str) -> Option<Protocol> {
-        self.shared.state.load().protocols.get(upstream).map(|known| match known.lifecycle {
-            Lifecycle::Legacy => Protocol::Legacy,
-            Lifecycle::Modern => Protocol::Modern,
+    fn recall(&self, upstream: &str) -> Option<Remembered> {
+        self.shared.state.load().protocols.get(upstream).map(|known| Remembered {
+            protocol: match known.lifecycle {
+                Lifecycle::Legacy => Protocol::Legacy,
+                Lifecycle::Modern => Protocol::Modern,
+            },
+            server: known.revision.clone(),
         })
     }
 
-    fn remember(&self, upstream: &str, protocol: Protocol, revision: &str) {
-        let lifecycle = match protocol {
+    fn remember(&self, upstream: &str, learned: Remembered) {
+        let lifecycle = match learned.protocol {
             Protocol::Legacy => Lifecycle::Legacy,
             Protocol::Modern => Lifecycle::Modern,
             Protocol::Auto => return,
         };
-        let protocol = toolmesh_store::Protocol { lifecycle, revision: revision.to_owned() };
+        let protocol = toolmesh_store::Protocol { lifecycle, revision: learned.server };
         let told =
             self.door.tell(|permit| Remember { upstream: upstream.to_owned(), protocol, permit });
         if let Err(error) = told {

@@ -14,7 +14,7 @@ use toolmesh_store::{MemoryRecords, State, Store, Token};
 use super::*;
 use crate::{
     kit::{Clock, Supervisor},
-    link::{Memory, Protocol},
+    link::{Memory, Protocol, Remembered},
 };
 
 async fn keeper(records: &Arc<MemoryRecords>) -> StoreHandle {
@@ -96,13 +96,14 @@ async fn the_lifecycle_of_an_upstream_is_remembered() {
     let records = Arc::new(MemoryRecords::default());
     let store = keeper(&records).await;
     assert_eq!(store.recall("fs"), None);
-    store.remember("fs", Protocol::Modern, "2026-07-28");
+    let learned = Remembered { protocol: Protocol::Modern, server: "2026-07-28 fs 1".into() };
+    store.remember("fs", learned.clone());
     // A question behind it in the mailbox: what was told is applied by then.
     store.revoke_token("none".into()).await.unwrap();
     store.flush().await;
-    assert_eq!(store.recall("fs"), Some(Protocol::Modern));
+    assert_eq!(store.recall("fs").as_ref(), Some(&learned));
     records.lose_power();
-    assert_eq!(keeper(&records).await.recall("fs"), Some(Protocol::Modern));
+    assert_eq!(keeper(&records).await.recall("fs"), Some(learned));
 }
 
 #[actix::test]

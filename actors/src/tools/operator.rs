@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use toolmesh_core::{
     call::{CallError, RpcError},
     principal::{Principal, Role},
-    router::LocalTool,
+    router::{LocalTool, Runtime},
 };
 
 use super::{
@@ -118,6 +118,9 @@ struct UpstreamView {
     retry_in_ms: Option<u64>,
     /// Tools it listed last.
     tools: usize,
+    /// What is wrong with them or with what the configuration says of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    troubles: Vec<String>,
     /// Sessions that ended by themselves since the node started.
     restarts: u64,
     /// Calls under way.
@@ -270,7 +273,27 @@ impl Group for OperatorTools {
 
 impl OperatorTools {
     fn upstreams(&self) -> Vec<UpstreamView> {
-        self.router.links().iter().map(view).collect()
+        self.router.links().iter().map(|link| self.upstream(link)).collect()
+    }
+
+    fn upstream(&self, link: &LinkHandle) -> UpstreamView {
+        let status = link.status().borrow().clone();
+        let (server, protocol) = status.server.unzip();
+        let runtime = Runtime::Upstream(link.config().name.clone());
+        UpstreamView {
+            name: link.config().name.to_string(),
+            kind: link.config().endpoint.kind(),
+            state: status.state.name(),
+            reason: status.state.reason().map(str::to_owned),
+            retry_in_ms: link.retry_in_ms(),
+            tools: link.offered().borrow().len(),
+            troubles: self.router.view().catalogue().troubles(&runtime).to_vec(),
+            restarts: status.restarts,
+            in_flight: link.in_flight(),
+            protocol,
+            server,
+            pid: status.pid,
+        }
     }
 
     fn status(&self) -> NodeStatus {
@@ -301,7 +324,7 @@ impl OperatorTools {
             .into());
         };
         link.restart().await?;
-        answer(&view(&link))
+        answer(&self.upstream(&link))
     }
 
     async fn create_token(&self, NewToken { name, role }: NewToken) -> Result<Value, CallError> {
@@ -324,23 +347,5 @@ impl OperatorTools {
             Ok(false) => Ok(refuse(&format!("there is no token {id:?}; token_list shows the ids"))),
             Err(error) => Ok(refuse(&error.to_string())),
         }
-    }
-}
-
-fn view(link: &LinkHandle) -> UpstreamView {
-    let status = link.status().borrow().clone();
-    let (server, protocol) = status.server.unzip();
-    UpstreamView {
-        name: link.config().name.to_string(),
-        kind: link.config().endpoint.kind(),
-        state: status.state.name(),
-        reason: status.state.reason().map(str::to_owned),
-        retry_in_ms: link.retry_in_ms(),
-        tools: link.offered().borrow().len(),
-        restarts: status.restarts,
-        in_flight: link.in_flight(),
-        protocol,
-        server,
-        pid: status.pid,
     }
 }

@@ -20,6 +20,7 @@ use super::{
     run::{Ending, failed, too_large},
 };
 use crate::{
+    link::ONCE_KEY,
     queue::Leased,
     router::{Request, Routed, RouterHandle},
 };
@@ -133,12 +134,15 @@ fn wanted(leased: &Leased) -> Result<Wanted, String> {
     };
     params.insert("name".to_owned(), part("tool").unwrap_or_default());
     params.insert("arguments".to_owned(), part("arguments").unwrap_or_else(|| json!({})));
+    let mut meta = match params.shift_remove("_meta") {
+        Some(Value::Object(meta)) => meta,
+        _ => Map::new(),
+    };
     // Without a token an upstream sends no progress.
-    let token = Value::from(leased.grant.id.to_string());
-    match params.get_mut("_meta").and_then(Value::as_object_mut) {
-        Some(meta) => drop(meta.insert("progressToken".to_owned(), token)),
-        None => drop(params.insert("_meta".to_owned(), json!({"progressToken": token}))),
-    }
+    meta.insert("progressToken".to_owned(), leased.grant.id.to_string().into());
+    // The queue repeats, as often as the task allows, and says so.
+    meta.insert(ONCE_KEY.to_owned(), true.into());
+    params.insert("_meta".to_owned(), meta.into());
     if let Some(answers) = &leased.kept.answers {
         let answers: Map<String, Value> = serde_json::from_str(answers)
             .map_err(|error| format!("the submitter's answers cannot be read: {error}"))?;

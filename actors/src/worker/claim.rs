@@ -85,6 +85,7 @@ async fn own(
         kinds: offer.kinds.clone(),
         labels,
         session: None,
+        takes_large: true,
         only: None,
         max_tasks: free,
         lease_ms: shared.settings.lease_ms,

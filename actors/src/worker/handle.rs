@@ -111,6 +111,8 @@ impl WorkerHandle {
     ) -> Self {
         let offer = watch::Sender::new(settings.offer.clone());
         let (running, begun) = (Running::default(), watch::Sender::new(false));
+        // One that cannot be asked gives no tasks either.
+        let is_drained = queue.is_drained(NODE_WORKER).await.unwrap_or_default();
         let kept = Kept::new(queue.clock().clone());
         let shared = Arc::new(Shared {
             settings,
@@ -122,7 +124,7 @@ impl WorkerHandle {
             stops: Stops::default(),
             ready: Ready::default(),
             announced,
-            is_draining: AtomicBool::new(false),
+            is_draining: AtomicBool::new(is_drained),
             offer,
             begun,
         });
@@ -187,12 +189,17 @@ impl WorkerHandle {
             Err(QueueError::Refused(_)) | Ok(()) => {}
             Err(error) => return Err(error),
         }
+        Ok(self.end_running(deadline).await)
+    }
+
+    /// Waits, at most `deadline`, until what runs has ended; then gives the rest up.
+    async fn end_running(&self, deadline: Duration) -> Drained {
         let running = &self.shared.running;
         let before = running.count();
         let in_time = tokio::time::timeout(deadline, running.ended()).await.is_ok();
         let given_up = if in_time { 0 } else { running.give_up() };
         running.ended().await;
-        Ok(Drained { drained: before.saturating_sub(given_up), given_up })
+        Drained { drained: before.saturating_sub(given_up), given_up }
     }
 
     /// Takes tasks again after [`WorkerHandle::drain`].
@@ -213,10 +220,9 @@ impl WorkerHandle {
             Ok(()) | Err(DoorError::Closed | DoorError::Gone) => {}
             Err(DoorError::Busy) => tracing::debug!("the worker is busy and stops by its leases"),
         }
-        if let Err(error) = self.drain(limits::WORKER_DRAIN).await {
-            tracing::debug!(%error, "the worker's drain was not kept, which a stop needs not");
-            self.shared.running.give_up();
-        }
+        let _one_at_a_time = self.stopping.lock().await;
+        self.shared.is_draining.store(true, Ordering::Relaxed);
+        self.end_running(limits::WORKER_DRAIN).await;
         self.door.close();
     }
 }

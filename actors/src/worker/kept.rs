@@ -96,8 +96,11 @@ fn bytes(ending: &Ending) -> usize {
         Ending::Outcome(Outcome::Failed { failure, result, .. }) => {
             failure.message.len() + result.as_ref().map_or(0, String::len)
         }
+        Ending::Outcome(Outcome::Cancelled { error, result }) => {
+            [error, result].into_iter().flatten().map(String::len).sum()
+        }
         Ending::Asks(asks) => asks.len(),
-        Ending::Outcome(Outcome::Cancelled) | Ending::NotRun => 0,
+        Ending::NotRun => 0,
     }
 }
 
@@ -113,7 +116,7 @@ mod tests {
     use crate::{
         child::Guard,
         kit::Supervisor,
-        link::{Surroundings, tests::rig::Notebook},
+        link::{Instance, Surroundings, tests::rig::Notebook},
         router::{RouterHandle, View},
         worker::member::Member,
     };
@@ -182,7 +185,8 @@ mod tests {
         let (fatal, _faults) = mpsc::channel(1);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let (guard, memory) = (Arc::new(Guard::default()), Arc::new(Notebook::default()));
-        let around = Surroundings { guard, memory, mesh: None };
+        let instance = Instance::random();
+        let around = Surroundings { guard, memory, mesh: None, instance };
         let router = RouterHandle::start(View::default(), clock.clone(), supervisor, around).await;
         Source::Member(Member::new("12D3KooWGone".into(), router))
     }

@@ -302,7 +302,9 @@ impl Lease {
             Outcome::Failed { failure: Failure { message, .. }, result, .. } => {
                 json!({"status": "failed", "error": message, "result": result.map(json)})
             }
-            Outcome::Cancelled => json!({"status": "cancelled"}),
+            Outcome::Cancelled { error, result } => {
+                json!({"status": "cancelled", "error": error, "result": result.map(json)})
+            }
         };
         self.ask("complete", request).await.map(drop)
     }

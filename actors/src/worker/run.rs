@@ -216,7 +216,7 @@ pub(super) fn start(shared: Arc<Shared>, source: Source, leased: Leased) {
 fn given_up(ending: Ending, cancel_requested: bool, cancel: &CancellationToken) -> Ending {
     match ending {
         Ending::Outcome(Outcome::Failed { .. }) if cancel_requested => {
-            Ending::Outcome(Outcome::Cancelled)
+            Ending::Outcome(Outcome::CANCELLED)
         }
         Ending::Outcome(Outcome::Failed { ran: Ran::No, .. }) if cancel.is_cancelled() => {
             Ending::NotRun

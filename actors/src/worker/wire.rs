@@ -130,7 +130,12 @@ pub(crate) enum End {
         ran: Ran,
         again: bool,
     },
-    Cancelled,
+    Cancelled {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<String>,
+    },
 }
 
 impl From<Outcome> for End {
@@ -144,7 +149,7 @@ impl From<Outcome> for End {
                 ran,
                 again,
             },
-            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Cancelled { error, result } => Self::Cancelled { error, result },
         }
     }
 }
@@ -156,7 +161,7 @@ impl From<End> for Outcome {
             End::Failed { message, kind, result, ran, again } => {
                 Self::Failed { failure: Failure { message, kind: kind.into() }, result, ran, again }
             }
-            End::Cancelled => Self::Cancelled,
+            End::Cancelled { error, result } => Self::Cancelled { error, result },
         }
     }
 }
@@ -197,7 +202,8 @@ mod tests {
         for outcome in [
             Outcome::Completed("{\"a\": 2.50}".into()),
             Outcome::Failed { failure, result: Some("1".into()), ran: Ran::Unknown, again: false },
-            Outcome::Cancelled,
+            Outcome::CANCELLED,
+            Outcome::Cancelled { error: Some("no".into()), result: Some("1".into()) },
         ] {
             let of = Of { task_id: "x".into(), fence: u64::MAX };
             let sent = json!(Finish { of, outcome: outcome.clone().into() });

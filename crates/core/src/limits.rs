@@ -33,10 +33,27 @@ pub const SESSIONS: usize = 1_000;
 /// Sessions a principal may hold. All unauthenticated loopback clients are one principal.
 pub const SESSIONS_PER_PRINCIPAL: usize = 512;
 
-/// Idle time after which a session ends; the client starts a new one after 404.
+/// Faults of one upstream's tools that are told one by one; of the others the operator is told how
+/// many they are. A server makes the same mistake in each of its tools.
+pub const TROUBLES_TOLD: usize = 20;
+
+/// A client of a session that lost the stream of a call may come back for its answer for this long;
+/// then its call is cancelled. Who needs longer repeats the call.
+pub const RESUME_GRACE: Duration = Duration::from_millis(500);
+
+/// Events of a call that are kept for a client that is back in time: as many as rmcp keeps. Of more
+/// progress the oldest is lost, the answer never.
+pub const EVENTS_KEPT: usize = 16;
+
+/// Idle time after which a session ends: without a request under way and without an open stream.
+/// The client gets 404 and starts a new one.
 pub const SESSION_IDLE: Duration = Duration::from_secs(300);
 
-/// A session is idle, and may be evicted for a new one, when it had no request for this long.
+/// Longest time between two looks for sessions whose idle time is over; a fifth of that time where
+/// it is shorter. Nobody sees more of it than a session that ends so much later.
+pub const SESSION_CHECK: Duration = Duration::from_secs(10);
+
+/// A session may be evicted for a new one when it has been idle for this long.
 pub const SESSION_EVICTABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// Requests in flight in total. Beyond it 429 and Retry-After: nothing queues without bound.
@@ -93,7 +110,8 @@ pub const UPSTREAM_OUTBOX: usize = 64;
 /// Lines of an upstream's stderr that are kept to explain why it died.
 pub const STDERR_LINES: usize = 20;
 
-/// Bytes kept of one stderr line.
+/// Bytes kept of one stderr line; of a longer one the beginning, with an ellipsis. The log at level
+/// debug has the whole.
 pub const STDERR_LINE_BYTES: usize = 512;
 
 /// Time an upstream has to start and list its tools: `npx` and `uvx` download at first.
@@ -232,7 +250,8 @@ pub const MESH_JOIN_TIME: Duration = Duration::from_secs(10);
 pub const MESH_JOIN_MESSAGE_BYTES: usize = 1_024;
 
 /// Failed tries to join from one address (IPv6: one /64) within [`MESH_JOIN_TRIES_TIME`]. Beyond
-/// it that address is told when to come back, unless a node that was a member asks.
+/// it that address is told when to come back, unless a node that was a member asks, or one with an
+/// invitation that is good.
 pub const MESH_JOIN_TRIES: usize = 5;
 
 /// Join exchanges at once, each way; at most half of them with one address, so that nobody alone
@@ -351,6 +370,10 @@ pub const MESH_GOODBYE: Duration = Duration::from_millis(500);
 /// Largest frame of a member in bytes: a result of 16 MiB and its envelope. Beyond it the stream is
 /// closed; a message of ours that is larger is answered with an error instead.
 pub const MESH_FRAME_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
+
+/// How often a stream is looked at whose caller waits for an answer and has said its last, or more
+/// than was read: a caller that has gone is noticed that much later, and its call is cancelled then.
+pub const MESH_BROKEN_LOOK: Duration = Duration::from_millis(250);
 
 /// Largest frame of a stranger and of the Python dialects in bytes: what their programs take.
 pub const MESH_STRANGER_FRAME_BYTES: usize = 1024 * 1024;

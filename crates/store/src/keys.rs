@@ -39,11 +39,13 @@ pub(crate) enum Kind {
     Queue = 16,
     /// The number of the node's last start; one record.
     Epoch = 17,
+    /// Workers that are given no more tasks, by name.
+    DrainedWorker = 18,
 }
 
 impl Kind {
     /// Every kind, in the order of their keys.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Node,
         Self::Token,
         Self::Protocol,
@@ -61,6 +63,7 @@ impl Kind {
         Self::TaskAnswers,
         Self::Queue,
         Self::Epoch,
+        Self::DrainedWorker,
     ];
 
     /// Returns what people and exported files call it.
@@ -83,6 +86,7 @@ impl Kind {
             Self::TaskAnswers => "task_answers",
             Self::Queue => "queue",
             Self::Epoch => "epoch",
+            Self::DrainedWorker => "drained_worker",
         }
     }
 

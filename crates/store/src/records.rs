@@ -49,7 +49,7 @@ pub enum Lifecycle {
 pub struct Protocol {
     /// How its session begins.
     pub lifecycle: Lifecycle,
-    /// The protocol revision, such as `2025-11-25`.
+    /// The protocol revision, such as `2025-11-25`, and what the server called itself.
     pub revision: String,
 }
 
@@ -171,7 +171,8 @@ pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<Kind, LoadError> {
         | Kind::TaskMetadata
         | Kind::TaskAnswers
         | Kind::Queue
-        | Kind::Epoch => queue::check(kind, key, value)?,
+        | Kind::Epoch
+        | Kind::DrainedWorker => queue::check(kind, key, value)?,
     }
     Ok(kind)
 }

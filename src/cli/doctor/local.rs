@@ -7,11 +7,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use toolmesh_net::MeshSecret;
+use rustix::fs::{Access, access};
+use toolmesh_net::{Identity, IdentityError, MeshSecret, PrivateFileError};
 use toolmesh_store::FreeSpace;
 
 use super::Finding;
-use crate::config::{self, Config, Errors, Loaded, Transport};
+use crate::config::{self, Config, Errors, Loaded, Sources, Transport};
+use crate::{up, wiring};
 
 /// Files in the data directory that nobody else may read.
 const SECRET_FILES: [&str; 3] = ["node.key", "operator.token", "mesh.secret"];
@@ -21,7 +23,7 @@ const OTHERS: u32 = 0o007;
 const GROUP: u32 = 0o070;
 
 /// Looks at the configuration.
-pub(super) fn config(loaded: &Result<Loaded, Errors>) -> Vec<Finding> {
+pub(super) fn config(loaded: &Result<Loaded, Errors>, sources: &Sources) -> Vec<Finding> {
     match loaded {
         Ok(Loaded { file: Some(file), .. }) => {
             vec![Finding::ok("config", format!("{} is right", file.display()))]
@@ -31,9 +33,9 @@ pub(super) fn config(loaded: &Result<Loaded, Errors>) -> Vec<Finding> {
             format!("no file, so the defaults hold; one would be {}/config.toml", data.display()),
         )],
         Err(errors) => {
-            let next = "correct it, then: toolmesh config check";
+            let next = errors.next(sources);
             let finding =
-                |problem: &config::Problem| Finding::error("config", problem.to_string(), next);
+                |problem: &config::Problem| Finding::error("config", problem.to_string(), &next);
             errors.problems().iter().map(finding).collect()
         }
     }
@@ -41,11 +43,16 @@ pub(super) fn config(loaded: &Result<Loaded, Errors>) -> Vec<Finding> {
 
 /// Looks at the data directory and the secrets in it.
 pub(super) fn data(data: &Path) -> Vec<Finding> {
+    data_with(data, |path| Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)?))
+}
+
+/// Looks at it; `writable` tells whether this user may write in a directory.
+fn data_with(data: &Path, writable: impl Fn(&Path) -> io::Result<()>) -> Vec<Finding> {
     let check = "data directory";
     let shown = data.display();
     match fs::metadata(data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return vec![Finding::ok(check, format!("{shown} is made at the first start"))];
+            return vec![not_made_yet(data, writable)];
         }
         Err(error) => {
             let next = "run as the user who runs the node, or choose another with --data DIR";
@@ -57,6 +64,10 @@ pub(super) fn data(data: &Path) -> Vec<Finding> {
     if let Err(error) = config::prepare(data) {
         let next = "a node would not start with it; do what it says";
         return vec![Finding::error(check, error.to_string(), next)];
+    }
+    if let Err(error) = writable(data) {
+        let next = format!("chmod 700 {shown}, or choose another place with --data DIR");
+        return vec![Finding::error(check, format!("cannot write to {shown}: {error}"), next)];
     }
     let mut findings = vec![Finding::ok(check, format!("{shown} is ours alone to write"))];
     for name in SECRET_FILES {
@@ -70,7 +81,42 @@ pub(super) fn data(data: &Path) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(key(&data.join("node.key")));
     findings
+}
+
+/// Looks whether a data directory that is not there can be made.
+fn not_made_yet(data: &Path, writable: impl Fn(&Path) -> io::Result<()>) -> Finding {
+    let check = "data directory";
+    let parent = data.ancestors().skip(1).find(|place| place.exists());
+    let parent = parent.unwrap_or(Path::new("/"));
+    match writable(parent) {
+        Ok(()) if parent.is_dir() => {
+            Finding::ok(check, format!("{} is made at the first start", data.display()))
+        }
+        denied => {
+            let why = denied.err().map_or("it is no directory".to_owned(), |it| it.to_string());
+            Finding::error(
+                check,
+                format!("{} cannot be made in {}: {why}", data.display(), parent.display()),
+                "make it for the user who runs the node, or choose another with --data DIR",
+            )
+        }
+    }
+}
+
+/// Looks whether the identity of the node can be read. Who else can read it is looked at before.
+fn key(path: &Path) -> Option<Finding> {
+    if !path.exists() {
+        return None; // It would be made.
+    }
+    match Identity::load_or_create(path) {
+        Ok(_) | Err(IdentityError::File(PrivateFileError::Readable { .. })) => None,
+        Err(error) => {
+            let next = "a node does not start with it; do what it says";
+            Some(Finding::error("node.key", error.to_string(), next))
+        }
+    }
 }
 
 fn secret(path: &Path, metadata: &Metadata) -> Finding {
@@ -125,30 +171,87 @@ pub(super) fn port(config: &Config) -> Option<Finding> {
             ),
         ),
         Err(error) => {
-            Finding::error("port", format!("cannot use {address}: {error}"), "pass --http ADDR")
+            let next = up::advice_of_bind(&error);
+            Finding::error("port", format!("cannot use {address}: {error}"), next)
         }
     })
 }
 
-/// Looks at the secret of the mesh, where the configuration names one.
-pub(super) fn mesh_secret(config: &Config) -> Option<Finding> {
+/// Looks whether a node that is not running may listen where it shall.
+pub(super) fn protection(config: &Config, data: &Path) -> Option<Finding> {
+    let http = config.gateway.http;
+    if http.ip().is_loopback() || config.gateway.allow_unauthenticated {
+        return None;
+    }
+    let check = "tokens";
+    let make = "make one: toolmesh token create NAME; or set gateway.allow_unauthenticated where a \
+                firewall or proxy protects it";
+    Some(if data.join("store").is_dir() {
+        let message =
+            format!("a node listens on {http}, beyond loopback, only if there is a token");
+        Finding::warn(check, message, format!("see: toolmesh token list; if there is none, {make}"))
+    } else {
+        let message =
+            format!("{http} is not loopback and there is no token: a node does not start there");
+        Finding::error(check, message, make)
+    })
+}
+
+/// Looks at the secret of the mesh: the one that the configuration names, else the node's own.
+pub(super) fn mesh_secret(config: &Config, data: &Path) -> Option<Finding> {
     let check = "mesh secret";
-    let file = config.mesh.secret_file.as_ref().filter(|_| config.mesh.enabled)?;
-    Some(match MeshSecret::read(file) {
+    if !config.mesh.enabled {
+        return None;
+    }
+    let own = data.join("mesh.secret");
+    let (file, read, next) = match &config.mesh.secret_file {
+        Some(file) => {
+            let next = "mount or write it as docs/mesh.md says; a node does not start without it";
+            (file, MeshSecret::read(file), next)
+        }
+        None if own.exists() => {
+            let next = "restore it from a backup, or remove it: the node is then alone in a new mesh until \
+                        it is invited again";
+            (&own, MeshSecret::load_or_create(&own), next)
+        }
+        None => return None, // It would be made.
+    };
+    Some(match read {
         Ok(secret) => Finding::ok(
             check,
             format!("{} is that of the mesh {}", file.display(), secret.fingerprint()),
         ),
-        Err(error) => {
-            let next = "mount or write it as docs/mesh.md says; a node does not start without it";
-            Finding::error(check, error.to_string(), next)
-        }
+        Err(error) => Finding::error(check, error.to_string(), next),
     })
 }
 
-/// Looks whether the commands of the upstreams are there.
+/// Looks at the token of Python peers, where they are let in by one.
+pub(super) fn mesh_token(config: &Config) -> Option<Finding> {
+    let check = "mesh token";
+    match wiring::token(&config.mesh) {
+        Ok(None) => None,
+        Ok(Some(_)) => Some(Finding::ok(check, "can be read")),
+        Err(error) => {
+            let why = std::error::Error::source(&error).map(|why| format!(": {why}"));
+            let message = format!("{error}{}", why.unwrap_or_default());
+            let next = "correct mesh.token; a node does not start without it";
+            Some(Finding::error(check, message, next))
+        }
+    }
+}
+
+/// Looks whether the programs of upstreams and commands are there.
 pub(super) fn commands(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
+    for (name, command) in &config.commands {
+        let program = &command.process.command;
+        if executable(program).is_none() {
+            let next = "install it, or write its whole path into the configuration";
+            let message =
+                format!("its program {} is not there or not executable", program.display());
+            findings.push(Finding::error(&format!("command {name}"), message, next));
+        }
+    }
     for (name, upstream) in &config.upstreams {
         let Transport::Stdio(stdio) = &upstream.transport else { continue };
         if !upstream.enabled {
@@ -205,6 +308,68 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let found = data(directory.path());
             assert_eq!(found.last().unwrap().level, level, "{mode:o}");
+        }
+    }
+
+    /// The configuration in `text`.
+    fn checked(text: &str) -> Config {
+        let data = tempfile::tempdir().unwrap();
+        fs::write(data.path().join("config.toml"), text).unwrap();
+        let sources = Sources { data: Some(data.path().to_owned()), ..Sources::default() };
+        config::load(&sources).unwrap().config
+    }
+
+    /// A data directory with this file, which only its owner can read.
+    fn holding(name: &str, bytes: &[u8]) -> tempfile::TempDir {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        data
+    }
+
+    #[test]
+    fn what_keeps_a_node_from_starting_is_found() {
+        let broken_key = holding("node.key", b"0123456789");
+        let found = data(broken_key.path());
+        let key = found.last().unwrap();
+        assert!(key.level == Level::Error && key.message.contains("is damaged"), "{key:?}");
+
+        let plain = checked("");
+        let short = holding("mesh.secret", b"short");
+        let secret = mesh_secret(&plain, short.path()).unwrap();
+        assert!(secret.message.contains("holds no mesh secret"), "{secret:?}");
+        assert!(mesh_secret(&plain, broken_key.path()).is_none(), "it would be made");
+
+        let token =
+            checked("[mesh]\nadmission = \"token\"\n[mesh.token]\nfile = \"/no/such/file\"\n");
+        let token = mesh_token(&token).unwrap();
+        assert!(token.message.contains("/no/such/file"), "{token:?}");
+        let empty = holding("token", b"\n");
+        let file = empty.path().join("token");
+        let empty =
+            checked(&format!("[mesh]\nadmission = \"token\"\n[mesh.token]\nfile = {file:?}\n"));
+        assert!(mesh_token(&empty).unwrap().message.contains("is empty"));
+
+        let open = checked("[gateway]\nhttp = \"0.0.0.0:7555\"\n");
+        assert_eq!(protection(&open, short.path()).unwrap().level, Level::Error);
+        fs::create_dir(short.path().join("store")).unwrap();
+        assert_eq!(protection(&open, short.path()).unwrap().level, Level::Warn);
+        assert!(protection(&plain, short.path()).is_none());
+
+        let program = checked("[command.x]\nprogram = \"/no/such/program\"\n");
+        let program = commands(&program);
+        assert_eq!((program[0].level, &*program[0].check), (Level::Error, "command x"));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_or_made_is_an_error() {
+        let denied = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        let there = tempfile::tempdir().unwrap();
+        for path in [there.path().to_owned(), there.path().join("a/b")] {
+            let found = data_with(&path, denied);
+            assert_eq!(found[0].level, Level::Error, "{}", found[0].message);
+            assert!(found[0].message.contains("permission denied"), "{}", found[0].message);
         }
     }
 

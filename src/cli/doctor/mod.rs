@@ -78,15 +78,17 @@ pub(crate) async fn run(common: &Common, file: ConfigFile) -> Result<Report, Fai
 
     let mut findings =
         vec![Finding::ok("version", concat!("toolmesh ", env!("CARGO_PKG_VERSION")))];
-    findings.extend(local::config(&loaded));
+    findings.extend(local::config(&loaded, &sources));
     findings.extend(local::data(&data));
     findings.extend(local::disk(&data));
     let running = remote::node(common, &locator, &mut findings).await;
     if let Ok(loaded) = &loaded {
-        if running.is_none() {
+        if running.is_none() && !locator.is_unclear() {
             findings.extend(local::port(&loaded.config));
+            findings.extend(local::protection(&loaded.config, &data));
         }
-        findings.extend(local::mesh_secret(&loaded.config));
+        findings.extend(local::mesh_secret(&loaded.config, &data));
+        findings.extend(local::mesh_token(&loaded.config));
         findings.extend(local::commands(&loaded.config));
     }
     Ok(report(&findings))

@@ -151,7 +151,14 @@ fn upstream(upstream: &Value) -> Finding {
         reason if reason.is_empty() => "it did not say why".to_owned(),
         reason => reason,
     };
+    let troubles = upstream["troubles"].as_array().into_iter().flatten();
+    let troubles: Vec<&str> = troubles.filter_map(Value::as_str).collect();
     match text_of(upstream, "state").as_str() {
+        "ready" if !troubles.is_empty() => Finding::warn(
+            &check,
+            format!("ready with {} tools; {}", text_of(upstream, "tools"), troubles.join("; ")),
+            "tell who maintains the server, or correct its section of the configuration",
+        ),
         "ready" => Finding::ok(&check, format!("ready with {} tools", text_of(upstream, "tools"))),
         "starting" => Finding::ok(&check, "starting"),
         "stopped" => Finding::warn(&check, "stopped", format!("toolmesh upstream restart {name}")),
@@ -196,6 +203,13 @@ mod tests {
         assert!(findings[3].message.ends_with("refused"), "{}", findings[3].message);
         assert_eq!(mesh(&Value::Null, &status)[0].level, Level::Ok, "off is no problem");
         assert_eq!(mesh(&list, &Value::Null)[0].level, Level::Warn, "nobody can come");
+    }
+
+    #[test]
+    fn an_upstream_whose_tools_are_not_quite_right_is_a_warning() {
+        let finding = upstream(&json!({"name": "fs", "state": "ready", "troubles": ["tool x"]}));
+        assert_eq!(finding.level, Level::Warn);
+        assert!(finding.message.contains("tool x"));
     }
 
     #[test]

@@ -72,8 +72,10 @@ impl Bridge {
         let text = match line {
             Line::Text(text) if text.trim().is_empty() => return,
             Line::Text(text) => text,
-            Line::TooLong => {
-                return self.reject(PARSE_ERROR, "the line is longer than 4 MiB").await;
+            Line::TooLong(id) => {
+                let why = "the message is longer than 4 MiB, so nothing was started; pass a \
+                           reference instead of the data";
+                return self.out.line(error_response(&id, INVALID_REQUEST, why, None)).await;
             }
             Line::NotText => return self.reject(PARSE_ERROR, "the line is not UTF-8").await,
             Line::End => return,

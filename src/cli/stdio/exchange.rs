@@ -116,7 +116,7 @@ impl Bridge {
             ),
             WireError::Lost(_) => (
                 format!("{error}; whether the request had an effect is unknown"),
-                json!({"kind": "outcome_unknown", "started": null, "safe_to_retry": false}),
+                json!({"kind": "outcome_unknown", "started": "unknown", "safe_to_retry": false}),
             ),
         };
         error_response(id, INTERNAL_ERROR, &message, Some(data))

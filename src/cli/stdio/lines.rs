@@ -2,9 +2,12 @@
 
 use std::io;
 
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use super::id::IdFinder;
 
 /// Largest message of the client in bytes: what the node takes as a request.
 const LINE_BYTES: usize = toolmesh_core::limits::BODY_BYTES;
@@ -16,8 +19,8 @@ const LINES_WAITING: usize = 64;
 pub(super) enum Line {
     /// A line, without its end.
     Text(String),
-    /// A line that is too long; it was skipped.
-    TooLong,
+    /// A line that is too long, and the id of the request that it is, if it is one; it was skipped.
+    TooLong(Value),
     /// A line that is not UTF-8.
     NotText,
     /// There is no more.
@@ -43,27 +46,28 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     /// The input cannot be read.
     pub(super) async fn next(&mut self) -> io::Result<Line> {
         let mut line = Vec::new();
-        let mut too_long = false;
+        let mut too_long: Option<IdFinder> = None;
         loop {
             let chunk = self.input.fill_buf().await?;
-            if chunk.is_empty() && line.is_empty() && !too_long {
+            if chunk.is_empty() && line.is_empty() && too_long.is_none() {
                 return Ok(Line::End);
             }
             let end = chunk.iter().position(|byte| *byte == b'\n');
             let content = &chunk[..end.unwrap_or(chunk.len())];
-            too_long |= line.len() + content.len() > LINE_BYTES;
-            if too_long {
-                line.clear();
-            } else {
-                line.extend_from_slice(content);
+            if too_long.is_none() && line.len() + content.len() > LINE_BYTES {
+                too_long.get_or_insert_default().read(&std::mem::take(&mut line));
+            }
+            match &mut too_long {
+                Some(finder) => finder.read(content),
+                None => line.extend_from_slice(content),
             }
             let is_last = chunk.is_empty();
             let used = end.map_or(chunk.len(), |end| end + 1);
             self.input.consume(used);
-            if too_long && (end.is_some() || is_last) {
-                return Ok(Line::TooLong);
-            }
             if end.is_some() || is_last {
+                if let Some(finder) = too_long {
+                    return Ok(Line::TooLong(finder.id()));
+                }
                 return Ok(String::from_utf8(line).map_or(Line::NotText, Line::Text));
             }
         }
@@ -143,7 +147,17 @@ mod tests {
         assert!(matches!(lines_of(&input).await.as_slice(), [Line::Text(_)]));
         input.insert(0, b'x');
         input.extend(b"after\n");
-        assert_eq!(lines_of(&input).await, [Line::TooLong, Line::Text("after".into())]);
+        assert_eq!(
+            lines_of(&input).await,
+            [Line::TooLong(Value::Null), Line::Text("after".into())]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_too_long_can_be_answered() {
+        let long = "x".repeat(LINE_BYTES);
+        let input = format!("{{\"method\":\"m\",\"params\":\"{long}\",\"id\":7}}\n");
+        assert_eq!(lines_of(input.as_bytes()).await, [Line::TooLong(7.into())]);
     }
 
     #[tokio::test]

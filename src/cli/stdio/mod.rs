@@ -10,6 +10,7 @@
 
 mod bridge;
 mod exchange;
+mod id;
 mod lines;
 mod request;
 mod session;
@@ -42,7 +43,7 @@ pub(crate) async fn run(common: &Common, args: &StdioArgs) -> Result<Report, Fai
     let locator =
         if args.operator { Locator::as_operator(common) } else { Locator::as_client(common) };
     let node = locator.find()?;
-    let wire = Wire::new().map_err(|error| no_http(&error))?;
+    let wire = Wire::new(&node).map_err(|error| no_http(&error))?;
     greet(&locator, &node, &wire).await?;
     let mut terminated = signal(SignalKind::terminate())
         .map_err(|error| Failure::new(format!("cannot watch for SIGTERM: {error}"), "repeat"))?;

@@ -3,6 +3,7 @@
 //! Numbers with limits are not checked here: the node knows them, and says which one it was.
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 
 use crate::cli::args::seconds;
 
@@ -20,6 +21,9 @@ pub(crate) enum TaskCommand {
         /// Show what its worker logged, too
         #[arg(long)]
         logs: bool,
+        /// Where it is asked for.
+        #[command(flatten)]
+        at: At,
     },
     /// Print the result of a task; exits with 1 if there is none
     Result {
@@ -31,6 +35,9 @@ pub(crate) enum TaskCommand {
         /// Show what its worker logged, too
         #[arg(long)]
         logs: bool,
+        /// Where it is asked for.
+        #[command(flatten)]
+        at: At,
     },
     /// Wait until a task ends; exits with 1 unless it is completed
     Wait {
@@ -39,6 +46,9 @@ pub(crate) enum TaskCommand {
         /// Give up after this time: 30s, 10m, 1h [default: never]
         #[arg(long, value_name = "TIME", value_parser = seconds)]
         timeout: Option<u64>,
+        /// Where it is asked for.
+        #[command(flatten)]
+        at: At,
     },
     /// List tasks, the newest first
     List(ListArgs),
@@ -52,6 +62,9 @@ pub(crate) enum TaskCommand {
         /// Do not wait for its worker: the task is cancelled at once, what it does may go on
         #[arg(long)]
         force: bool,
+        /// Where it is asked for.
+        #[command(flatten)]
+        at: At,
     },
     /// Hand in a task that ended once more, as a new task
     Resubmit(Box<ResubmitArgs>),
@@ -61,6 +74,9 @@ pub(crate) enum TaskCommand {
         id: String,
         /// 1 to 10; 10 goes first
         priority: u64,
+        /// Where it is asked for.
+        #[command(flatten)]
+        at: At,
     },
     /// Look on while a task runs, or while the queue works
     ///
@@ -80,6 +96,25 @@ pub(crate) enum TaskCommand {
 /// Reads how many of a list are asked for at once: as many as one answer has at most.
 fn page() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=1000)
+}
+
+/// Whose queue is asked for a task.
+#[derive(Debug, Default, Args)]
+pub(crate) struct At {
+    /// Ask this node of the mesh, by name or PeerId, or this upstream that is a Python peer
+    /// [default: who has the task]
+    #[arg(long, value_name = "NODE")]
+    pub(super) peer: Option<String>,
+}
+
+impl At {
+    /// Returns the arguments of a tool with who is asked.
+    pub(super) fn with(&self, mut arguments: Value) -> Value {
+        if let Some(peer) = &self.peer {
+            arguments["peer"] = json!(peer);
+        }
+        arguments
+    }
 }
 
 /// Options of `toolmesh task submit`.
@@ -145,7 +180,7 @@ pub(crate) struct SubmitArgs {
 /// What may be said of a task when it is handed in, and once more when it is handed in again.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Terms {
-    /// 1 to 10; 10 goes first [default: 5]
+    /// 1 to 10; 10 goes first [default: 5, or that of the task that is handed in again]
     #[arg(long, value_name = "NUMBER")]
     pub(super) priority: Option<u64>,
     /// Mark it with a word to list it by; may be given several times
@@ -154,13 +189,15 @@ pub(crate) struct Terms {
     /// Do not start it before this time has passed: 30s, 10m, 1h
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(super) delay: Option<u64>,
-    /// How often it may be started [default: 3]
+    /// How often it may be started [default: queue.max_attempts, or that of the task that is handed
+    /// in again]
     #[arg(long, value_name = "NUMBER")]
     pub(super) max_attempts: Option<u64>,
     /// Time that one attempt may take: 30s, 10m, 1h
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(super) timeout: Option<u64>,
-    /// What to do when its worker is lost while it runs [default: as its type says]
+    /// What to do when its worker is lost while it runs [default: as its type says, or as with the
+    /// task that is handed in again]
     #[arg(long, value_enum)]
     pub(super) on_lost: Option<OnLost>,
     /// A JSON object to keep with it
@@ -176,6 +213,9 @@ pub(crate) struct ResubmitArgs {
     /// Another payload; `-` reads it from stdin
     #[arg(long, value_name = "JSON", allow_negative_numbers = true)]
     pub(super) payload: Option<String>,
+    /// Where it is asked for.
+    #[command(flatten)]
+    pub(super) at: At,
     /// What is to be different.
     #[command(flatten)]
     pub(super) terms: Terms,

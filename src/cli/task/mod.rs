@@ -31,28 +31,33 @@ pub(crate) async fn run(common: &Common, command: &TaskCommand) -> Result<Report
     match command {
         TaskCommand::Submit(args) => submit::submit(common, args).await,
         TaskCommand::Resubmit(args) => submit::resubmit(common, args).await,
-        TaskCommand::Status { id, logs } => {
+        TaskCommand::Status { id, logs, at } => {
             let arguments = json!({"task_id": id, "include_logs": logs, "include_metrics": true});
+            let arguments = at.with(arguments);
             let answer = ask(common, "p2p_taskqueue_task_status", arguments, Some(id)).await?;
             Ok(Report::new(view::page(&answer, now()), answer))
         }
-        TaskCommand::Result { id, wait, logs } => result(common, id, *wait, *logs).await,
-        TaskCommand::Wait { id, timeout } => {
+        TaskCommand::Result { id, wait, logs, at } => {
+            let patient = Patient::connect(common)?.at(at.peer.as_deref());
+            result(patient, id, *wait, *logs).await
+        }
+        TaskCommand::Wait { id, timeout, at } => {
             let limit = timeout.map(Duration::from_secs);
-            let task = Patient::connect(common)?.wait(id, limit).await;
+            let mut patient = Patient::connect(common)?.at(at.peer.as_deref());
+            let task = patient.wait(id, limit).await;
             outcome::waited(&task.map_err(|failure| advised(failure, Some(id)))?)
         }
         TaskCommand::List(args) => list(common, args).await,
-        TaskCommand::Cancel { id, reason, force } => {
-            let mut arguments = json!({"task_id": id, "force": force});
+        TaskCommand::Cancel { id, reason, force, at } => {
+            let mut arguments = at.with(json!({"task_id": id, "force": force}));
             if let Some(reason) = reason {
                 arguments["reason"] = json!(reason);
             }
             let answer = ask(common, "p2p_taskqueue_cancel", arguments, Some(id)).await?;
             Ok(Report::new(cancelled(id, &answer), answer))
         }
-        TaskCommand::Priority { id, priority } => {
-            let arguments = json!({"task_id": id, "priority": priority});
+        TaskCommand::Priority { id, priority, at } => {
+            let arguments = at.with(json!({"task_id": id, "priority": priority}));
             let answer = ask(common, "p2p_taskqueue_priority", arguments, Some(id)).await?;
             Ok(Report::new(prioritised(&answer["task"]), answer))
         }
@@ -78,12 +83,11 @@ async fn ask(
 }
 
 async fn result(
-    common: &Common,
+    mut patient: Patient<'_>,
     id: &str,
     wait: Option<u64>,
     logs: bool,
 ) -> Result<Report, Failure> {
-    let mut patient = Patient::connect(common)?;
     if let Some(seconds) = wait {
         let waited = patient.wait(id, Some(Duration::from_secs(seconds))).await;
         waited.map_err(|failure| advised(failure, Some(id)))?;

@@ -33,6 +33,8 @@ const WAIT: &str = "p2p_taskqueue_wait";
 pub(crate) struct Patient<'a> {
     common: &'a Common,
     client: Client,
+    /// Whose queue every question is about, where the node cannot tell from the task.
+    peer: Option<&'a str>,
     /// Whether a node was there. Who names one that is not, wants to know at once.
     answered: bool,
     /// When it was first missed.
@@ -47,7 +49,12 @@ impl<'a> Patient<'a> {
     /// There is none.
     pub(crate) fn connect(common: &'a Common) -> Result<Self, Failure> {
         let client = Client::connect(common)?;
-        Ok(Self { common, client, answered: false, missed: None })
+        Ok(Self { common, client, peer: None, answered: false, missed: None })
+    }
+
+    /// Asks for tasks of the queue of `peer`, if it is given.
+    pub(crate) fn at(self, peer: Option<&'a str>) -> Self {
+        Self { peer, ..self }
     }
 
     /// Returns the way to the node as it was found last, for questions that are asked but once.
@@ -67,7 +74,11 @@ impl<'a> Patient<'a> {
         arguments: &Value,
         longer: Duration,
     ) -> Result<Option<Value>, Failure> {
-        let failure = match self.client.ask_for(tool, arguments.clone(), longer).await {
+        let mut arguments = arguments.clone();
+        if let Some(peer) = self.peer {
+            arguments["peer"] = json!(peer);
+        }
+        let failure = match self.client.ask_for(tool, arguments, longer).await {
             Ok(answer) => {
                 (self.answered, self.missed) = (true, None);
                 return Ok(Some(answer));

@@ -27,10 +27,14 @@ pub(super) async fn submit(common: &Common, args: &SubmitArgs) -> Result<Report,
     let answer = client.ask("p2p_taskqueue_submit", arguments).await;
     let answer = answer.map_err(|failure| unsubmitted(failure, args.key.as_deref()))?;
     if !args.wait {
-        return Ok(Report::new(taken(&answer), answer));
+        let mut text = taken(&answer);
+        if let Some(peer) = &args.peer {
+            text.push_str(&format!("; each time with --peer {peer} if that is a Python peer"));
+        }
+        return Ok(Report::new(text, answer));
     }
     let id = text_of(&answer, "task_id");
-    let mut patient = Patient::connect(common)?;
+    let mut patient = Patient::connect(common)?.at(args.peer.as_deref());
     // The task is on disk; what fails from here on leaves it to be asked for.
     let asked = |failure: Failure| failure.and_next(&format!("; it is taken: task {id}"));
     patient.wait(&id, None).await.map_err(asked)?;
@@ -48,7 +52,7 @@ pub(super) async fn resubmit(common: &Common, args: &ResubmitArgs) -> Result<Rep
         overrides.insert("not_before".to_owned(), json!(now().saturating_add(delay)));
     }
     let client = Client::connect(common)?;
-    let mut arguments = json!({"task_id": args.id});
+    let mut arguments = args.at.with(json!({"task_id": args.id}));
     if !overrides.is_empty() {
         arguments["overrides"] = Value::Object(overrides);
     }
@@ -217,6 +221,24 @@ mod tests {
         {
             let words = ["toolmesh", "task", "submit"].iter().chain(line);
             assert!(Cli::try_parse_from(words).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn each_question_about_a_task_may_say_whose_queue_is_asked() {
+        for line in ["status", "result", "wait", "cancel", "priority", "resubmit"] {
+            let mut words = vec![line, "ab12", "--peer", "gpu"];
+            words.extend((line == "priority").then_some("7"));
+            let at = match command(&words) {
+                TaskCommand::Status { at, .. }
+                | TaskCommand::Result { at, .. }
+                | TaskCommand::Wait { at, .. }
+                | TaskCommand::Cancel { at, .. }
+                | TaskCommand::Priority { at, .. } => at,
+                TaskCommand::Resubmit(args) => args.at,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(at.with(json!({"task_id": "ab12"}))["peer"], "gpu", "{line}");
         }
     }
 

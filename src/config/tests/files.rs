@@ -43,6 +43,17 @@ const BAD: &[(&str, &str)] = &[
         "4:3: gateway.allowed_hosts.1: invalid type: integer `3`, expected a string",
     ),
     ("[[route]]\ntools = \"a\"", "1:1: route.0: missing field `runtime`"),
+    // A node that is its own upstream.
+    (
+        "[upstream.me]\nurl = \"http://localhost:7332/mcp\"",
+        "2:1: upstream.me.url: leads to 127.0.0.1:7332, which is this node itself by gateway.http: it \
+         would list its own tools without end",
+    ),
+    (
+        "[gateway]\nhttp = \"0.0.0.0:80\"\n[upstream.me]\nurl = \"http://127.0.0.1/\"",
+        "4:1: upstream.me.url: leads to 0.0.0.0:80, which is this node itself by gateway.http: it would \
+         list its own tools without end",
+    ),
     // Values out of range, all of them.
     (
         "name = \"My_Node\"\n[gateway]\nhttp = \"localhost:1\"\npage_size = 5001",

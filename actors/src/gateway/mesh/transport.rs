@@ -16,7 +16,10 @@ use rmcp::{
     transport::Transport,
 };
 use serde_json::{Map, Value};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
 use toolmesh_net::{Frame, FrameError, FrameReader, FrameWriter, Held, PeerBudget};
@@ -118,8 +121,7 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
                 biased;
                 frame = self.reader.next() => break frame,
                 () = idle, if !self.sender.gate.is_member() => {
-                    let under_way = Arc::strong_count(&self.sender.session) > 1;
-                    if !under_way {
+                    if !self.sender.has_requests() {
                         return None;
                     }
                 }
@@ -127,9 +129,18 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
         };
         match frame {
             Ok(Some(frame)) => return Some(frame),
-            // Nothing tells a connection that is gone from one closed on purpose. Members close
-            // none while they wait; a stranger may, and gets its answers.
-            Ok(None) if !self.sender.gate.is_member() => {}
+            // Members close none while they wait; a stranger may, and gets its answers, unless it
+            // has gone since.
+            Ok(None) if !self.sender.gate.is_member() => {
+                while self.sender.has_requests() {
+                    let look = timeout(limits::MESH_BROKEN_LOOK, self.reader.broken());
+                    if let Ok(error) = look.await {
+                        tracing::debug!(%error, "a peer went away before it was answered");
+                        self.cancel.cancel();
+                        break;
+                    }
+                }
+            }
             Ok(None) => self.cancel.cancel(),
             Err(error) => {
                 tracing::debug!(%error, "the stream of a peer broke");
@@ -141,6 +152,11 @@ impl<R: AsyncRead + Unpin + Send> MeshTransport<R> {
 }
 
 impl Sender {
+    /// Whether requests are under way.
+    fn has_requests(&self) -> bool {
+        Arc::strong_count(&self.session) > 1
+    }
+
     /// Makes of a frame what rmcp shall see.
     fn read(&self, frame: &[u8]) -> Read {
         let message = body::parse(frame, limits::JSON_DEPTH).map_err(refused)?;

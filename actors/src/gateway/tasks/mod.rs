@@ -26,6 +26,7 @@ use toolmesh_store::CommitError;
 use super::raw::Verb;
 use crate::{
     kit::DoorError,
+    link::TIME_LEFT_KEY,
     queue::{QueueError, QueueHandle},
     router::{Meant, RUNTIME_KEY, RouterHandle},
 };
@@ -37,7 +38,7 @@ const WISH_KEY: &str = "dev.toolmesh/task";
 const MOMENT_KEYS: [&str; 5] = [
     WISH_KEY,
     "progressToken",
-    "dev.toolmesh/time_left_ms",
+    TIME_LEFT_KEY,
     "io.modelcontextprotocol/protocolVersion",
     "io.modelcontextprotocol/clientInfo",
 ];

@@ -23,8 +23,11 @@ async fn parrot() -> String {
             tokio::spawn(answer(client));
         }
     });
-    format!("http://{address}/mcp")
+    format!("http://{address}/mcp?key={KEY}")
 }
+
+/// What an operator put into an address is told to nobody.
+const KEY: &str = "TOPSECRET";
 
 async fn answer(mut client: TcpStream) {
     let mut reader = BufReader::new(&mut client);
@@ -59,6 +62,9 @@ async fn answer(mut client: TcpStream) {
         Some(_) => (202, String::new(), String::new()),
         None => (405, String::new(), String::new()),
     };
+    if status == 0 {
+        return;
+    }
     let response = format!(
         "HTTP/1.1 {status} Said\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
          Location: http://127.0.0.1:9/elsewhere\r\nConnection: close\r\n\r\n{body}",
@@ -100,6 +106,7 @@ async fn every_answer_of_an_http_server_ends_its_call_truthfully() {
         (403, "text/plain", "not you", "not started"),
         (413, "text/plain", "too much", "not started"),
         (429, "text/plain", "later", "not started"),
+        (0, "", "", "lost"),
         (200, EVENTS, "", "lost"),
         (200, EVENTS, "data: {\"half", "lost"),
         (200, JSON, "{\"half", "unknown"),
@@ -117,6 +124,41 @@ async fn every_answer_of_an_http_server_ends_its_call_truthfully() {
             tokio::time::timeout(Duration::from_secs(3), rig.call("say", arguments)).await;
         let said = outcome.as_ref().map_or_else(|_| "hangs".to_owned(), word);
         assert_eq!(said, wanted, "{status} {kind} {body}: {outcome:?}");
+        assert!(!format!("{outcome:?}").contains(KEY), "{outcome:?}");
     }
     rig.link.stop().await;
+}
+
+/// A server that answers everything with these bytes.
+async fn stubborn(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let _asked = client.read(&mut [0; 4_096]).await;
+            let _sent = client.write_all(answer.as_bytes()).await;
+        }
+    });
+    format!("http://{address}/mcp?key={KEY}")
+}
+
+#[actix::test]
+async fn why_a_server_does_not_start_is_said_in_words_and_without_its_address() {
+    const NONE: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
+    const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for protocol in [Protocol::Auto, Protocol::Legacy, Protocol::Modern] {
+        for (answer, wanted) in [("", "broke"), (NONE, "404"), (PAGE, "text/html"), (BUSY, "503")] {
+            let url = stubborn(answer).await;
+            let endpoint = Endpoint::Http { url, headers: BTreeMap::new() };
+            let rig = Rig::start(Config { protocol, ..config(endpoint) }).await;
+            let status = rig.until("failed", |status| status.state.reason().is_some()).await;
+            let reason = status.state.reason().unwrap_or_default().to_owned();
+            rig.link.stop().await;
+            assert!(reason.contains(wanted), "{protocol:?} {answer}: {reason}");
+            for hidden in [KEY, "rmcp", "Worker", "127.0.0.1"] {
+                assert!(!reason.contains(hidden), "{protocol:?} {answer}: {reason}");
+            }
+        }
+    }
 }

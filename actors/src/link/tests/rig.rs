@@ -17,7 +17,10 @@ use toolmesh_core::{
     link::{Policy, State},
 };
 
-use super::super::{Call, Config, Endpoint, LinkHandle, Memory, Protocol, Status, Surroundings};
+use super::super::{
+    Call, Config, Endpoint, Instance, LinkHandle, Memory, Protocol, Remembered, Status,
+    Surroundings,
+};
 use crate::{
     child::{Guard, Program},
     kit::{Clock, Fault, Supervisor},
@@ -29,15 +32,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Remembers in memory which lifecycle worked.
 #[derive(Debug, Default)]
-pub(crate) struct Notebook(Mutex<BTreeMap<String, Protocol>>);
+pub(crate) struct Notebook(Mutex<BTreeMap<String, Remembered>>);
 
 impl Memory for Notebook {
-    fn recall(&self, upstream: &str) -> Option<Protocol> {
-        self.0.lock().unwrap().get(upstream).copied()
+    fn recall(&self, upstream: &str) -> Option<Remembered> {
+        self.0.lock().unwrap().get(upstream).cloned()
     }
 
-    fn remember(&self, upstream: &str, protocol: Protocol, _revision: &str) {
-        self.0.lock().unwrap().insert(upstream.to_owned(), protocol);
+    fn remember(&self, upstream: &str, learned: Remembered) {
+        self.0.lock().unwrap().insert(upstream.to_owned(), learned);
     }
 }
 
@@ -61,7 +64,8 @@ impl Rig {
         let (fatal, faults) = mpsc::channel(4);
         let supervisor = Supervisor::start(clock.clone(), fatal);
         let guard = Arc::new(Guard::default());
-        let surroundings = Surroundings { guard, memory: memory.clone(), mesh: None };
+        let instance = Instance::random();
+        let surroundings = Surroundings { guard, memory: memory.clone(), mesh: None, instance };
         let link = LinkHandle::start(config, surroundings, clock, &supervisor).await;
         Self { link, memory, _supervisor: supervisor, _faults: faults }
     }
@@ -81,6 +85,11 @@ impl Rig {
             Ok(Ok(status)) => status.clone(),
             _ => unreachable!("not {wanted}: {:?}", self.link.status().borrow().clone()),
         }
+    }
+
+    /// The lifecycle that is remembered.
+    pub(crate) fn learned(&self) -> Option<Protocol> {
+        self.memory.recall("up").map(|learned| learned.protocol)
     }
 
     pub(crate) async fn call(&self, tool: &str, arguments: Value) -> Result<Value, CallError> {

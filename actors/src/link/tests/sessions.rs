@@ -11,7 +11,7 @@ use toolmesh_core::{
 };
 
 use super::{
-    super::{Config, Memory, Protocol},
+    super::{Config, Memory, Protocol, Remembered},
     rig::{Notebook, Rig, call, script, server, side_file, stdio, times},
 };
 
@@ -129,7 +129,7 @@ async fn the_lifecycle_is_found_in_a_fresh_process_and_remembered() {
         for name in ["raw-server", "fixture-server"] {
             let (_directory, log) = side_file();
             let rig = Rig::ready(stdio(&server(name), &[flag], &log)).await;
-            assert_eq!(rig.memory.recall("up"), Some(wanted), "{name} {flag}");
+            assert_eq!(rig.learned(), Some(wanted), "{name} {flag}");
             assert!(rig.call("echo", json!({"message": "hi"})).await.is_ok(), "{name} {flag}");
             rig.link.stop().await;
         }
@@ -141,11 +141,11 @@ async fn the_lifecycle_is_found_in_a_fresh_process_and_remembered() {
     ] {
         let (_directory, log) = side_file();
         let memory = Arc::new(Notebook::default());
-        memory.remember("up", wrong, "");
+        memory.remember("up", Remembered { protocol: wrong, server: String::new() });
         let config = stdio(&server("raw-server"), &[flag], &log);
         let rig = Rig::with_memory(config, memory).await;
         rig.until("ready", |status| is_ready(&status.state)).await;
-        assert_eq!(rig.memory.recall("up"), Some(right), "{flag}");
+        assert_eq!(rig.learned(), Some(right), "{flag}");
         rig.link.stop().await;
     }
 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use toolmesh_core::{
-    call::CallError,
+    call::{CallError, Why},
     limits,
     principal::{Principal, Role},
     queue::{TaskId, owner_prefix},
@@ -57,6 +57,8 @@ pub(super) enum Place {
 
 /// A call for another node.
 pub(super) struct There {
+    /// What the other node is called here.
+    alias: Arc<str>,
     link: LinkHandle,
     call: link::Call,
 }
@@ -64,7 +66,7 @@ pub(super) struct There {
 impl There {
     /// A call of `tool` at another node, for `who`.
     pub(super) fn ask(
-        link: LinkHandle,
+        (alias, link): (Arc<str>, LinkHandle),
         tool: &str,
         arguments: Map<String, Value>,
         who: &Principal,
@@ -73,17 +75,58 @@ impl There {
         let longest = Duration::from_secs(limits::QUEUE_WAIT_S) + limits::TOOL_TIME;
         let behalf = Some(who.name().clone());
         let call = link::Call { behalf, ..link::Call::tool(tool, arguments, longest) };
-        Self { link, call }
+        Self { alias, link, call }
     }
 
-    /// Asks the other node; its answer is the answer.
+    /// Asks the other node; its answer is the answer. That it gave none is said as a refusal.
     pub(super) async fn call(self) -> Result<Value, CallError> {
-        let mut result = Box::pin(self.link.forward(self.call)).await?;
+        let Self { alias, link, call } = self;
+        let is_new_task = makes_a_task(&call);
+        let mut result = match Box::pin(link.forward(call)).await {
+            Ok(result) => result,
+            Err(error) => return no_answer(&alias, is_new_task, error),
+        };
         if let Some(result) = result.as_object_mut() {
             result.shift_remove("_meta"); // How it went there is not how it came here.
         }
         Ok(result)
     }
+}
+
+/// Whether asking once more may make a second task.
+fn makes_a_task(call: &link::Call) -> bool {
+    let tool = call.params.get("name").and_then(Value::as_str).unwrap_or_default();
+    let key = call.params.get("arguments").and_then(|given| given.get("idempotency_key"));
+    match tool {
+        "p2p_taskqueue_submit" => key.is_none_or(Value::is_null),
+        "p2p_taskqueue_resubmit" => true,
+        _ => false,
+    }
+}
+
+/// What a caller is told whom the other node gave no answer.
+fn no_answer(alias: &str, is_new_task: bool, error: CallError) -> Result<Value, CallError> {
+    tracing::debug!(%error, alias, "a node was asked about tasks and gave no answer");
+    let refused = match error {
+        CallError::Answered(_) => return Err(error),
+        _ if error.why() == Some(Why::Cancelled) => return Err(error),
+        CallError::OutcomeUnknown { .. } if is_new_task => Refused::new(
+            "outcome_unknown",
+            format!(
+                "{alias} gave no answer, and may have the task: look at its tasks before you hand it \
+                 in again. With an idempotency_key a submission can be repeated"
+            ),
+        ),
+        CallError::OutcomeUnknown { .. } => Refused::retryable(
+            "peer_away",
+            format!("{alias} gave no answer; to ask again does no harm: do so when it is back"),
+        ),
+        CallError::NotStarted { .. } => Refused::retryable(
+            "peer_away",
+            format!("{alias} could not be asked, and nothing was done; ask again when it is back"),
+        ),
+    };
+    Ok(refused.into_result())
 }
 
 impl TaskQueueTools {
@@ -122,7 +165,7 @@ impl TaskQueueTools {
                 format!("{alias} is not connected at the moment; ask again when it is back"),
             )
         })?;
-        let mut there = There::ask(link, &call.tool, call.arguments, &call.principal);
+        let mut there = There::ask((alias, link), &call.tool, call.arguments, &call.principal);
         there.call.cancel = call.cancel;
         Ok(Place::There(there))
     }

@@ -81,7 +81,8 @@ struct PurgeOf {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ShutdownOf {
-    /// drain lets what runs end, now gives it up. Default drain.
+    /// drain lets what runs end, now gives it up. Default drain. A worker outside of the node is told
+    /// that it drains with its next heartbeat, and keeps what it runs until it ends or its lease does.
     #[serde(default)]
     mode: Mode,
     /// Seconds to wait for what runs, up to 3600; then it is given up. Default 30.
@@ -182,7 +183,8 @@ pub(super) fn tools() -> Vec<LocalTool> {
                 "p2p_taskqueue_shutdown",
                 operator,
                 Idempotent,
-                "Drains a worker: it gets no more tasks until it is resumed, and what it runs may end.",
+                "Drains a worker: it gets no more tasks until it is resumed, also after a restart, and what it \
+                 runs may end.",
             ),
             DRAIN_S,
         ),

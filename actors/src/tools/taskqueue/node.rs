@@ -119,6 +119,7 @@ impl TaskQueueTools {
             kinds: Some(kinds?),
             labels,
             session: None,
+            takes_large: true,
             only: None,
             max_tasks: wants.max_tasks,
             lease_ms,
@@ -190,20 +191,18 @@ impl TaskQueueTools {
         let wire::Finish { of, outcome } = read(arguments)?;
         let proof = member.proof(&of)?;
         let outcome = Outcome::from(outcome);
+        let most = self.queue.settings().result_bytes;
         match &outcome {
             Outcome::Completed(result) => self.is_result(result)?,
             Outcome::Failed { failure, result, .. } => {
-                let most = self.queue.settings().result_bytes;
-                if failure.message.len() > most {
-                    return Err(Refused::new(
-                        "too_large",
-                        format!("message: more than {most} bytes"),
-                    ));
-                }
+                is_message(&failure.message, most)?;
                 arguments::name("kind", &failure.kind)?;
                 result.as_deref().map_or(Ok(()), |result| self.is_result(result))?;
             }
-            Outcome::Cancelled => {}
+            Outcome::Cancelled { error, result } => {
+                error.as_deref().map_or(Ok(()), |error| is_message(error, most))?;
+                result.as_deref().map_or(Ok(()), |result| self.is_result(result))?;
+            }
         }
         let state = self.queue.finish(proof, outcome).await?;
         answer(&serde_json::json!({"task_id": of.task_id, "state": state.name()}))
@@ -256,6 +255,14 @@ fn fences(arguments: Value) -> Result<impl Iterator<Item = Fence>, Refused> {
         return Err(Refused::out_of_range(message));
     }
     Ok(fences.into_iter().map(Fence))
+}
+
+/// Checks the length of what a worker says of an end.
+fn is_message(text: &str, most: usize) -> Result<(), Refused> {
+    match text.len() <= most {
+        true => Ok(()),
+        false => Err(Refused::new("too_large", format!("message: more than {most} bytes"))),
+    }
 }
 
 /// Checks that a text is JSON that whoever asks can read.

@@ -197,7 +197,8 @@ impl TaskQueueTools {
     ) -> Vec<Peer> {
         let asked = self.router.connected_nodes().into_iter().map(|(alias, link)| async move {
             let began = Instant::now();
-            let there = There::ask(link, "p2p_taskqueue_discover_peers", arguments.clone(), who);
+            let node = (alias.clone(), link);
+            let there = There::ask(node, "p2p_taskqueue_discover_peers", arguments.clone(), who);
             let answer = tokio::time::timeout(time, there.call()).await.ok()?.ok()?;
             let round_trip_ms = began.elapsed().as_secs_f64() * 1_000.0;
             let peers = answer.get("structuredContent")?.clone();

@@ -90,7 +90,7 @@ struct Completion {
     /// The result: any JSON.
     #[serde(default)]
     result: Value,
-    /// Why it failed.
+    /// Why it failed or was given up.
     error: Option<Error>,
 }
 
@@ -249,6 +249,7 @@ impl TaskQueueTools {
             kinds,
             labels: arguments::labels("labels", &labels, limits::WORKER_LABELS)?,
             session: session_id.map(|text| arguments::name("session_id", &text)).transpose()?,
+            takes_large: true,
             only: None,
             max_tasks: arguments::count("max_tasks", max_tasks, 1, limits::QUEUE_CLAIM_TASKS)?,
             lease_ms,
@@ -323,25 +324,27 @@ impl TaskQueueTools {
         let Completion { task_id, worker_id, fence, status, result, error } = asked.read()?;
         let id = task_id.parse()?;
         let proof = proof(&who, worker(&worker_id)?, id, fence);
-        let outcome = match status {
-            Ending::Cancelled => Outcome::Cancelled,
-            Ending::Completed if error.is_some() => {
+        let (message, again) = match error {
+            Some(_) if matches!(status, Ending::Completed) => {
                 return Err(Refused::invalid("error goes with status failed"));
             }
+            Some(Error::Text(message)) => (Some(message), true),
+            Some(Error::Of { message, retryable }) => (Some(message), retryable.unwrap_or(true)),
+            None => (None, true),
+        };
+        let (bytes, most) =
+            (message.as_ref().map_or(0, String::len), self.queue.settings().result_bytes);
+        if bytes > most {
+            return Err(too_large("error", bytes, most));
+        }
+        let some = || (!result.is_null()).then(|| self.result(&result)).transpose();
+        let outcome = match status {
+            Ending::Cancelled => Outcome::Cancelled { error: message, result: some()? },
             Ending::Completed => Outcome::Completed(self.result(&result)?),
             Ending::Failed => {
-                let (message, again) = match error {
-                    Some(Error::Text(message)) => (message, true),
-                    Some(Error::Of { message, retryable }) => (message, retryable.unwrap_or(true)),
-                    None => ("the worker gave no reason".to_owned(), true),
-                };
-                let most = self.queue.settings().result_bytes;
-                if message.len() > most {
-                    return Err(too_large("error", message.len(), most));
-                }
-                let result = (!result.is_null()).then(|| self.result(&result)).transpose()?;
+                let message = message.unwrap_or_else(|| "the worker gave no reason".to_owned());
                 let failure = Failure { message, kind: "worker_error".into() };
-                Outcome::Failed { failure, result, ran: Ran::Yes, again }
+                Outcome::Failed { failure, result: some()?, ran: Ran::Yes, again }
             }
         };
         let state = self.queue.finish(proof, outcome).await?;

@@ -176,10 +176,20 @@ pub const QUEUE_READ_HERE: usize = 8;
 /// memory, and to go to another thread and back would take longer than to read it. Nobody sees it.
 pub const QUEUE_NEW_S: u64 = 10;
 
-/// Bytes of rows in an answer of `task_queue.rpc`: with what is around them they fit the frame of 1 MiB
+/// Bytes of rows in an answer of `task_queue.rpc`, as JSON: with what is around them they fit the frame
 /// beyond which Python peers drop the connection. A list is cut there (`truncated`), and of claimed tasks
-/// those beyond it go back in line; one row alone may be larger.
-pub const QUEUE_RPC_ROWS_BYTES: usize = 900 * 1024;
+/// those beyond it go back in line. A row that is larger by itself is listed without its payload and
+/// result; `get` and `wait` refuse it with `too_large`.
+pub const QUEUE_RPC_ROWS_BYTES: usize = super::MESH_STRANGER_FRAME_BYTES - 8 * 1024;
+
+/// Bytes of a payload up to which a task is given to workers over `task_queue.rpc`: its row fits an answer
+/// then, whatever is around it and however its numbers are written again. A larger one waits for a worker
+/// that claims otherwise, and says so.
+pub const QUEUE_RPC_PAYLOAD_BYTES: usize = QUEUE_RPC_ROWS_BYTES - 56 * 1024;
+
+/// Bytes of an answer of `task_queue.rpc` beyond which MCP peers are not told it as text as well, so that
+/// what fits a frame once does.
+pub const QUEUE_RPC_TEXT_BYTES: usize = 64 * 1024;
 
 /// Python peers whose liveness is remembered, and nodes in their clock. Beyond it the one that was
 /// silent for longest is forgotten, and a clock of more nodes is not merged.

@@ -13,7 +13,7 @@ use super::{
     refusal::Refusal,
     spec::{OnLost, RetryPolicy, Spec, Submitter, is_run_by_nodes},
     task::{Lease, More, Slot, Task},
-    workers::{WorkerKey, may_placed, may_unnamed},
+    workers::{Drained, WorkerKey, may_placed, may_unnamed},
 };
 use crate::limits;
 
@@ -93,7 +93,7 @@ impl Machine {
 
     /// An id that no task has.
     fn fresh_id(&self, now: Now) -> TaskId {
-        let id = |chance| TaskId::new(self.config.owner, now.ms / 1_000, chance);
+        let id = |chance| TaskId::new(self.config.owner, now.ms, chance);
         let mut chance = now.chance;
         while self.ids.contains_key(&id(chance)) {
             chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -299,6 +299,7 @@ impl Machine {
         may_placed(claim.is_member, class, kind)
             && class.requires.iter().all(|label| claim.labels.contains(label))
             && (claim.is_node || class.session.is_none() || class.session == claim.session)
+            && (claim.takes_large || !class.is_large)
             && (class.sticky.as_ref() == Some(&claim.worker) || !self.is_kept(class, now))
     }
 
@@ -411,15 +412,16 @@ impl Machine {
     }
 
     pub(super) fn drain(&mut self, worker: &Arc<str>, on: bool) -> Result<Reply, Refusal> {
-        let mut found = false;
-        for ((name, _), known) in &mut self.workers.by_key {
-            if name == worker {
-                known.draining = on;
-                found = true;
-            }
-        }
+        let Some(Drained { is_new, forgotten }) = self.workers.drain(worker, on) else {
+            return Err(Refusal::UnknownWorker(worker.to_string()));
+        };
         self.ready = true;
-        if found { Ok(Reply::Done) } else { Err(Refusal::UnknownWorker(worker.to_string())) }
+        self.out.writes.extend(forgotten.map(|name| Write::Drained(name, false)));
+        if is_new {
+            self.out.writes.push(Write::Drained(worker.clone(), on));
+            self.out.sync = true;
+        }
+        Ok(Reply::Done)
     }
 
     /// Tells the worker of a running task that it should stop.

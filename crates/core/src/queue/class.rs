@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{intern::Number, spec::Spec, task::Slot};
+use crate::limits;
 
 /// What tasks have in common that any worker which fits one of them fits them all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +23,8 @@ pub(super) struct ClassKey {
     pub(super) session: Option<Arc<str>>,
     /// The worker that goes before all others while it is there.
     pub(super) sticky: Option<Arc<str>>,
+    /// Whether they are too large for workers that claim over `task_queue.rpc`.
+    pub(super) is_large: bool,
 }
 
 impl ClassKey {
@@ -31,6 +34,7 @@ impl ClassKey {
             requires: spec.requires.clone(),
             session: spec.session.clone(),
             sticky: spec.sticky.clone(),
+            is_large: spec.payload.len() > limits::QUEUE_RPC_PAYLOAD_BYTES,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     planted::planted,
     record::{Dead, Failure, ResultRecord, State, Write},
     refusal::Refusal,
-    spec::OnLost,
+    spec::{OnLost, content_digest},
     task::{Lease, Slot},
     workers::WorkerKey,
 };
@@ -48,7 +48,7 @@ impl Machine {
             }
         };
         if let Some(task) = self.task_mut(slot) {
-            task.outcome = digest;
+            task.outcome = told_by(proof, digest);
         }
         let lease = self.end_lease(slot);
         let is_completed = matches!(outcome, Outcome::Completed(_));
@@ -65,7 +65,9 @@ impl Machine {
                 };
                 self.end(slot, lease.as_ref(), end, now);
             }
-            Outcome::Cancelled => self.give_up(slot, lease.as_ref(), now),
+            Outcome::Cancelled { error, result } => {
+                self.given_up(slot, lease.as_ref(), (error, result), now);
+            }
             Outcome::Failed { failure, result, ran, again } => {
                 self.attempt_failed(slot, lease.as_ref(), (failure, result), (ran, again), now);
             }
@@ -73,11 +75,14 @@ impl Machine {
         Ok(self.state_of(slot, proof.id))
     }
 
-    /// The answer to who ended this lease already, in the same way.
+    /// The answer to who ended this lease already, in the same way. Who names no worker is asked for
+    /// none.
     fn told_before(&self, proof: &Proof, digest: u64) -> Option<Reply> {
         let slot = *self.ids.get(&proof.id)?;
         let task = self.task(slot)?;
-        let same = task.fence == proof.fence.0 && task.outcome == digest && digest != 0;
+        let looked_at = if proof.worker.is_empty() { !WORKER_BITS } else { u64::MAX };
+        let differs = (task.outcome ^ told_by(proof, digest)) & looked_at != 0;
+        let same = task.fence == proof.fence.0 && task.outcome != 0 && digest != 0 && !differs;
         same.then(|| self.state_of(slot, proof.id))
     }
 
@@ -136,7 +141,7 @@ impl Machine {
         self.end(slot, lease, end, now);
     }
 
-    /// Puts a task whose lease was ended back in line.
+    /// Puts a task whose lease was ended back in line, to begin anew.
     pub(super) fn requeue(
         &mut self,
         slot: Slot,
@@ -145,7 +150,17 @@ impl Machine {
         now: Now,
     ) {
         let Some(task) = self.tasks.get_mut(slot as usize) else { return };
-        let id = task.id;
+        let (id, more) = (task.id, task.more_mut());
+        let told = more.progress.take().is_some() | !std::mem::take(&mut more.logs).is_empty();
+        if told {
+            self.out.writes.push(Write::Progress(id, None));
+        }
+        self.put_back(slot, not_before, failure, now);
+    }
+
+    /// Puts a task whose lease was ended back in line, with what was told of it.
+    fn put_back(&mut self, slot: Slot, not_before: u64, failure: Option<Failure>, now: Now) {
+        let Some(task) = self.tasks.get_mut(slot as usize) else { return };
         task.state = State::Queued;
         task.since = now.ms;
         task.not_before = not_before;
@@ -155,11 +170,7 @@ impl Machine {
             more.failure = Some(failure);
         }
         more.cancel = None;
-        let told = more.progress.take().is_some() | !std::mem::take(&mut more.logs).is_empty();
         task.tidy();
-        if told {
-            self.out.writes.push(Write::Progress(id, None));
-        }
         self.out.sync = true;
         self.enqueue(slot, now.ms);
         self.keep_state(slot);
@@ -218,12 +229,21 @@ impl Machine {
 
     /// Ends a task as cancelled.
     fn give_up(&mut self, slot: Slot, lease: Option<&Lease>, now: Now) {
-        let reason = self
-            .task(slot)
-            .and_then(|task| task.more.as_ref()?.cancel.clone())
-            .unwrap_or_else(|| "its worker gave it up".to_owned());
+        self.given_up(slot, lease, (None, None), now);
+    }
+
+    /// Ends a task as cancelled, with what its worker says of it and what came all the same.
+    fn given_up(
+        &mut self,
+        slot: Slot,
+        lease: Option<&Lease>,
+        (error, result): (Option<String>, Option<String>),
+        now: Now,
+    ) {
+        let asked = self.task(slot).and_then(|task| task.more.as_ref()?.cancel.clone());
+        let reason = error.or(asked).unwrap_or_else(|| "its worker gave it up".to_owned());
         let failure = Some(failure("cancelled", reason));
-        let end = End { state: State::Cancelled, result: None, failure, dead: None };
+        let end = End { state: State::Cancelled, result, failure, dead: None };
         self.end(slot, lease, end, now);
     }
 
@@ -242,7 +262,7 @@ impl Machine {
             task.attempts = task.attempts.saturating_sub(1);
             let given_back =
                 (!reason.is_empty()).then(|| failure("released", format!("given back: {reason}")));
-            self.requeue(slot, 0, given_back, now);
+            self.put_back(slot, 0, given_back, now);
         }
         Ok(self.state_of(slot, proof.id))
     }
@@ -393,6 +413,17 @@ impl Machine {
         }
         Ok(self.state_of(slot, id))
     }
+}
+
+/// The bits of [`Task::outcome`](super::task::Task::outcome) that are of the worker.
+const WORKER_BITS: u64 = 0xffff;
+
+/// Digest of how a lease was ended and by whom: who did not hold it is not taken for who did, though
+/// it tells the same. Never 0.
+fn told_by(proof: &Proof, digest: u64) -> u64 {
+    let how = content_digest(&proof.principal, "told", &digest.to_string());
+    let worker = content_digest(&proof.worker, "worker", "");
+    (how & !WORKER_BITS | worker & WORKER_BITS).max(1)
 }
 
 /// Cuts a message to what is kept in memory of it.

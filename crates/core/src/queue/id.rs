@@ -5,6 +5,9 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+/// Bits of an id that are nothing but chance.
+const CHANCE_BITS: u32 = 54;
+
 /// First bytes of a task's id: which node owns it.
 pub type OwnerPrefix = [u8; 4];
 
@@ -15,17 +18,18 @@ pub fn owner_prefix(peer_id: &str) -> OwnerPrefix {
 }
 
 /// The id of a task: 4 bytes of its owner's hash, the second of its submission in 4, and 8 of
-/// chance. Written as 32 hexadecimal digits.
+/// chance, the first 10 bits of which are the millisecond. Written as 32 hexadecimal digits.
 ///
-/// The beginning routes a question from any node to the owner, the time keeps a store's keys in
-/// order, and what is left cannot be guessed.
+/// The beginning routes a question from any node to the owner, the time keeps tasks and a store's keys
+/// in order, and what is left cannot be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId([u8; 16]);
 
 impl TaskId {
-    /// Makes an id of `owner` in the second `seconds` since 1970.
-    pub fn new(owner: OwnerPrefix, seconds: u64, chance: u64) -> Self {
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    /// Makes an id of `owner` at `ms` milliseconds since 1970.
+    pub fn new(owner: OwnerPrefix, ms: u64, chance: u64) -> Self {
+        let seconds = u32::try_from(ms / 1_000).unwrap_or(u32::MAX);
+        let chance = ((ms % 1_000) << CHANCE_BITS) | (chance & ((1 << CHANCE_BITS) - 1));
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&owner);
         bytes[4..8].copy_from_slice(&seconds.to_be_bytes());
@@ -132,8 +136,8 @@ mod tests {
 
     #[test]
     fn an_id_is_read_as_it_is_written() {
-        let id = TaskId::new([0xab, 1, 2, 3], 1_790_000_000, 0x0123_4567_89ab_cdef);
-        assert_eq!(id.to_string(), "ab010203 6ab13b80 0123456789abcdef".replace(' ', ""));
+        let id = TaskId::new([0xab, 1, 2, 3], 1_790_000_000_999, u64::MAX / 3);
+        assert_eq!(id.to_string(), "ab010203 6ab13b80 f9d5555555555555".replace(' ', ""));
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.owner(), [0xab, 1, 2, 3]);
         for wrong in
@@ -145,7 +149,11 @@ mod tests {
 
     #[test]
     fn later_ids_and_fences_are_greater() {
-        assert!(TaskId::new([1; 4], 2, 0) > TaskId::new([1; 4], 1, u64::MAX));
+        for (earlier, later) in [(1, 2), (999, 1_000), (1_999, 2_000), (59_000, 60_001)] {
+            let (earlier, later) =
+                (TaskId::new([1; 4], earlier, u64::MAX), TaskId::new([1; 4], later, 0));
+            assert!(earlier < later, "{earlier} {later}");
+        }
         assert!(Fence::new(2, 0) > Fence::new(1, u32::MAX));
     }
 }

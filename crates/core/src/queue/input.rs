@@ -104,6 +104,10 @@ pub struct Claim {
     pub labels: BTreeSet<Arc<str>>,
     /// The session that it has.
     pub session: Option<Arc<str>>,
+    /// Whether it takes tasks whose payload is larger than
+    /// [`QUEUE_RPC_PAYLOAD_BYTES`](limits::QUEUE_RPC_PAYLOAD_BYTES), which no answer of
+    /// `task_queue.rpc` could tell it of.
+    pub takes_large: bool,
     /// The only tasks that it wants, in this order, as far as it fits them; `None`: whichever go
     /// first.
     pub only: Option<Vec<TaskId>>,
@@ -159,10 +163,18 @@ pub enum Outcome {
         again: bool,
     },
     /// It was given up, as was asked.
-    Cancelled,
+    Cancelled {
+        /// What its worker says of that.
+        error: Option<String>,
+        /// JSON of what came all the same.
+        result: Option<String>,
+    },
 }
 
 impl Outcome {
+    /// It was given up, and there is no more to say.
+    pub const CANCELLED: Self = Self::Cancelled { error: None, result: None };
+
     /// The digest by which telling the same again is known; never 0.
     pub fn digest(&self) -> u64 {
         let digest = match self {
@@ -172,7 +184,11 @@ impl Outcome {
                 &failure.message,
                 result.as_deref().unwrap_or_default(),
             ),
-            Self::Cancelled => content_digest("cancelled", "", ""),
+            Self::Cancelled { error, result } => content_digest(
+                "cancelled",
+                error.as_deref().unwrap_or_default(),
+                result.as_deref().unwrap_or_default(),
+            ),
         };
         digest.max(1)
     }
@@ -301,7 +317,7 @@ pub enum Input {
     },
     /// No task is to be given to workers, or again.
     Pause(bool),
-    /// A worker is to be given no more tasks, or again.
+    /// A worker is to be given no more tasks until that is taken back, or again.
     Drain {
         /// Which; all of that name.
         worker: Arc<str>,

@@ -67,11 +67,11 @@ impl Machine {
         }
     }
 
-    /// Takes what a running task told of itself.
+    /// Takes what a task told of itself that has not ended.
     pub fn restore_progress(&mut self, id: TaskId, record: ProgressRecord) {
         let Some(&slot) = self.ids.get(&id) else { return };
         let Some(task) = self.tasks.get_mut(slot as usize) else { return };
-        if task.state == State::Running {
+        if !task.state.is_final() {
             let more = task.more_mut();
             more.progress = record.progress;
             more.logs = record.logs.into();
@@ -81,6 +81,11 @@ impl Machine {
     /// Takes whether the queue was paused.
     pub fn restore_paused(&mut self, paused: bool) {
         self.paused = paused;
+    }
+
+    /// Takes the name of workers that were drained.
+    pub fn restore_drained(&mut self, worker: Arc<str>) {
+        self.workers.restore_drained(worker);
     }
 
     /// Has the tasks and leases of principals that are called otherwise by now belong to those:

@@ -69,9 +69,10 @@ impl PythonOrder {
         nearest.map(|(peer, _)| peer.as_str())
     }
 
-    /// Whether a waiting task is for `peer`, which claims as `worker`, at `now_ms`: because it owns
-    /// the task, because the task asks for it by name, or because the task waited for its owner as
-    /// long as a peer may be silent. That one may be there and never claim, or not run such tasks.
+    /// Whether a waiting task is for `peer`, which claims as `worker`, at `now_ms`: because the task
+    /// asks for it by name; where it asks for nobody, because it owns the task; or because the task
+    /// waited for that one as long as a peer may be silent. It may be there and never claim, or not
+    /// run such tasks.
     pub fn is_for(
         &self,
         peer: &str,
@@ -80,11 +81,12 @@ impl PythonOrder {
         model: &str,
         now_ms: u64,
     ) -> bool {
-        let is_named = task.sticky.as_deref().is_some_and(|name| name == peer || name == worker);
         let waited = now_ms.saturating_sub(task.waits_since);
-        is_named
-            || waited >= limits::QUEUE_RPC_PEER_MS
-            || self.owner(task.id, &task.kind, model) == Some(peer)
+        let is_its = match task.sticky.as_deref() {
+            Some(name) => name == peer || name == worker,
+            None => self.owner(task.id, &task.kind, model) == Some(peer),
+        };
+        is_its || waited >= limits::QUEUE_RPC_PEER_MS
     }
 }
 
@@ -191,6 +193,17 @@ mod tests {
         for name in ["peer-a", "w"] {
             task.sticky = Some(name.into());
             assert!(is_for(&task, 1_000)[0]);
+        }
+        // And is kept from all others, its owner by the hash too, for as long as any task is.
+        for (name, expected) in [
+            ("peer-a", [true, false, false]),
+            ("peer-b", [false, true, false]),
+            ("peer-c", [false, false, true]),
+            ("who is not there", [false; 3]),
+        ] {
+            task.sticky = Some(name.into());
+            assert_eq!(is_for(&task, long - 1), expected, "{name}");
+            assert_eq!(is_for(&task, long), [true; 3]);
         }
     }
 

@@ -195,6 +195,8 @@ pub enum Write {
     Answers(TaskId, String),
     /// Whether no task is given to workers.
     Paused(bool),
+    /// Whether no more tasks are given to workers of this name.
+    Drained(Arc<str>, bool),
     /// Nothing is kept of a task any more.
     Forget {
         /// Which.

@@ -79,6 +79,7 @@ fn worker(of: &str) -> Claim {
         kinds: None,
         labels: BTreeSet::new(),
         session: None,
+        takes_large: true,
         only: None,
         max_tasks: 1,
         lease_ms: LEASE,

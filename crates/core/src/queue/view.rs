@@ -198,6 +198,11 @@ impl Machine {
         Page { tasks, next: last.filter(|_| more) }
     }
 
+    /// Whether workers of this name are given no more tasks.
+    pub fn is_drained(&self, worker: &Arc<str>) -> bool {
+        self.workers.is_drained(worker)
+    }
+
     /// Lists dead letters, the newest last one first.
     pub fn dead_letters(
         &self,
@@ -472,6 +477,10 @@ impl Machine {
             return format!(
                 "no node that has the tool {tool}, and what else it needs, takes tasks"
             );
+        }
+        if class.is_large {
+            return "it is too large for the workers here: over task_queue.rpc none gets it"
+                .to_owned();
         }
         match &class.session {
             Some(session) => format!("no worker of session {session} is here that fits"),

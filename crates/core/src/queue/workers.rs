@@ -27,6 +27,7 @@ pub(super) struct Worker {
     pub(super) kinds: Option<BTreeSet<Arc<str>>>,
     pub(super) labels: BTreeSet<Arc<str>>,
     pub(super) session: Option<Arc<str>>,
+    pub(super) takes_large: bool,
     pub(super) running: usize,
     pub(super) completed: u64,
     pub(super) failed: u64,
@@ -53,6 +54,7 @@ impl Worker {
         may_placed(self.is_member, class, kind)
             && class.requires.iter().all(|label| self.labels.contains(label))
             && (self.is_node || class.session.is_none() || class.session == self.session)
+            && (self.takes_large || !class.is_large)
     }
 
     /// An attempt of its ended after `ms` milliseconds.
@@ -81,10 +83,21 @@ pub(super) fn may_placed(is_member: bool, class: &ClassKey, kind: &str) -> bool 
     !is_member || kind != TOOL_CALL || is_placed(&class.requires)
 }
 
+/// What it meant to drain workers, or to take that back.
+#[derive(Debug)]
+pub(super) struct Drained {
+    /// Whether it was otherwise before.
+    pub(super) is_new: bool,
+    /// The name that is forgotten for it.
+    pub(super) forgotten: Option<Arc<str>>,
+}
+
 /// The workers that are known.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Workers {
     pub(super) by_key: BTreeMap<WorkerKey, Worker>,
+    /// Names of those that an operator drains, be they there or not.
+    drained: BTreeSet<Arc<str>>,
 }
 
 impl Workers {
@@ -97,7 +110,8 @@ impl Workers {
                     idle.min_by_key(|(_, worker)| worker.seen).map(|(key, _)| key.clone());
                 self.by_key.remove(&longest?);
             }
-            self.by_key.insert(key.clone(), Worker::default());
+            let draining = self.is_drained(&key.0);
+            self.by_key.insert(key.clone(), Worker { draining, ..Worker::default() });
         }
         let worker = self.by_key.get_mut(key)?;
         worker.seen = now;
@@ -113,6 +127,7 @@ impl Workers {
         worker.kinds.clone_from(&claim.kinds);
         worker.labels.clone_from(&claim.labels);
         worker.session.clone_from(&claim.session);
+        worker.takes_large = claim.takes_large;
         Some(worker)
     }
 
@@ -131,6 +146,43 @@ impl Workers {
             let fits = !worker.claimed || worker.runs(kind) && worker.has(class, kind);
             worker.is_here(now) && !worker.draining && fits
         })
+    }
+
+    /// Whether workers of this name are given no more tasks.
+    pub(super) fn is_drained(&self, name: &Arc<str>) -> bool {
+        self.drained.contains(name)
+    }
+
+    /// Takes a name that was kept.
+    pub(super) fn restore_drained(&mut self, name: Arc<str>) {
+        self.drained.insert(name);
+    }
+
+    /// Gives workers of this name no more tasks, or again. `None`: there are none, and were none
+    /// drained. Else says whether that is new, and which name makes room for it, where too many are
+    /// drained: one of nobody who is there.
+    pub(super) fn drain(&mut self, name: &Arc<str>, on: bool) -> Option<Drained> {
+        let mut found = self.drained.contains(name);
+        for ((of, _), worker) in &mut self.by_key {
+            if of == name {
+                worker.draining = on;
+                found = true;
+            }
+        }
+        if !found {
+            return None;
+        }
+        let full = on && self.drained.len() >= limits::QUEUE_WORKERS;
+        let forgotten = full.then(|| {
+            let known = |name: &Arc<str>| self.by_key.keys().any(|(of, _)| of == name);
+            self.drained.iter().find(|name| !known(name)).cloned()
+        });
+        let forgotten = forgotten.flatten();
+        if let Some(name) = &forgotten {
+            self.drained.remove(name);
+        }
+        let is_new = if on { self.drained.insert(name.clone()) } else { self.drained.remove(name) };
+        Some(Drained { is_new, forgotten })
     }
 
     pub(super) fn get_mut(&mut self, key: &WorkerKey) -> Option<&mut Worker> {

@@ -1,12 +1,12 @@
 //! The merged tool lists: an immutable snapshot, rebuilt when what a link offers changes.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
 
 use super::{
-    merge,
+    definition, merge,
     runtime::Runtime,
     search::{Hit, Index},
     tool::{LocalTool, Source, Tool},
@@ -50,6 +50,8 @@ pub struct Page<'a> {
 pub struct Catalogue {
     for_clients: Arc<Listing>,
     for_nodes: Arc<Listing>,
+    /// What is wrong with what a runtime offers.
+    troubles: Arc<BTreeMap<Runtime, Vec<String>>>,
 }
 
 /// One list, sorted by name, with what finds a tool in it.
@@ -95,13 +97,33 @@ impl Catalogue {
     pub fn build(local: &[LocalTool], sources: &[Source]) -> Self {
         let mut sources: Vec<&Source> = sources.iter().collect();
         sources.sort_by(|a, b| a.runtime.cmp(&b.runtime));
-        let listing = |tools: std::collections::BTreeMap<String, Tool>| {
+        let listing = |tools: BTreeMap<String, Tool>| {
             Arc::new(Listing::new(tools.into_values().map(Arc::new).collect()))
         };
+        let troubles = sources.iter().map(|of| (of.runtime.clone(), definition::troubles(of)));
         Self {
             for_clients: listing(merge::for_clients(local, &sources)),
             for_nodes: listing(merge::for_nodes(local, &sources)),
+            troubles: Arc::new(troubles.filter(|(_, troubles)| !troubles.is_empty()).collect()),
         }
+    }
+
+    /// What is wrong with what a runtime offers, for its operator: definitions that had to be mended
+    /// and configured tools that it does not have.
+    pub fn troubles(&self, runtime: &Runtime) -> &[String] {
+        self.troubles.get(runtime).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What is wrong with what runtimes offer and was not in `earlier`.
+    pub fn new_troubles<'a>(
+        &'a self,
+        earlier: &'a Self,
+    ) -> impl Iterator<Item = (&'a Runtime, &'a str)> {
+        self.troubles.iter().flat_map(|(runtime, troubles)| {
+            let known = earlier.troubles(runtime);
+            let fresh = troubles.iter().filter(|trouble| !known.contains(trouble));
+            fresh.map(move |trouble| (runtime, trouble.as_str()))
+        })
     }
 
     /// The same snapshot with the parts of `earlier` that are equal, so that who follows one list
@@ -124,7 +146,7 @@ impl Catalogue {
     #[must_use]
     pub fn renewed_for_nodes(&self) -> Self {
         let tools = self.for_nodes.tools.clone();
-        Self { for_clients: self.for_clients.clone(), for_nodes: Arc::new(Listing::new(tools)) }
+        Self { for_nodes: Arc::new(Listing::new(tools)), ..self.clone() }
     }
 
     /// Whether both list the same for a role; exact if one was made by [`Self::sharing`] the other.

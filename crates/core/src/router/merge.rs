@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    name::{listed_name, shortened},
+    name::{SEPARATOR, listed_name, shortened},
     runtime::Runtime,
     tool::{LocalTool, Replicas, Source, Tool, local_tool, offered_tool, replicas, told},
 };
@@ -34,10 +34,35 @@ pub(super) fn for_clients(local: &[LocalTool], sources: &[&Source]) -> Merged {
         let tool = tool.named(listed_name(&of.group, &of.tool));
         insert(&mut merged, &of.group, tool);
     }
+    let prefixes = prefixes(sources);
     for (source, tool) in others {
-        insert(&mut merged, source.runtime.name().map_or("", |name| name), tool);
+        insert(
+            &mut merged,
+            source.runtime.name().map_or("", |name| name),
+            own(source, tool, &prefixes),
+        );
     }
     merged
+}
+
+/// What listed names of more than one word may begin with, and whose they are then: the prefixes of
+/// all that offer tools, whatever they list at this moment, and the groups of replicas.
+fn prefixes<'a>(sources: &[&'a Source]) -> HashSet<&'a str> {
+    let offers = sources.iter().map(|source| &source.offer);
+    let both = offers.flat_map(|offer| [Some(&offer.prefix), offer.replicas.as_ref()]);
+    both.flatten().map(String::as_str).filter(|prefix| !prefix.is_empty()).collect()
+}
+
+/// A tool under a name that is its own: one without a prefix does not take what begins with
+/// another's, or calls would run on another server once both are there.
+fn own(source: &Source, tool: Tool, prefixes: &HashSet<&str>) -> Tool {
+    let begins = tool.name.split_once(SEPARATOR).map(|(prefix, _)| prefix);
+    if source.offer.prefix.is_empty() && begins.is_some_and(|prefix| prefixes.contains(prefix)) {
+        let owner = source.runtime.name().map_or("", |name| name);
+        let name = shortened(&format!("{owner}{SEPARATOR}{}", tool.name));
+        return tool.named(name);
+    }
+    tool
 }
 
 /// What other nodes are offered: built-in tools for them and what the operator shares, never what
@@ -48,11 +73,12 @@ pub(super) fn for_nodes(local: &[LocalTool], sources: &[&Source]) -> Merged {
         let tool = told(local_tool(tool), None);
         merged.insert(tool.name.clone(), tool);
     }
+    let prefixes = prefixes(sources);
     for source in sources {
         let Runtime::Upstream(upstream) = &source.runtime else { continue };
         if source.offer.share {
             for (_, tool, replicas) in offered(source) {
-                insert(&mut merged, upstream, told(tool, replicas));
+                insert(&mut merged, upstream, told(own(source, tool, &prefixes), replicas));
             }
         }
     }
@@ -91,7 +117,7 @@ fn join(groups: &mut BTreeMap<Replicas, Tool>, of: Replicas, tool: Tool) {
 fn insert(merged: &mut Merged, owner: &str, tool: Tool) {
     let name = tool.name.clone();
     if merged.contains_key(&name) {
-        let name = shortened(&format!("{owner}__{name}"));
+        let name = shortened(&format!("{owner}{SEPARATOR}{name}"));
         merged.insert(name.clone(), tool.named(name));
     } else {
         merged.insert(name, tool);

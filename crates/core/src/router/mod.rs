@@ -1,6 +1,7 @@
 //! Which tool a name means, where its calls run, and what may be tried again.
 
 mod catalogue;
+mod definition;
 mod merge;
 mod name;
 mod retry;

@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 /// Longest listed name: what all known clients accept.
 pub const NAME_LENGTH_MAX: usize = 64;
 
+/// What stands between a prefix, which does not have it, and the name of a tool.
+pub(super) const SEPARATOR: &str = "__";
+
 /// Hex digits of the hash that end a name that had to be changed.
 const HASH_LENGTH: usize = 6;
 
@@ -21,7 +24,8 @@ const HASH_LENGTH: usize = 6;
 /// assert_eq!(listed_name("fs", "read file").len(), "fs__read_file".len() + 7);
 /// ```
 pub fn listed_name(prefix: &str, tool: &str) -> String {
-    let full = if prefix.is_empty() { tool.to_owned() } else { format!("{prefix}__{tool}") };
+    let full =
+        if prefix.is_empty() { tool.to_owned() } else { format!("{prefix}{SEPARATOR}{tool}") };
     let fitting = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !full.is_empty() && full.len() <= NAME_LENGTH_MAX && full.chars().all(fitting) {
         return full;

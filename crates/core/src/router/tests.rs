@@ -1,3 +1,4 @@
+mod definitions;
 mod replicas;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -125,12 +126,15 @@ fn tools_of_two_machines_are_never_merged() {
 
 #[test]
 fn unknown_fields_of_a_definition_survive() {
-    let given = json!({"name": "t", "inputSchema": {}, "execution": {"x": 1}, "new": [1.5, 2]});
+    let schema = json!({"type": "object", "new": 1});
+    let given = json!({"name": "t", "inputSchema": schema, "execution": {"x": 1}, "new": [1.5, 2]});
     let catalogue = Catalogue::build(&[], &upstreams([("u", offered("u", &[given]))]));
     let listed = catalogue.get(&client(), "u__t").map(|tool| Value::from(tool.definition.clone()));
     assert_eq!(
         listed,
-        Some(json!({"name": "u__t", "inputSchema": {}, "execution": {"x": 1}, "new": [1.5, 2]}))
+        Some(
+            json!({"name": "u__t", "inputSchema": schema, "execution": {"x": 1}, "new": [1.5, 2]})
+        )
     );
 }
 
@@ -176,6 +180,28 @@ fn empty_prefixes_that_collide_are_told_apart() {
     assert_eq!(listed.len(), 2);
     assert!(listed.contains(&"t"), "{listed:?}");
     assert_eq!(catalogue.get(&client(), "t").map(|tool| tool.description()), Some("first"));
+}
+
+#[test]
+fn a_name_with_a_prefix_is_its_owners_whatever_others_list_and_are_called() {
+    let odd = || offered("", &[tool("time__now", "odd"), tool("free__now", "odd"), tool("x", "")]);
+    let time = || offered("time", &[tool("now", "time")]);
+    for name in ["a", "zz"] {
+        let catalogue = Catalogue::build(&[], &upstreams([(name, odd()), ("time", time())]));
+        let said = catalogue.get(&client(), "time__now").map(|tool| tool.description());
+        assert_eq!(said, Some("time"), "{name}");
+        assert!(catalogue.get(&client(), "free__now").is_some(), "nobody's prefix");
+        // It keeps the name that it has now when the other's list is empty, or shorter.
+        let absent = Source { tools: Arc::default(), ..time() };
+        let without = Catalogue::build(&[], &upstreams([(name, odd()), ("time", absent)]));
+        assert!(without.get(&client(), "time__now").is_none(), "{name}");
+        let renamed = |catalogue: &Catalogue| {
+            let names = names(catalogue, &client()).into_iter();
+            names.filter(|listed| listed.starts_with(name)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(renamed(&catalogue).len(), 1);
+        assert_eq!(renamed(&catalogue), renamed(&without));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Map, Value, json};
 
 use super::{
+    definition::mend,
     name::listed_name,
     runtime::{Runtime, Target},
 };
@@ -30,7 +31,8 @@ pub struct Tool {
     pub has_replicas: bool,
     /// Who may see and call it.
     pub audience: Role,
-    /// The MCP tool definition as its server sent it, unknown fields included, under our name.
+    /// The MCP tool definition as its server sent it, unknown fields included, under our name; what
+    /// clients would refuse is mended.
     pub definition: Map<String, Value>,
     /// The group it is shown in.
     pub category: String,
@@ -198,7 +200,9 @@ pub(super) fn offered_tool(source: &Source, definition: &Map<String, Value>) -> 
     if overrides.hide || (runtime.is_peer() && said(definition, BUILT_IN_KEY).is_some()) {
         return None;
     }
-    let says = CATEGORY_KEYS.iter().find_map(|key| said(definition, key)?.as_str());
+    let mut definition = definition.clone();
+    mend(&mut definition);
+    let says = CATEGORY_KEYS.iter().find_map(|key| said(&definition, key)?.as_str());
     let category = overrides
         .category
         .or_else(|| offer.category.clone())
@@ -211,11 +215,11 @@ pub(super) fn offered_tool(source: &Source, definition: &Map<String, Value>) -> 
         has_replicas: false,
         audience: Role::Client,
         category,
-        read_only: overrides.read_only.unwrap_or_else(|| hint(definition, "readOnlyHint")),
-        idempotent: overrides.idempotent.unwrap_or_else(|| hint(definition, "idempotentHint")),
+        read_only: overrides.read_only.unwrap_or_else(|| hint(&definition, "readOnlyHint")),
+        idempotent: overrides.idempotent.unwrap_or_else(|| hint(&definition, "idempotentHint")),
         timeout_s: overrides.timeout_s,
         has_header_parameters: mentions(definition.get("inputSchema"), "x-mcp-header"),
-        definition: definition.clone(),
+        definition,
     };
     Some(tool.named(listed_name(&offer.prefix, bare)))
 }

@@ -1,5 +1,7 @@
 //! One frame as JSON: what dialect it is of, and its object.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, error::Category, value::RawValue};
 use toolmesh_core::{json, limits};
@@ -47,8 +49,16 @@ struct Params<'a> {
     protocol_version: Option<&'a RawValue>,
     #[serde(borrow)]
     capabilities: Option<&'a RawValue>,
+    profile: Option<IgnoredAny>,
+    profiles: Option<IgnoredAny>,
     #[serde(borrow, rename = "_meta")]
     meta: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Capabilities<'a> {
+    #[serde(borrow)]
+    experimental: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -73,8 +83,14 @@ pub fn detect(first: &[u8]) -> Dialect {
     }
     let params = first.params.and_then(object::<Params<'_>>).unwrap_or_default();
     let is_mcp = if first.method.is_some_and(|method| method.get() == r#""initialize""#) {
+        // Peers of the dialect may send what MCP does, and say of themselves what MCP has no word for.
         params.protocol_version.is_some_and(is_string)
-            && params.capabilities.is_some_and(|value| value.get().starts_with('{'))
+            && params.profile.is_none()
+            && params.profiles.is_none()
+            && params
+                .capabilities
+                .and_then(object::<Capabilities<'_>>)
+                .is_some_and(|of| of.experimental.is_none_or(is_of_mcp))
     } else {
         let meta = params.meta.and_then(object::<Meta<'_>>);
         meta.and_then(|meta| meta.protocol_version).is_some_and(is_string)
@@ -86,6 +102,16 @@ pub fn detect(first: &[u8]) -> Dialect {
 fn object<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
     let text = value.get();
     text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+/// Whether experimental capabilities are such as an MCP client has: some, each an object, and none of
+/// MCP++, whose peers send switches, or nothing at all.
+fn is_of_mcp(experimental: &RawValue) -> bool {
+    let all = object::<BTreeMap<String, &RawValue>>(experimental).unwrap_or_default();
+    let is_one = |(name, value): (&String, &&RawValue)| {
+        !name.starts_with("mcp++/") && value.get().starts_with('{')
+    };
+    !all.is_empty() && all.iter().all(is_one)
 }
 
 fn is_string(value: &RawValue) -> bool {

@@ -90,8 +90,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
             let frame = match self.next().await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return self.writer.close().await,
-                Err(error @ FrameError::TooLarge { .. }) => {
+                Err(error @ FrameError::TooLarge { announced, .. }) => {
                     self.refuse(Value::Null, Refusal::FRAME_TOO_LARGE).await?;
+                    self.reader.skip(announced).await;
                     return Err(error);
                 }
                 Err(error) => return Err(error),
@@ -143,6 +144,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
         let params = match message.remove("params") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(params)) => params,
+            Some(_) if method == "initialize" => Map::new(), // It may say anything.
             Some(_) => return Ok(Continue(Some((id, Err(Refusal::INVALID_PARAMS))))),
         };
         let outcome = match method.as_str() {
@@ -254,9 +256,17 @@ pub(super) async fn run<R: AsyncRead + Unpin>(
     let mut call = service.call(name, arguments, cancel);
     tokio::select! {
         outcome = &mut call => return Ok(outcome),
-        peeked = reader.peek() => peeked?,
-    };
-    Ok(call.await) // The next request waits in the reader, or none will come.
+        peeked = reader.peek() => match peeked {
+            // The next request waits in the reader, or none will come. One that is too large is
+            // refused in its turn.
+            Ok(_) | Err(FrameError::TooLarge { .. }) => {}
+            Err(error) => return Err(error),
+        },
+    }
+    tokio::select! {
+        outcome = &mut call => Ok(outcome),
+        broken = reader.broken() => Err(broken),
+    }
 }
 
 /// Returns the tools as both dialects list them: sorted, with the three fields they know.

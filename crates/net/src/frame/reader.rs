@@ -1,9 +1,12 @@
 //! Reading: many small frames out of one read, large ones straight into their own buffer.
 
-use std::{fmt, ops::Deref};
+use std::{fmt, ops::Deref, pin::Pin, task::Poll};
 
-use futures::{AsyncRead, AsyncReadExt, future::BoxFuture};
-use tokio::time::{Instant, timeout_at};
+use futures::{
+    AsyncRead, AsyncReadExt,
+    future::{BoxFuture, poll_fn},
+};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use toolmesh_core::limits;
 
 use super::{FrameError, FrameLimits, HEADER, Held, PeerBudget};
@@ -115,6 +118,43 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Err(_elapsed) => return Err(self.late()),
             }
         }
+    }
+
+    /// Waits until the stream is known to be broken, and returns how; looks again every
+    /// [`MESH_BROKEN_LOOK`](limits::MESH_BROKEN_LOOK). Nothing is read: what the peer said stays, and
+    /// its last word is no break.
+    ///
+    /// Cancel-safe.
+    pub async fn broken(&mut self) -> FrameError {
+        loop {
+            let look = poll_fn(|cx| match Pin::new(&mut self.reader).poll_read(cx, &mut []) {
+                Poll::Ready(Err(error)) => Poll::Ready(Some(error)),
+                _ => Poll::Ready(None),
+            });
+            if let Some(error) = look.await {
+                return error.into();
+            }
+            sleep(limits::MESH_BROKEN_LOOK).await;
+        }
+    }
+
+    /// Reads a frame that was refused with [`FrameError::TooLarge`], and keeps nothing of it: who writes
+    /// it reads nothing before, and would have its stream reset if nobody took it. Ends with the frame
+    /// or the stream, or after the time that a frame has, or
+    /// [`MESH_FRAME_BYTES`](limits::MESH_FRAME_BYTES). Nothing can be read after it.
+    pub async fn skip(&mut self, announced: usize) {
+        let mut left = (HEADER + announced.min(limits::MESH_FRAME_BYTES))
+            .saturating_sub(self.chunk.filled().len());
+        let rest = async {
+            while left > 0 {
+                (self.chunk.start, self.chunk.end) = (0, 0);
+                match self.chunk.read(&mut self.reader).await {
+                    Ok(read) if read > 0 => left = left.saturating_sub(read),
+                    _ => break,
+                }
+            }
+        };
+        let _late = timeout(self.limits.frame_time, rest).await;
     }
 
     /// Takes what the chunk has: a whole frame, or a part into the body.

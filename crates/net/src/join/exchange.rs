@@ -134,7 +134,8 @@ where
 /// Answers `theirs`, who has opened `stream` to join this node's mesh of `secret`.
 ///
 /// `admit` as in [`dial`]. An invite is spent before that; without `invites` there is none, for who
-/// would not be admitted afterwards.
+/// would not be admitted afterwards. With `unless_invited` only who has an invite that is good at present may
+/// go on; the others are told to come back after that time.
 ///
 /// # Errors
 /// See [`ExchangeError`]; the other side was refused without a reason. If `admit` said yes before
@@ -145,6 +146,7 @@ pub async fn answer<S, A>(
     theirs: PeerId,
     secret: &MeshSecret,
     invites: Option<&dyn Invites>,
+    unless_invited: Option<Duration>,
     admit: impl FnOnce(MeshSecret) -> A,
 ) -> Result<Theirs, ExchangeError>
 where
@@ -152,9 +154,14 @@ where
     A: Future<Output = bool>,
 {
     in_time(limits::MESH_JOIN_TIME, async {
-        let result = answer_untimed(&mut stream, ours, theirs, secret, invites, admit).await;
+        let answering =
+            answer_untimed(&mut stream, ours, theirs, secret, invites, unless_invited, admit);
+        let result = answering.await;
         match &result {
             Ok(_) | Err(ExchangeError::Broken(_)) => {}
+            Err(ExchangeError::TooMany { retry_after }) => {
+                refuse(&mut stream, Some(*retry_after)).await;
+            }
             Err(_) => refuse(&mut stream, None).await,
         }
         result
@@ -243,6 +250,7 @@ async fn answer_untimed<S, A>(
     theirs: PeerId,
     secret: &MeshSecret,
     invites: Option<&dyn Invites>,
+    unless_invited: Option<Duration>,
     admit: impl FnOnce(MeshSecret) -> A,
 ) -> Result<Theirs, ExchangeError>
 where
@@ -253,11 +261,16 @@ where
     if hello.v != VERSION {
         return Err(ExchangeError::Malformed);
     }
+    let invite = hello.invite.as_deref();
+    let known = |id| invites.and_then(|invites| invites.code(id));
+    if let Some(retry_after) = unless_invited
+        && invite.and_then(known).is_none()
+    {
+        return Err(ExchangeError::TooMany { retry_after });
+    }
     let nonce = Bytes32(rand::random());
     message::write(stream, &Challenge { nonce }).await?;
-    let invite = hello.invite.as_deref();
     // A code that nobody has, for an invite that is none: its holder gets as far as any other.
-    let known = |id| invites.and_then(|invites| invites.code(id));
     let code = invite.map(|id| known(id).unwrap_or_else(rand::random));
     let transcript = Transcript {
         key: match (invite, &code) {

@@ -119,6 +119,11 @@ impl AsyncRead for MeshStream {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        // Who asks for nothing wants to know whether the stream holds. One whose peer said its last
+        // reads as its end from then on, whatever becomes of the connection.
+        if buffer.is_empty() && self.read.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let step = Pin::new(&mut self.stream).poll_read(cx, buffer);
         or_end(step, &mut self.read, cx)
     }

@@ -107,15 +107,18 @@ impl Joins {
         })
     }
 
+    /// Says how long somebody must wait because its address failed too often, if it must. With an
+    /// invite it need not: who is out after a change of the secret goes on trying for a while, from
+    /// the address of those that are invited again.
+    fn tried(&self, peer_id: &PeerId, stream: &JoinStream) -> Option<Duration> {
+        let known = self.remembered.contains(peer_id);
+        self.tries.check(stream.from?, known, now()).err()
+    }
+
     /// Says how long somebody must wait until its join is looked at, if it must.
     fn wait(&mut self, peer_id: &PeerId, stream: &JoinStream) -> Option<Duration> {
         self.answering.retain(|(_, exchange)| exchange.strong_count() > 0);
         let known = self.remembered.contains(peer_id);
-        if let Some(from) = stream.from
-            && let Err(left) = self.tries.check(from, known, now())
-        {
-            return Some(left);
-        }
         let with_it = self.answering.iter().filter(|(from, _)| *from == stream.from).count();
         let crowded = !known && with_it >= limits::MESH_JOINING / 2;
         if crowded || self.answering.len() >= limits::MESH_JOINING {
@@ -204,6 +207,7 @@ impl Task {
 
     /// Answers a peer that wants to join, or sends it away for a while.
     pub(super) fn answer_join(&mut self, Joining { peer_id, stream }: Joining) {
+        let tried = self.joins.tried(&peer_id, &stream);
         let wait = self.joins.wait(&peer_id, &stream);
         let JoinStream { stream, from, only } = stream;
         if let Some(wait) = wait {
@@ -225,13 +229,18 @@ impl Task {
             let admit = async |secret| {
                 ask(&steps, |reply| Step::Admit { peer_id, secret, reply }).await.unwrap_or(false)
             };
-            match exchange::answer(stream, &ours, peer_id, &secret, invites.as_deref(), admit).await
-            {
+            let invites = invites.as_deref();
+            let answering =
+                exchange::answer(stream, &ours, peer_id, &secret, invites, tried, admit);
+            match answering.await {
                 Ok(theirs) => {
                     ask(&steps, |reply| Step::Joined { peer_id, theirs, reply }).await;
                 }
                 Err(error) => {
-                    tracing::info!(%peer_id, ?from, %error, "a node did not join");
+                    // An address that failed too often fills no log.
+                    if tried.is_none() {
+                        tracing::info!(%peer_id, ?from, %error, "a node did not join");
+                    }
                     let failed_try = from.filter(|_| error.is_failed_try());
                     tell(&steps, Step::Refused { peer_id, failed_try }).await;
                 }

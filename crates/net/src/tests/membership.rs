@@ -81,6 +81,13 @@ async fn who_fails_too_often_is_told_to_come_back_unless_it_was_a_member() {
     }
     let refused = soon(stranger.net.join(vec![a.address()])).await;
     assert!(matches!(refused, Err(JoinError::Later { .. })), "{refused:?}");
+    let unknown = Invite::new(a.peer_id, &a.addresses(), u64::MAX).unwrap();
+    let refused = soon(stranger.net.redeem(&unknown)).await;
+    assert!(matches!(refused, Err(JoinError::Later { .. })), "{refused:?}");
+    let invite = Invite::new(a.peer_id, &a.addresses(), u64::MAX).unwrap();
+    a.invites.add(&invite);
+    let redeemed = soon(stranger.net.redeem(&invite)).await;
+    assert!(redeemed.is_ok(), "who is invited is heard: {redeemed:?}");
     member.until_members(0).await;
     member.join(&mut a).await;
 }

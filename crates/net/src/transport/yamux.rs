@@ -1,7 +1,8 @@
-//! Yamux with a bound on what a connection may hold unread.
+//! Yamux with a bound on what a connection may hold unread, and with streams that tell how they ended.
 //!
 //! libp2p's own wrapper leaves the windows to tune themselves up to 1 GiB a connection, which any
-//! peer can bring about by answering pings late.
+//! peer can bring about by answering pings late. And to who reads, Yamux ends a stream that was reset,
+//! or whose connection broke, as one whose peer only says no more.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +12,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite, io::IoSlice};
 use libp2p::core::{
     muxing::{StreamMuxer, StreamMuxerEvent},
     upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
@@ -28,9 +29,66 @@ pub(super) struct Muxer<C> {
     connection: Connection<C>,
     /// Streams that the peer has opened and nobody has asked for yet: Yamux goes on only by
     /// accepting them.
-    accepted: VecDeque<Stream>,
+    accepted: VecDeque<Substream>,
     /// Who asked for one and waits.
     waiting: Option<Waker>,
+}
+
+/// A stream. Reading it fails where it was reset or its connection broke, also after its peer said
+/// its last.
+#[derive(Debug)]
+pub(super) struct Substream {
+    stream: Stream,
+    /// Whether this side said its last: then the peer's last word is an end like any other.
+    is_closed: bool,
+}
+
+impl From<Stream> for Substream {
+    fn from(stream: Stream) -> Self {
+        Self { stream, is_closed: false }
+    }
+}
+
+impl AsyncRead for Substream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if read == 0 && !self.is_closed && self.stream.is_closed() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl AsyncWrite for Substream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_close(cx))?;
+        self.is_closed = true;
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
@@ -43,20 +101,20 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
         Self { connection, accepted: VecDeque::new(), waiting: None }
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Substream, ConnectionError>> {
         let accepted = ready!(self.connection.poll_next_inbound(cx));
-        Poll::Ready(accepted.unwrap_or(Err(ConnectionError::Closed)))
+        Poll::Ready(accepted.unwrap_or(Err(ConnectionError::Closed)).map(Substream::from))
     }
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
-    type Substream = Stream;
+    type Substream = Substream;
     type Error = ConnectionError;
 
     fn poll_inbound(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Stream, ConnectionError>> {
+    ) -> Poll<Result<Substream, ConnectionError>> {
         if let Some(stream) = self.accepted.pop_front() {
             return Poll::Ready(Ok(stream));
         }
@@ -70,8 +128,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
     fn poll_outbound(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Stream, ConnectionError>> {
-        self.connection.poll_new_outbound(cx)
+    ) -> Poll<Result<Substream, ConnectionError>> {
+        self.connection.poll_new_outbound(cx).map_ok(Substream::from)
     }
 
     fn poll_close(

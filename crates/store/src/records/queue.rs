@@ -5,10 +5,13 @@
 
 mod body;
 
+use std::sync::Arc;
+
 use toolmesh_core::queue::{Config, Machine, ResultRecord, TaskId, TaskRecord, Write as Change};
 
 use self::body::{
-    EpochBody, JsonBody, ProgressBody, QueueBody, ResultBody, StateBody, TagsBody, TaskBody,
+    DrainedBody, EpochBody, JsonBody, ProgressBody, QueueBody, ResultBody, StateBody, TagsBody,
+    TaskBody,
 };
 use super::decode;
 use crate::codec::{self, CodecError, Record};
@@ -40,6 +43,13 @@ pub fn keep_queue(change: Change) -> Result<Vec<Write>, CodecError> {
         Change::Paused(paused) => {
             let key = key_of(Kind::Queue, &[]);
             Ok(vec![Write::Put { key, value: codec::encode(&QueueBody { paused })? }])
+        }
+        Change::Drained(worker, true) => {
+            let key = keys::key(Kind::DrainedWorker, &worker);
+            Ok(vec![Write::Put { key, value: codec::encode(&DrainedBody {})? }])
+        }
+        Change::Drained(worker, false) => {
+            Ok(vec![Write::Delete { key: keys::key(Kind::DrainedWorker, &worker) }])
         }
         Change::Forget { id, annotated } => {
             let mut kinds = vec![Kind::Task, Kind::TaskState, Kind::TaskResult];
@@ -129,6 +139,10 @@ fn restore(machine: &mut Machine, key: &[u8], value: &[u8]) -> Result<(), LoadEr
             machine.restore_progress(task_id(key)?, progress);
         }
         Some(Kind::Queue) => machine.restore_paused(decode::<QueueBody>(key, value)?.paused),
+        Some(Kind::DrainedWorker) => {
+            let DrainedBody {} = decode(key, value)?;
+            machine.restore_drained(worker_name(key)?);
+        }
         // Read when they are asked for, or not of the queue.
         _ => {}
     }
@@ -146,9 +160,20 @@ pub(super) fn check(kind: Kind, key: &[u8], value: &[u8]) -> Result<(), LoadErro
         Kind::TaskMetadata | Kind::TaskAnswers => drop(decode::<JsonBody>(key, value)?),
         Kind::Queue => return decode::<QueueBody>(key, value).map(drop),
         Kind::Epoch => return decode::<EpochBody>(key, value).map(drop),
+        Kind::DrainedWorker => {
+            let DrainedBody {} = decode(key, value)?;
+            return worker_name(key).map(drop);
+        }
         _ => return Ok(()),
     }
     task_id(key).map(drop)
+}
+
+/// Returns the name of the workers that the record under `key` is about.
+fn worker_name(key: &[u8]) -> Result<Arc<str>, LoadError> {
+    let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
+    let source = || CodecError::Body("its key is no worker's name".to_owned());
+    name.map(Arc::from).ok_or_else(|| named(&keys::describe(key), source()))
 }
 
 /// Returns the id of the task that the record under `key` belongs to.

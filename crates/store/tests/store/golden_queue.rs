@@ -151,6 +151,7 @@ fn written() -> Vec<(Write, &'static str)> {
         (Write::Metadata(id(1), r#"{"c":3}"#.to_owned()), include_str!("golden/metadata.v1.hex")),
         (Write::Answers(id(1), r#"{"d":4}"#.to_owned()), include_str!("golden/answers.v1.hex")),
         (Write::Paused(true), include_str!("golden/queue.v1.hex")),
+        (Write::Drained("w".into(), true), include_str!("golden/drained-worker.v1.hex")),
     ]
 }
 

@@ -50,6 +50,7 @@ fn written() -> Result<Vec<Write>, Box<dyn std::error::Error>> {
         kinds: None,
         labels: ["gpu".into()].into(),
         session: None,
+        takes_large: true,
         only: None,
         max_tasks: 2,
         lease_ms: 30_000,

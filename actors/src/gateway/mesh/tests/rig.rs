@@ -244,7 +244,8 @@ pub(crate) fn call(tool: &str, arguments: Value) -> link::Call {
 }
 
 fn surroundings(mesh: Option<Mesh>) -> Surroundings {
-    Surroundings { guard: Arc::default(), memory: Arc::new(Notebook::default()), mesh }
+    let (guard, memory) = (Arc::default(), Arc::new(Notebook::default()));
+    Surroundings { guard, memory, mesh, instance: link::Instance::random() }
 }
 
 fn someone() -> PeerId {

@@ -163,9 +163,15 @@ impl Queue<'_> {
         };
         let mut work = work(&kind, given.payload)?;
         // Beside the work are the wishes, as such a queue reads them.
-        let has_key = given.idempotency_key.is_some();
-        let key =
-            given.idempotency_key.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
+        let own = work.get("idempotency_key").filter(|own| !own.is_null()).cloned();
+        let key = given.idempotency_key.map(Value::from);
+        if key.is_some() && own.is_some() && own != key {
+            let message = "idempotency_key: the payload has another, and that queue reads it there";
+            return Err(Refused::invalid(message).into());
+        }
+        let key = own.or(key);
+        let has_key = key.is_some();
+        let key = key.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()).into());
         let wishes = json!({
             "priority": given.priority.map(arguments::priority).transpose()?,
             "max_attempts": given.max_attempts.map(arguments::attempts).transpose()?,

@@ -30,8 +30,9 @@ fn found<T>(outcome: Result<T, QueueError>) -> Result<Option<T>, Failed> {
 }
 
 impl Caller<'_> {
-    fn row(&self, shown: Option<&Shown>) -> Value {
-        shown.map_or(Value::Null, |shown| rows::task(shown, self.tools.queue.now_ms()))
+    fn row(&self, shown: Option<&Shown>) -> Result<Value, Failed> {
+        let now = self.tools.queue.now_ms();
+        Ok(shown.map(|shown| rows::whole(shown, now)).transpose()?.unwrap_or_default())
     }
 
     pub(super) async fn get(&self, request: &Request) -> Answer {
@@ -39,7 +40,7 @@ impl Caller<'_> {
             Some(id) => found(self.tools.queue.show(self.asker(), id).await)?,
             None => None,
         };
-        Ok(object(json!({"task": self.row(shown.as_ref())})))
+        Ok(object(json!({"task": self.row(shown.as_ref())?})))
     }
 
     pub(super) async fn wait(&self, request: &Request) -> Answer {
@@ -55,7 +56,7 @@ impl Caller<'_> {
             Some(view) => found(queue.with_records(view).await)?,
             None => None,
         };
-        Ok(object(json!({"task": self.row(shown.as_ref())})))
+        Ok(object(json!({"task": self.row(shown.as_ref())?})))
     }
 
     pub(super) async fn list(&self, request: &Request) -> Answer {
@@ -68,10 +69,12 @@ impl Caller<'_> {
         let queue = &self.tools.queue;
         let kinds = request.texts(&["task_types"]);
         let views = queue.oldest(self.asker(), filter, kinds, limit).await?;
-        let (shown, cut) = queue.all_with_records(views, limits::QUEUE_RPC_ROWS_BYTES).await?;
-        let tasks: Vec<Value> = shown.iter().map(|shown| self.row(Some(shown))).collect();
+        let (now, most) = (queue.now_ms(), limits::QUEUE_RPC_ROWS_BYTES);
+        let row = move |shown: &Shown| rows::listed(shown, now);
+        let (tasks, cut) = queue.rows(views, most, row).await?;
+        let is_truncated = cut || tasks.iter().any(|row| row.get("truncated").is_some());
         let mut answer = object(json!({"tasks": tasks}));
-        if cut {
+        if is_truncated {
             answer.insert("truncated".to_owned(), true.into());
         }
         Ok(answer)

@@ -6,9 +6,12 @@
 
 mod look;
 mod peers;
+mod progress;
 mod request;
 mod rows;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod token;
 mod types;
 mod work;
@@ -126,8 +129,12 @@ impl TaskQueueTools {
     fn answered(&self, mut answer: Map<String, Value>) -> Value {
         answer.insert("peer_id".to_owned(), (*self.owner).into());
         let answer = Value::Object(answer);
+        let text = match rows::bytes(&answer) {
+            ..=limits::QUEUE_RPC_TEXT_BYTES => answer.to_string(),
+            bytes => format!("{bytes} bytes of JSON, in structuredContent"),
+        };
         json!({
-            "content": [{"type": "text", "text": answer.to_string()}],
+            "content": [{"type": "text", "text": text}],
             "structuredContent": answer,
             "isError": false,
         })

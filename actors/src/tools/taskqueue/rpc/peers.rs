@@ -13,6 +13,9 @@ use super::super::views::seconds;
 /// What this node calls itself in the clock, as every such service does.
 const NODE: &str = "taskqueue-service";
 
+/// The most that a counter is taken for: whole numbers are exact up to there wherever JSON is read.
+const MOST: u64 = 1 << 53;
+
 /// What a peer said of itself.
 #[derive(Debug, Clone, Default)]
 pub(super) struct About {
@@ -83,7 +86,8 @@ impl Peers {
             return;
         }
         for (node, count) in vector {
-            let count = count.as_u64().unwrap_or_default();
+            // One beyond all counting would leave a counter where it cannot rise any more.
+            let count = count.as_u64().filter(|count| *count <= MOST).unwrap_or_default();
             let known = self.clock.entry(node.clone()).or_default();
             *known = count.max(*known);
         }
@@ -164,6 +168,8 @@ mod tests {
             peers.merge(nothing.as_ref());
         }
         assert_eq!(peers.clock()["vector"], json!({"a": 5, "taskqueue-service": 2}));
+        peers.merge(Some(&json!({"vector": {"taskqueue-service": u64::MAX, "a": MOST}})));
+        assert_eq!(peers.clock()["vector"], json!({"a": MOST, "taskqueue-service": 3}));
         let wide: Map<String, Value> =
             (0..limits::QUEUE_RPC_PEERS).map(|n| (n.to_string(), n.into())).collect();
         peers.merge(Some(&json!({"vector": wide})));

@@ -1,6 +1,12 @@
 //! A request as Python callers write it: loosely typed, with several names for one thing.
 
 use serde_json::{Map, Value};
+use toolmesh_core::queue::Fence;
+
+use super::super::error::Refused;
+
+/// The largest whole number up to which a float says which number is meant.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -59,8 +65,20 @@ impl Request {
             clippy::cast_sign_loss,
             reason = "a float becomes an integer by saturating"
         )]
-        let given = self.number(names).map(|number| number as usize).filter(|count| *count > 0);
+        let given = self.number(names).filter(|number| *number != 0.0).map(|count| count as usize);
         given.unwrap_or(default).clamp(1, most)
+    }
+
+    /// The proof of a lease, where one is given: a whole number, or the text of one.
+    ///
+    /// # Errors
+    /// What is given is no such number. It must not pass for none: whoever shows a fence says that it
+    /// may have lost its lease.
+    pub(super) fn fence(&self) -> Result<Option<Fence>, Refused> {
+        let Some(given) = self.get("fence") else { return Ok(None) };
+        whole(given).map(Fence).map(Some).ok_or_else(|| {
+            Refused::invalid("fence: the number that came with the claimed task is expected")
+        })
     }
 
     /// Whether a switch is on.
@@ -75,9 +93,10 @@ impl Request {
         })
     }
 
-    /// The texts under `names`: a list of them, or one with commas between.
+    /// The texts under the first of `names` that has some: a list of them, or one with commas between.
     pub(super) fn texts(&self, names: &[&str]) -> Vec<String> {
-        match names.iter().find_map(|name| self.get(name)) {
+        let is_some = |value: &&Value| value.as_array().is_none_or(|items| !items.is_empty());
+        match names.iter().find_map(|name| self.get(name).filter(is_some)) {
             Some(Value::Array(items)) => items.iter().filter_map(text).collect(),
             Some(Value::String(given)) => {
                 let parts = given.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -96,6 +115,26 @@ pub(super) fn text(value: &Value) -> Option<String> {
         _ => return None,
     };
     (!text.is_empty()).then_some(text)
+}
+
+/// A whole number, however it is written, if there is no doubt which.
+fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => {
+            let digits = Some(text.trim()).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            digits?.parse().ok()
+        }
+        Value::Number(number) => number.as_u64().or_else(|| {
+            let float = number.as_f64()?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is whole and within what both types hold"
+            )]
+            (float.fract() == 0.0 && (0.0..=WHOLE).contains(&float)).then_some(float as u64)
+        }),
+        _ => None,
+    }
 }
 
 /// A number, or the text of one.
@@ -141,14 +180,49 @@ mod tests {
     fn numbers_of_things_are_brought_within_their_bounds() {
         let request = request(json!({"few": -3, "none": 0, "some": 12, "many": 1e9}));
         let count = |name| request.count(&[name], 50, 1_000);
-        assert_eq!(["few", "none", "some", "many", "x"].map(count), [50, 50, 12, 1_000, 50]);
+        assert_eq!(["few", "none", "some", "many", "x"].map(count), [1, 50, 12, 1_000, 50]);
+    }
+
+    #[test]
+    fn a_fence_is_a_whole_number_or_refused_and_never_overlooked() {
+        let fence = |value: Value| request(json!({"op": "", "fence": value})).fence();
+        let is = |value, number| assert_eq!(fence(value), Ok(Some(Fence(number))));
+        is(json!(0), 0);
+        is(json!(u64::MAX), u64::MAX);
+        is(json!(4_294_967_298.0), 4_294_967_298);
+        is(json!(" 4294967298 "), 4_294_967_298);
+        is(json!(u64::MAX.to_string()), u64::MAX);
+        for wrong in [
+            json!(-1),
+            json!(1.5),
+            json!(-1.0),
+            json!(1e300),
+            json!(9_007_199_254_740_994.0),
+            json!("1.0"),
+            json!("x"),
+            json!(""),
+            json!("-1"),
+            json!("+1"),
+            json!(true),
+            json!(false),
+            json!([1]),
+            json!({"fence": 1}),
+            json!("18446744073709551616"),
+        ] {
+            let refused = fence(wrong.clone()).map_err(|refused| refused.code());
+            assert_eq!(refused, Err("invalid_arguments"), "{wrong}");
+        }
+        assert_eq!(fence(Value::Null), Ok(None));
+        assert_eq!(request(json!({"op": ""})).fence(), Ok(None));
     }
 
     #[test]
     fn lists_are_arrays_or_have_commas() {
-        let request = request(json!({"a": ["x", 1, null, " "], "b": "x, y,,", "c": {}}));
+        let request =
+            request(json!({"a": ["x", 1, null, " "], "b": "x, y,,", "c": {}, "empty": []}));
         assert_eq!(request.texts(&["a"]), ["x", "1"]);
         assert_eq!(request.texts(&["none", "b"]), ["x", "y"]);
+        assert_eq!(request.texts(&["empty", "b"]), ["x", "y"]);
         assert!(request.texts(&["c"]).is_empty());
     }
 

@@ -1,25 +1,42 @@
-//! Tasks as Python peers read them.
+//! Tasks as Python peers read them, and how many of their bytes fit an answer.
+
+use std::io;
 
 use serde_json::{Map, Value, json};
 use toolmesh_core::{
     limits,
-    queue::{LogLine, State},
+    queue::{Dead, LogLine, State},
 };
 
-use super::super::views::{json, seconds};
+use super::{
+    super::{
+        error::Refused,
+        views::{json, seconds},
+    },
+    request,
+};
 use crate::queue::{Leased, Shown};
+
+/// What Python peers know as the error of a task whose last lease ran out.
+const EXHAUSTED: &str = "claim lease expired after maximum attempts";
 
 /// A task with all its columns.
 pub(super) fn task(shown: &Shown, now_ms: u64) -> Value {
     let Shown { view, kept, .. } = shown;
     let spec = &kept.task.spec;
     let payload = json(&spec.payload);
-    let key = spec.key.and_then(|_| payload.get("idempotency_key").cloned());
+    let key = spec.key.and_then(|_| request::text(payload.get("idempotency_key")?));
     let lease = view.lease.as_ref();
     let not_before = view.not_before.unwrap_or(spec.not_before);
     let failure = view.failure.as_ref().map(|failure| failure.message.as_str());
     let in_full = shown.result.as_ref().and_then(|result| result.failure.as_ref());
     let error = in_full.map(|failure| failure.message.as_str()).or(failure);
+    let kind = view.failure.as_ref().map(|failure| &*failure.kind);
+    let error = match (kind, view.dead) {
+        (Some("released"), _) => None, // That is no error, and in its progress.
+        (Some("lease_expired"), Some(Dead::Exhausted)) => Some(EXHAUSTED),
+        _ => error,
+    };
     json!({
         "task_id": view.id,
         "task_type": spec.kind,
@@ -54,14 +71,21 @@ fn result(shown: &Shown) -> Value {
     if !logs.is_empty() {
         columns.entry("logs").or_insert_with(|| logs.iter().map(line).collect());
     }
-    let progress = match view.state {
-        State::Cancelled => {
-            Some(json!({"cancelled_at": seconds(view.since), "cancel_reason": view.why}))
+    if let Some(progress) = view.progress.as_deref() {
+        columns.entry("progress").or_insert_with(|| json(progress));
+    }
+    if view.state == State::Cancelled {
+        let cancelled = [
+            ("cancelled_at", seconds(view.since).into()),
+            ("cancel_reason", view.why.as_str().into()),
+        ];
+        // Of its worker's making, it may be no object.
+        let progress = columns.entry("progress").or_insert_with(|| json!({})).as_object_mut();
+        if let Some(progress) = progress {
+            for (field, value) in cancelled {
+                progress.entry(field).or_insert(value);
+            }
         }
-        _ => view.progress.as_deref().map(json),
-    };
-    if let Some(progress) = progress {
-        columns.entry("progress").or_insert(progress);
     }
     if columns.is_empty() { Value::Null } else { columns.into() }
 }
@@ -88,12 +112,72 @@ pub(super) fn claimed(leased: &Leased, worker: &str) -> Value {
     })
 }
 
-/// How many of the tasks that a worker was given fit one answer: at least one.
-pub(super) fn fitting(tasks: &[Leased]) -> usize {
-    let mut bytes = 0;
-    let fits = |leased: &&Leased| {
-        bytes += leased.kept.task.spec.payload.len() + limits::QUEUE_NAME_CHARS * 8;
-        bytes <= limits::QUEUE_RPC_ROWS_BYTES
+/// How many of these rows, the first ones, fit one answer.
+pub(super) fn fitting(rows: &[Value]) -> usize {
+    let mut all = 0;
+    let fits = |row: &&Value| {
+        all += bytes(row) + 1; // The comma.
+        all <= limits::QUEUE_RPC_ROWS_BYTES
     };
-    tasks.iter().take_while(fits).count().max(1).min(tasks.len())
+    rows.iter().take_while(fits).count()
+}
+
+/// A task by itself.
+///
+/// # Errors
+/// `too_large`: no frame of the Python peers holds it.
+pub(super) fn whole(shown: &Shown, now_ms: u64) -> Result<Value, Refused> {
+    let (row, most) = (task(shown, now_ms), limits::QUEUE_RPC_ROWS_BYTES);
+    let bytes = bytes(&row);
+    if bytes <= most {
+        return Ok(row);
+    }
+    let id = shown.view.id;
+    Err(Refused::new(
+        "too_large",
+        format!(
+            "task {id} has {bytes} bytes of JSON, more than the {most} that an answer holds here: list \
+             shows it without its payload and result, and `toolmesh task result {id}` at this node, or \
+             p2p_taskqueue_get_result over MCP, tells its result"
+        ),
+    ))
+}
+
+/// A task among others, and the bytes of its row. One that no answer holds is shown without what
+/// makes it large, and says so.
+pub(super) fn listed(shown: &Shown, now_ms: u64) -> (Value, usize) {
+    let mut row = task(shown, now_ms);
+    let all = bytes(&row) + 1; // The comma.
+    if all <= limits::QUEUE_RPC_ROWS_BYTES {
+        return (row, all);
+    }
+    for large in ["payload", "result", "idempotency_key"] {
+        row[large] = Value::Null;
+    }
+    if !row["error"].is_null() {
+        row["error"] = shown.view.failure.as_ref().map(|failure| &*failure.message).into();
+    }
+    row["truncated"] = true.into();
+    let all = bytes(&row) + 1;
+    (row, all)
+}
+
+/// How many bytes a value has as JSON.
+pub(super) fn bytes(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        Err(_) => usize::MAX, // What cannot be written fits nowhere.
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use toolmesh_core::{
     limits,
-    queue::{Candidate, Claim, Failure, Fence, Outcome, Proof, Ran, TaskId, TaskRecord},
+    queue::{Candidate, Claim, Proof, TaskId, TaskRecord},
     time::millis,
 };
 
@@ -14,10 +14,11 @@ use super::{
     super::{arguments, error::Refused, views::seconds, work},
     Answer, Caller, Failed, object,
     peers::About,
+    progress::{self, Ending},
     request::Request,
     rows, types,
 };
-use crate::queue::{Leased, QueueError};
+use crate::queue::{Leased, QueueError, Taken};
 
 /// What a task says that went back because its payload did not fit the answer.
 const NO_ROOM: &str = "it did not fit the answer beside the others";
@@ -37,24 +38,19 @@ fn not_held(id: &str) -> Map<String, Value> {
 
 impl Caller<'_> {
     pub(super) async fn claim(&self, request: &Request) -> Answer {
-        let (worker, tasks) = self.claimed(request, 1).await?;
-        let task = tasks.first().map(|leased| rows::claimed(leased, &worker));
+        let task = self.claimed(request, 1).await?.pop();
         Ok(object(json!({"task": task})))
     }
 
     pub(super) async fn claim_many(&self, request: &Request) -> Answer {
         let most = request.count(&["max_tasks", "limit"], 1, limits::QUEUE_CLAIM_TASKS);
-        let (worker, tasks) = self.claimed(request, most).await?;
-        let tasks: Vec<Value> = tasks.iter().map(|leased| rows::claimed(leased, &worker)).collect();
+        let tasks = self.claimed(request, most).await?;
         Ok(object(json!({"tasks": tasks})))
     }
 
-    /// Claims up to `most` tasks, of one type unless the request says otherwise.
-    async fn claimed(
-        &self,
-        request: &Request,
-        most: usize,
-    ) -> Result<(Arc<str>, Vec<Leased>), Failed> {
+    /// Claims up to `most` tasks, of one type unless the request says otherwise. Returns their rows,
+    /// which fit an answer.
+    async fn claimed(&self, request: &Request, most: usize) -> Result<Vec<Value>, Failed> {
         let queue = &self.tools.queue;
         let name =
             request.text(&["worker_id"]).ok_or_else(|| Failed::plain("missing_worker_id"))?;
@@ -75,34 +71,40 @@ impl Caller<'_> {
             kinds,
             labels: BTreeSet::new(),
             session,
+            takes_large: false,
             only: None,
             max_tasks: if same { 1 } else { most },
             lease_ms: lease_ms(request),
             wait: None,
         };
         let wait = Duration::from_secs_f64(wait);
-        let mut tasks = self.given(claim.clone(), &peer, wait).await?;
-        if same && let Some(first) = tasks.first() {
+        // Whose caller goes away before the answer, they are nobody's.
+        let mut taken = Taken::new(queue.clone(), (worker.clone(), self.lessee()));
+        self.given(claim.clone(), &peer, wait).await?.into_iter().for_each(|task| taken.add(task));
+        if same && let Some(first) = taken.tasks().first() {
             let kinds = Some(BTreeSet::from([first.kept.task.spec.kind.clone()]));
             let more = Claim { kinds, max_tasks: most - 1, ..claim };
             match self.given(more, &peer, Duration::ZERO).await {
-                Ok(more) => tasks.extend(more),
+                Ok(more) => more.into_iter().for_each(|task| taken.add(task)),
                 // What was given before is not lost by it.
                 Err(error) => tracing::debug!(%error, "a worker gets one task instead of several"),
             }
         }
-        for beyond in tasks.split_off(rows::fitting(&tasks)) {
-            let proof = Proof {
-                worker: worker.clone(),
-                principal: self.lessee(),
-                id: beyond.grant.id,
-                fence: beyond.grant.fence,
-            };
+        let mut rows: Vec<Value> =
+            taken.tasks().iter().map(|leased| rows::claimed(leased, &worker)).collect();
+        // The first fits by itself: no larger task was looked at.
+        rows.truncate(rows::fitting(&rows).max(1));
+        while taken.tasks().len() > rows.len()
+            && let Some(Leased { grant, .. }) = taken.pop()
+        {
+            let (worker, principal) = (worker.clone(), self.lessee());
+            let proof = Proof { worker, principal, id: grant.id, fence: grant.fence };
             if let Err(error) = queue.release(proof, NO_ROOM.to_owned()).await {
                 tracing::debug!(%error, "a task stays leased to a worker that was not told of it");
             }
         }
-        Ok((worker, tasks))
+        taken.hand_over();
+        Ok(rows)
     }
 
     /// Gets tasks for a worker of `peer`, waiting `wait` for the first.
@@ -155,13 +157,13 @@ impl Caller<'_> {
     /// once more. `None`: nobody of the caller's can hold it.
     async fn proof(&self, request: &Request) -> Result<(String, Option<Proof>), Failed> {
         let text = request.text(&["task_id"]).ok_or_else(|| Failed::plain("missing_task_id"))?;
+        let fence = request.fence()?;
         let Ok(id) = text.parse::<TaskId>() else { return Ok((text, None)) };
         let Some((last, lease)) = self.tools.queue.last_lease(id).await? else {
             return Ok((text, None));
         };
         let worker = request.text(&["worker_id", "assigned_worker"]).map(Arc::<str>::from);
         let principal = self.lessee();
-        let fence = request.get("fence").and_then(Value::as_u64).map(Fence);
         let (worker, fence) = match lease {
             Some(lease) if lease.principal != principal => return Ok((text, None)),
             Some(lease) => (worker.unwrap_or(lease.worker), fence.unwrap_or(lease.fence)),
@@ -173,35 +175,20 @@ impl Caller<'_> {
     pub(super) async fn complete(&self, mut request: Request) -> Answer {
         let (id, proof) = self.proof(&request).await?;
         let Some(proof) = proof else { return Ok(not_held(&id)) };
-        let result = request.take("result").map(|result| match result {
-            Value::Object(_) => result,
-            other => json!({"result": other}),
-        });
-        let result = result.unwrap_or_default();
-        let (text, most) = (result.to_string(), self.tools.queue.settings().result_bytes);
-        if text.len() > most {
-            return Err(work::too_large("result", text.len(), most).into());
+        let (queue, most) = (&self.tools.queue, self.tools.queue.settings().result_bytes);
+        let ending = Ending::of(&mut request);
+        let bytes = rows::bytes(&ending.result);
+        if bytes > most {
+            return Err(work::too_large("result", bytes, most).into());
         }
-        let status = request.text(&["status"]).map(|status| status.to_lowercase());
-        let outcome = match status.as_deref().unwrap_or("completed") {
-            "completed" => Outcome::Completed(text),
-            "cancelled" => Outcome::Cancelled,
-            _ => {
-                let message = request.get("error").map(|error| match error {
-                    Value::String(message) => message.clone(),
-                    other => other.to_string(),
-                });
-                let message = message.filter(|message| !message.is_empty());
-                let message = message.unwrap_or_else(|| "the worker gave no reason".to_owned());
-                if message.len() > most {
-                    return Err(work::too_large("error", message.len(), most).into());
-                }
-                let failure = Failure { message, kind: "worker_error".into() };
-                let result = (!result.is_null()).then_some(text);
-                Outcome::Failed { failure, result, ran: Ran::Yes, again: true }
-            }
-        };
-        match self.tools.queue.finish(proof, outcome).await {
+        let bytes = ending.error.as_ref().map_or(0, String::len);
+        if bytes > most {
+            return Err(work::too_large("error", bytes, most).into());
+        }
+        let digest = ending.outcome().digest();
+        let progress = queue.progress(proof.id).await?;
+        let outcome = ending.with(progress.as_deref(), most).outcome();
+        match queue.finish_as(proof, outcome, digest).await {
             Ok(state) => Ok(object(json!({"task_id": id, "status": state.name()}))),
             Err(error) if is_not_held(&error) => Ok(not_held(&id)),
             Err(error) => Err(error.into()),
@@ -216,7 +203,14 @@ impl Caller<'_> {
         let (id, proof) = self.proof(request).await?;
         let Some(proof) = proof else { return Ok(not_held(&id)) };
         let reason = request.text(&["reason"]).unwrap_or_else(|| "released".to_owned());
-        match self.tools.queue.release(proof, reason).await {
+        let queue = &self.tools.queue;
+        let told = queue.progress(proof.id).await?;
+        let released = progress::released(told.as_deref(), &reason, queue.now_ms());
+        let given_back = match queue.heartbeat(proof.clone(), Some(released), Vec::new()).await {
+            Ok(_) => queue.release(proof, reason).await,
+            Err(error) => Err(error),
+        };
+        match given_back {
             Ok(_) => Ok(object(json!({"task_id": id}))),
             Err(error) if is_not_held(&error) => Ok(not_held(&id)),
             Err(error) => Err(error.into()),
@@ -229,12 +223,18 @@ impl Caller<'_> {
         let Some(proof) = proof else { return Ok(not_held(&id)) };
         let queue = &self.tools.queue;
         let progress = request.take("progress");
-        let progress =
-            progress.map(|value| arguments::small_json("progress", &value)).transpose()?;
+        let progress = match progress {
+            Some(value) => {
+                arguments::small_json("progress", &value)?;
+                let before = queue.progress(proof.id).await?;
+                Some(progress::told(value, before.as_deref()))
+            }
+            None => None,
+        };
         let logs = request.take("logs").map(serde_json::from_value::<Vec<work::Line>>).transpose();
         let logs = logs.map_err(|error| Refused::invalid(format!("logs: {error}")))?;
         let logs = work::lines(logs.unwrap_or_default(), queue.now_ms())?;
-        match queue.heartbeat(proof, progress.map(Arc::from), logs).await {
+        match queue.heartbeat(proof, progress, logs).await {
             Ok(alive) => Ok(object(json!({
                 "task_id": id,
                 "lease_s": alive.lease_ms.map(seconds),

@@ -38,7 +38,7 @@ fn the_worker_of_a_running_task_is_asked_and_has_its_lease_meanwhile() {
     assert!(told(rig.beat("w", &grant)));
     rig.restart();
     assert!(told(rig.beat("w", &grant)), "it is not forgotten with the node");
-    assert_eq!(rig.finish("w", &grant, Outcome::Cancelled), State::Cancelled);
+    assert_eq!(rig.finish("w", &grant, Outcome::CANCELLED), State::Cancelled);
     assert_eq!(rig.view(id).why, "not needed");
 }
 
@@ -47,7 +47,7 @@ fn however_an_attempt_ends_there_is_no_other_after_a_cancel() {
     type End = fn(&mut Rig, &Grant) -> State;
     let table: [(&str, End, State); 7] = [
         ("failed", |rig, grant| rig.finish("w", grant, failed("x")), State::Cancelled),
-        ("gave up", |rig, grant| rig.finish("w", grant, Outcome::Cancelled), State::Cancelled),
+        ("gave up", |rig, grant| rig.finish("w", grant, Outcome::CANCELLED), State::Cancelled),
         ("had a result", |rig, grant| rig.finish("w", grant, completed()), State::Completed),
         (
             "gave it back",

@@ -39,6 +39,21 @@ fn a_member_gets_calls_of_tools_that_it_reaches_and_commands_that_it_names() {
 }
 
 #[test]
+fn what_is_too_large_waits_for_who_takes_it_and_is_in_nobodys_way() {
+    let mut rig = Rig::new();
+    let of = |bytes| Spec { payload: "7".repeat(bytes), ..spec("work") };
+    let large = rig.submit(of(limits::QUEUE_RPC_PAYLOAD_BYTES + 1));
+    let fits = rig.submit(of(limits::QUEUE_RPC_PAYLOAD_BYTES));
+    let small = || Claim { takes_large: false, max_tasks: 9, ..worker("rpc") };
+    let waits = Claim { wait: Some((1, START + 60_000)), ..small() };
+    assert_eq!(rig.ids(small()), [fits]);
+    assert_eq!(rig.ok(Input::Claim(waits)), Reply::Waiting);
+    let why = "it is too large for the workers here: over task_queue.rpc none gets it";
+    assert_eq!(rig.view(large).why, why);
+    assert_eq!(rig.ids(worker("w")), [large]);
+}
+
+#[test]
 fn a_claim_of_no_tasks_is_told_whether_there_are_any() {
     let mut rig = Rig::new();
     let none = || Claim { max_tasks: 0, ..worker("w") };
@@ -242,6 +257,41 @@ fn a_drained_worker_gets_no_more_and_is_told() {
     assert_eq!(rig.ids(worker("w")), [second]);
     let unknown = Input::Drain { worker: name("nobody"), on: true };
     assert_eq!(rig.refused(unknown), "not_found");
+}
+
+#[test]
+fn a_worker_is_drained_until_that_is_taken_back_whether_or_not_it_is_known_meanwhile() {
+    let mut rig = Rig::new();
+    rig.ok(Input::Claim(worker("w")));
+    let step = rig.apply(Input::Drain { worker: name("w"), on: true });
+    assert_eq!((step.writes, step.sync), (vec![Write::Drained(name("w"), true)], true));
+    let again = rig.apply(Input::Drain { worker: name("w"), on: true });
+    assert_eq!((again.reply, again.writes), (Ok(Reply::Done), Vec::new()));
+    rig.restart();
+    assert!(rig.machine.is_drained(&name("w")));
+    let id = rig.submit(spec("work"));
+    assert_eq!(rig.ids(worker("w")), []);
+    rig.restart();
+    // Nobody of that name was seen since.
+    let step = rig.apply(Input::Drain { worker: name("w"), on: false });
+    assert_eq!((step.writes, step.sync), (vec![Write::Drained(name("w"), false)], true));
+    assert_eq!(rig.ids(worker("w")), [id]);
+    rig.restart();
+    assert!(!rig.machine.is_drained(&name("w")));
+}
+
+#[test]
+fn as_many_workers_are_drained_as_are_known() {
+    let mut rig = Rig::new();
+    let named = |number: usize| name(&format!("w{number:04}"));
+    for number in 0..=limits::QUEUE_WORKERS {
+        rig.ok(Input::Claim(Claim { worker: named(number), ..worker("w") }));
+        let step = rig.apply(Input::Drain { worker: named(number), on: true });
+        assert_eq!(step.reply, Ok(Reply::Done));
+        // The one that is not known any more makes room.
+        let first = number == limits::QUEUE_WORKERS;
+        assert_eq!(step.writes.contains(&Write::Drained(named(0), false)), first);
+    }
 }
 
 #[test]

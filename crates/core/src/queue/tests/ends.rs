@@ -16,7 +16,7 @@ fn ended_tasks_are_kept_for_their_time() {
     let retention = Config { retention_ms: 10_000, dead_retention_ms: 20_000, ..config() };
     let mut rig = Rig::with(retention);
     let done = end(&mut rig, completed());
-    let given_up = end(&mut rig, Outcome::Cancelled);
+    let given_up = end(&mut rig, Outcome::CANCELLED);
     let dead = end(&mut rig, failed("x"));
     assert_eq!(rig.apply(Input::Tick).wake_at, Some(START + 10_000));
     rig.pass(5_000);
@@ -81,7 +81,7 @@ fn a_lower_bound_after_a_restart_is_reached_in_steps() {
 fn a_purge_forgets_what_is_meant_and_nothing_else() {
     let mut rig = Rig::new();
     let done = end(&mut rig, completed());
-    let given_up = end(&mut rig, Outcome::Cancelled);
+    let given_up = end(&mut rig, Outcome::CANCELLED);
     let dead = end(&mut rig, failed("x"));
     rig.ms += 1_000;
     let late = end(&mut rig, completed());

@@ -1,6 +1,9 @@
 //! What a store holds after what was written, and a machine from that.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::super::*;
 
@@ -14,6 +17,7 @@ pub(super) struct Kept {
     /// Tags, metadata and answers.
     pub(super) annotations: BTreeMap<(TaskId, &'static str), String>,
     pub(super) paused: bool,
+    pub(super) drained: BTreeSet<Arc<str>>,
 }
 
 impl Kept {
@@ -52,6 +56,8 @@ impl Kept {
                 self.annotations.insert((id, "answers"), text);
             }
             Write::Paused(paused) => self.paused = paused,
+            Write::Drained(worker, true) => drop(self.drained.insert(worker)),
+            Write::Drained(worker, false) => drop(self.drained.remove(&worker)),
             Write::Forget { id, annotated } => {
                 self.tasks.remove(&id);
                 self.states.remove(&id);
@@ -119,6 +125,7 @@ impl Kept {
             machine.restore_progress(*id, record.clone());
         }
         machine.restore_paused(self.paused);
+        self.drained.iter().for_each(|worker| machine.restore_drained(worker.clone()));
         let step = machine.start(now, node);
         (machine, step)
     }

@@ -24,7 +24,7 @@ fn everything_that_was_kept_is_there_again() {
     for (outcome, on_lost) in [
         (completed(), OnLost::Retry),
         (failed("x"), OnLost::Fail),
-        (Outcome::Cancelled, OnLost::Fail),
+        (Outcome::CANCELLED, OnLost::Fail),
     ] {
         let key = Some(key_digest("alice", &format!("{outcome:?}")));
         rig.submit(Spec { on_lost, key, priority: 9, ..spec("work") });

@@ -278,7 +278,7 @@ impl Model {
         }
         match outcome {
             Outcome::Completed(_) => Self::end(item, now, State::Completed, None),
-            Outcome::Cancelled => Self::end(item, now, State::Cancelled, None),
+            Outcome::Cancelled { .. } => Self::end(item, now, State::Cancelled, None),
             Outcome::Failed { .. } if item.cancel => Self::end(item, now, State::Cancelled, None),
             Outcome::Failed { ran, again, .. } => {
                 let harmless = item.spec.on_lost == OnLost::Retry || *ran == Ran::No;
@@ -333,6 +333,10 @@ impl Model {
         self.paused = paused;
     }
 
+    pub(super) fn is_drained(&self, worker: &Arc<str>) -> bool {
+        self.draining.contains(worker)
+    }
+
     pub(super) fn drain(&mut self, worker: &Arc<str>, on: bool) {
         if on {
             self.draining.insert(worker.clone());
@@ -347,7 +351,6 @@ impl Model {
         let now = self.now;
         self.turns.clear();
         self.waiting.clear();
-        self.draining.clear();
         for item in &mut self.items {
             let Some(held) = &mut item.lease else { continue };
             held.expires = now + held.lease_ms;

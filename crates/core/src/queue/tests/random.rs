@@ -64,7 +64,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         ran,
         again,
     });
-    prop_oneof![2 => Just(completed()), 3 => failed, 1 => Just(Outcome::Cancelled)]
+    prop_oneof![2 => Just(completed()), 3 => failed, 1 => Just(Outcome::CANCELLED)]
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -385,7 +385,7 @@ impl Pair {
             }),
             Op::Drain { worker, on } => {
                 let worker = name(WORKERS[worker as usize]);
-                let known = self.known.contains(&worker);
+                let known = self.known.contains(&worker) || self.model.is_drained(&worker);
                 self.both(Input::Drain { worker: worker.clone(), on }, |model, _, _| {
                     if !known {
                         return Err("not_found");

@@ -5,6 +5,12 @@ use serde_json::json;
 
 use super::{Dialect, detect};
 
+/// An `initialize` with these parameters and a version.
+fn hello(mut params: serde_json::Value) -> serde_json::Value {
+    params["protocolVersion"] = "2024-11-05".into();
+    json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})
+}
+
 #[test]
 fn the_first_frame_tells_the_dialect() {
     let version = "io.modelcontextprotocol/protocolVersion";
@@ -34,6 +40,17 @@ fn the_first_frame_tells_the_dialect() {
             {"protocolVersion": "2024-11-05", "capabilities": []}}),
             Dialect::Session,
         ),
+        (hello(json!({"capabilities": {}, "profiles": ["mcp++/p2p-transport"]})), Dialect::Session),
+        (hello(json!({"capabilities": {}, "profile": "mcp++/p2p-transport"})), Dialect::Session),
+        (hello(json!({"capabilities": {"experimental": {}}})), Dialect::Session),
+        (hello(json!({"capabilities": {"experimental": {"x": true}}})), Dialect::Session),
+        (hello(json!({"capabilities": {"experimental": true}})), Dialect::Session),
+        (
+            hello(json!({"capabilities": {"experimental": {"mcp++/p2p-transport": {}}}})),
+            Dialect::Session,
+        ),
+        (hello(json!({"capabilities": {"experimental": {"x": {}}}})), Dialect::Mcp),
+        (hello(json!({"capabilities": {"experimental": null, "roots": {}}})), Dialect::Mcp),
         (json!({"jsonrpc": "2.0", "id": 1, "method": "initialize"}), Dialect::Session),
         (
             json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": []}),

@@ -41,6 +41,12 @@ async fn a_profile_is_active_if_it_is_supported() {
         (json!({"profile": "mcp++/ucan", "profiles": [other]}), other),
         (json!({"profiles": ["mcp++/ucan", 7]}), "mcp++/p2p-transport"),
         (Value::Null, "mcp++/p2p-transport"),
+        (json!([7]), "mcp++/p2p-transport"),
+        (
+            json!({"protocolVersion": "2024-11-05", "profiles": [other],
+                "capabilities": {"experimental": {"mcp++/p2p-transport": true}}}),
+            other,
+        ),
     ] {
         let (mut peer, ..) = serve(terms());
         let welcome = peer.ask(request(1, "initialize", params)).await;
@@ -154,11 +160,9 @@ async fn a_frame_beyond_1_mib_is_named_and_ends_the_stream() {
             initialize(&mut peer).await;
         }
         let large = vec![b' '; limits::MESH_STRANGER_FRAME_BYTES + 1];
-        let writing = timeout(Duration::from_millis(200), peer.writer.send(&large));
-        let (_cut_off, answer) = futures::join!(writing, async {
-            timeout(PATIENCE, peer.reader.next()).await.unwrap().unwrap().unwrap()
-        });
-        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        // As Python does it: nothing is read before all is written.
+        timeout(PATIENCE, peer.writer.send(&large)).await.unwrap().unwrap();
+        let answer = peer.hear().await;
         assert_eq!(answer["error"], json!({"code": -32003, "message": "frame_too_large"}));
         timeout(PATIENCE, served).await.unwrap().unwrap().unwrap_err();
     }
@@ -228,6 +232,24 @@ async fn requests_that_were_sent_ahead_are_answered_in_order() {
         assert_eq!(peer.hear().await["id"], id, "who asks nothing more still gets answers");
     }
     assert_eq!(peer.hear().await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_frame_too_large_behind_a_call_is_refused_after_the_answer() {
+    let (mut peer, _tools, served) = serve(terms());
+    initialize(&mut peer).await;
+    peer.say(&request(2, "tools/call", json!({"name": "slow"}))).await;
+    let large = vec![b' '; limits::MESH_STRANGER_FRAME_BYTES + 1];
+    let Peer { mut reader, mut writer } = peer;
+    let writing = tokio::spawn(async move { writer.send(&large).await });
+    let mut hear = async || {
+        let frame = timeout(PATIENCE, reader.next()).await.unwrap().unwrap();
+        frame.map_or(Value::Null, |frame| serde_json::from_slice(&frame).unwrap())
+    };
+    assert_eq!(hear().await["id"], 2);
+    assert_eq!(hear().await["error"], json!({"code": -32003, "message": "frame_too_large"}));
+    timeout(PATIENCE, served).await.unwrap().unwrap().unwrap_err();
+    writing.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -80,8 +80,8 @@ impl Node {
     async fn answer(&self, stream: Memory, theirs: PeerId) -> Met {
         let (ours, secret) = (&self.ours, &self.secret);
         let invites = Some(&self.invites as &dyn Invites);
-        super::exchange::answer(stream, ours, theirs, secret, invites, |secret| self.admit(&secret))
-            .await
+        let admit = |secret| self.admit(&secret);
+        super::exchange::answer(stream, ours, theirs, secret, invites, None, admit).await
     }
 }
 

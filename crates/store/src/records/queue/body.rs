@@ -368,6 +368,15 @@ impl Record for QueueBody {
     const VERSION: u16 = 1;
 }
 
+/// That there is one says all.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub(super) struct DrainedBody {}
+
+impl Record for DrainedBody {
+    const MAGIC: [u8; 4] = *b"TMdw";
+    const VERSION: u16 = 1;
+}
+
 #[derive(Debug, PartialEq, Encode, Decode)]
 pub(super) struct EpochBody {
     pub(super) epoch: u32,

@@ -144,7 +144,7 @@ impl Client {
             on_lost: if dice.percent(35) { OnLost::Fail } else { OnLost::Retry },
             ..spec(kind)
         };
-        let id = is_named.then(|| TaskId::new(super::super::OWNER, now / 1_000, dice.number()));
+        let id = is_named.then(|| TaskId::new(super::super::OWNER, now, dice.number()));
         let submission = Submission { sent: 0, once, acked: None };
         desk.history.submissions.insert(content, submission);
         let by = Submitter { id: self.name.as_str().into(), role: Role::Client };

@@ -180,7 +180,7 @@ impl Worker {
                     self.jobs.iter().find(|job| (job.grant.id, job.grant.fence) == (id, fence));
                 let Some(proof) = proof.map(|job| self.proof(&job.grant)) else { return };
                 if cancel_requested && desk.dice.percent(80) {
-                    let outcome = Outcome::Cancelled;
+                    let outcome = Outcome::CANCELLED;
                     let telling = Some((Input::Finish { proof, outcome, digest: 1 }, desk.now));
                     let jobs = self.jobs.iter_mut();
                     jobs.filter(|job| job.grant.fence == fence && job.telling.is_none())

@@ -69,6 +69,10 @@ fn what_is_no_message_is_refused_and_the_bridge_lives() {
     }
     bridge.line(&"x".repeat(4 * 1024 * 1024 + 1));
     assert_eq!(bridge.next()["error"]["code"], -32700);
+    let long = "x".repeat(4 * 1024 * 1024);
+    bridge.line(&json!({"id": "long", "method": "ping", "params": {"x": long}}).to_string());
+    let refusal = bridge.next();
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!("long"), &json!(-32600)));
     bridge.line("");
     let reply = bridge.ask(&json!(2), "nothing/known", stateless(json!({})));
     assert_eq!(reply["error"]["code"], -32601);

@@ -75,7 +75,9 @@ impl Bridge {
             Line::TooLong(id) => {
                 let why = "the message is longer than 4 MiB, so nothing was started; pass a \
                            reference instead of the data";
-                return self.out.line(error_response(&id, INVALID_REQUEST, why, None)).await;
+                // Without an id it may be anything.
+                let code = if id.is_null() { PARSE_ERROR } else { INVALID_REQUEST };
+                return self.out.line(error_response(&id, code, why, None)).await;
             }
             Line::NotText => return self.reject(PARSE_ERROR, "the line is not UTF-8").await,
             Line::End => return,

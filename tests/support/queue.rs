@@ -82,8 +82,8 @@ impl Reply {
         }
         let code = result["structuredContent"]["error"]["code"].as_str().unwrap_or("none");
         match code {
-            // The storage failed under it: it may be there after a restart.
-            "store_failed" => Self::Lost(result.to_string()),
+            // The storage failed under it: it may be there after a restart. Or another node may have it.
+            "store_failed" | "outcome_unknown" => Self::Lost(result.to_string()),
             code => refused(code.to_owned(), result.clone()),
         }
     }

@@ -123,6 +123,7 @@ impl Queue {
         };
         let now = self.now();
         let step = self.machine.apply(now, input);
+        let is_process_enough = step.may_be_forgotten() || matches!(asker, Asker::Nobody);
         let Step { writes, sync, reply, grants, events, wake_at } = step;
         self.schedule(wake_at, ctx);
         let kept: Result<Vec<Vec<Write>>, _> =
@@ -158,7 +159,10 @@ impl Queue {
             serve(&door, served, Ok(()));
             release(&door, asker, reply);
         };
-        let durability = if sync { Durability::Disk } else { Durability::Process };
+        let durability = match sync || !is_process_enough {
+            true => Durability::Disk,
+            false => Durability::Process,
+        };
         if early.is_empty() {
             return slot.submit_with(durability, writes, release);
         }

@@ -184,11 +184,7 @@ impl WorkerHandle {
     pub async fn drain(&self, deadline: Duration) -> Result<Drained, QueueError> {
         let _one_at_a_time = self.stopping.lock().await;
         self.shared.is_draining.store(true, Ordering::Relaxed);
-        // Without slots it never claimed, and nobody knows it.
-        match self.shared.queue.drain(NODE_WORKER.into(), true).await {
-            Err(QueueError::Refused(_)) | Ok(()) => {}
-            Err(error) => return Err(error),
-        }
+        self.shared.queue.drain(NODE_WORKER.into(), true).await?;
         Ok(self.end_running(deadline).await)
     }
 
@@ -208,10 +204,7 @@ impl WorkerHandle {
     /// The queue does not take it; see [`QueueError`].
     pub async fn resume(&self) -> Result<(), QueueError> {
         self.shared.is_draining.store(false, Ordering::Relaxed);
-        match self.shared.queue.drain(NODE_WORKER.into(), false).await {
-            Err(QueueError::Refused(_)) | Ok(()) => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.shared.queue.drain(NODE_WORKER.into(), false).await
     }
 
     /// Claims no more, lets what runs end for [`limits::WORKER_DRAIN`], and gives the rest up.

@@ -149,8 +149,9 @@ impl Committer {
     }
 
     /// Commits `writes` as one to survive the loss of power, and calls `release` exactly once with
-    /// how it ended: on the committer's thread in order of submission, or on this one if the
-    /// submission is refused, or has no writes and nothing is before it.
+    /// how it ended: on the committer's thread in order of submission among those of its
+    /// durability, or on this one if the submission is refused, or has no writes and nothing is
+    /// before it.
     ///
     /// `release` must be quick and must not wait for another commit.
     pub fn submit(

@@ -7,7 +7,7 @@ use crate::committer::{CommitError, Work};
 use crate::limits::{BATCH_BYTES, BATCH_JOBS, LANE_KEPT_SHARE};
 use crate::record::{Durability, Write};
 
-/// Told once how a submission ended, on the committer's thread, in order of submission.
+/// Told once how a submission ended, on the committer's thread.
 pub(crate) type Release = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
 /// One submission.

@@ -14,7 +14,7 @@ use toolmesh_core::{
     router::LocalTool,
 };
 
-use super::{Call, TaskQueueTools, error::Refused};
+use super::{Call, TaskQueueTools, error::Refused, spec::OWN_TOOLS};
 use crate::{
     link::{self, LinkHandle},
     python_queue::PythonQueue,
@@ -81,10 +81,10 @@ impl There {
     /// Asks the other node; its answer is the answer. That it gave none is said as a refusal.
     pub(super) async fn call(self) -> Result<Value, CallError> {
         let Self { alias, link, call } = self;
-        let is_new_task = makes_a_task(&call);
+        let harm = Harm::of(&call);
         let mut result = match Box::pin(link.forward(call)).await {
             Ok(result) => result,
-            Err(error) => return no_answer(&alias, is_new_task, error),
+            Err(error) => return no_answer(&alias, harm, error),
         };
         if let Some(result) = result.as_object_mut() {
             result.shift_remove("_meta"); // How it went there is not how it came here.
@@ -93,37 +93,65 @@ impl There {
     }
 }
 
-/// Whether asking once more may make a second task.
-fn makes_a_task(call: &link::Call) -> bool {
-    let tool = call.params.get("name").and_then(Value::as_str).unwrap_or_default();
-    let key = call.params.get("arguments").and_then(|given| given.get("idempotency_key"));
-    match tool {
-        "p2p_taskqueue_submit" => key.is_none_or(Value::is_null),
-        "p2p_taskqueue_resubmit" => true,
-        _ => false,
+/// Tools that change nothing.
+const READS: [&str; 7] =
+    ["status", "task_status", "get_result", "wait", "list_tasks", "worker_stats", "discover_peers"];
+
+/// What may have come of a call that got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    /// Nothing: it changes nothing.
+    None,
+    /// It may be done, and doing it twice is doing it once.
+    Once,
+    /// It may be done, and would be done a second time; what to do instead.
+    Twice(&'static str),
+}
+
+impl Harm {
+    fn of(call: &link::Call) -> Self {
+        let tool = call.params.get("name").and_then(Value::as_str).unwrap_or_default();
+        let key = call.params.get("arguments").and_then(|given| given.get("idempotency_key"));
+        match tool.strip_prefix(OWN_TOOLS).unwrap_or(tool) {
+            "submit" if key.is_none_or(Value::is_null) => Self::Twice(
+                "look at its tasks before you hand it in again. With an idempotency_key a submission \
+                 can be repeated",
+            ),
+            "resubmit" => Self::Twice("look at its tasks before you submit it again"),
+            "claim" => Self::Twice(
+                "look at what is leased to your worker there. Each task goes its way when its lease \
+                 ends",
+            ),
+            short if READS.contains(&short) => Self::None,
+            _ => Self::Once,
+        }
     }
 }
 
 /// What a caller is told whom the other node gave no answer.
-fn no_answer(alias: &str, is_new_task: bool, error: CallError) -> Result<Value, CallError> {
+fn no_answer(alias: &str, harm: Harm, error: CallError) -> Result<Value, CallError> {
     tracing::debug!(%error, alias, "a node was asked about tasks and gave no answer");
-    let refused = match error {
-        CallError::Answered(_) => return Err(error),
+    let refused = match (&error, harm) {
+        (CallError::Answered(_), _) => return Err(error),
         _ if error.why() == Some(Why::Cancelled) => return Err(error),
-        CallError::OutcomeUnknown { .. } if is_new_task => Refused::new(
-            "outcome_unknown",
-            format!(
-                "{alias} gave no answer, and may have the task: look at its tasks before you hand it \
-                 in again. With an idempotency_key a submission can be repeated"
-            ),
-        ),
-        CallError::OutcomeUnknown { .. } => Refused::retryable(
-            "peer_away",
-            format!("{alias} gave no answer; to ask again does no harm: do so when it is back"),
-        ),
-        CallError::NotStarted { .. } => Refused::retryable(
+        (CallError::NotStarted { .. }, _) => Refused::retryable(
             "peer_away",
             format!("{alias} could not be asked, and nothing was done; ask again when it is back"),
+        ),
+        (CallError::OutcomeUnknown { .. }, Harm::None) => Refused::retryable(
+            "peer_away",
+            format!("{alias} gave no answer; ask again when it is back"),
+        ),
+        (CallError::OutcomeUnknown { .. }, Harm::Once) => Refused::retryable(
+            "outcome_unknown",
+            format!(
+                "{alias} gave no answer, and may have done it; ask the same again when it is back: \
+                 that does no harm"
+            ),
+        ),
+        (CallError::OutcomeUnknown { .. }, Harm::Twice(next)) => Refused::new(
+            "outcome_unknown",
+            format!("{alias} gave no answer, and may have done it: {next}"),
         ),
     };
     Ok(refused.into_result())
@@ -202,5 +230,53 @@ impl TaskQueueTools {
             return None;
         }
         self.router.owner_of(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toolmesh_core::call::RpcError;
+
+    use super::*;
+
+    fn told(tool: &str, arguments: Value, error: CallError) -> Result<Value, CallError> {
+        let arguments = arguments.as_object().cloned().unwrap_or_default();
+        let call = link::Call::tool(&format!("p2p_taskqueue_{tool}"), arguments, limits::TOOL_TIME);
+        no_answer("b", Harm::of(&call), error)
+    }
+
+    fn code(told: Result<Value, CallError>) -> Option<(String, bool)> {
+        let error = told.ok()?["structuredContent"]["error"].take();
+        Some((error["code"].as_str()?.to_owned(), error["retryable"].as_bool()?))
+    }
+
+    #[test]
+    fn a_node_that_gave_no_answer_may_be_asked_again_unless_that_could_do_it_twice() {
+        let lost = || CallError::OutcomeUnknown { why: Why::Lost, detail: "(1/2: closed)".into() };
+        let away = || CallError::NotStarted {
+            why: Why::Down,
+            detail: "(1/2: closed)".into(),
+            retry_after_ms: None,
+        };
+        for (tool, arguments, expected) in [
+            ("wait", json!({"task_id": "x"}), ("peer_away", true)),
+            ("list_tasks", json!({}), ("peer_away", true)),
+            ("cancel", json!({"task_id": "x"}), ("outcome_unknown", true)),
+            ("complete", json!({"task_id": "x"}), ("outcome_unknown", true)),
+            ("submit", json!({"idempotency_key": "k"}), ("outcome_unknown", true)),
+            ("submit", json!({"idempotency_key": null}), ("outcome_unknown", false)),
+            ("resubmit", json!({"task_id": "x"}), ("outcome_unknown", false)),
+            ("claim", json!({"worker_id": "w"}), ("outcome_unknown", false)),
+        ] {
+            let (expected, not_done) = [expected, ("peer_away", true)]
+                .map(|(code, again)| Some((code.to_owned(), again)))
+                .into();
+            assert_eq!(code(told(tool, arguments.clone(), lost())), expected, "{tool} {arguments}");
+            assert_eq!(code(told(tool, arguments, away())), not_done, "{tool}");
+        }
+        // Who gave up needs no advice, and an answer is an answer.
+        let gone = CallError::OutcomeUnknown { why: Why::Cancelled, detail: String::new() };
+        assert!(told("wait", json!({}), gone).is_err());
+        assert!(told("wait", json!({}), RpcError::invalid_params("no").into()).is_err());
     }
 }

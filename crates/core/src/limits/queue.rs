@@ -76,7 +76,8 @@ pub const QUEUE_FINISHED: usize = 1_000_000;
 pub const QUEUE_CLASSES: usize = 1_024;
 
 /// Workers that are known. Beyond it the one without tasks that was silent for longest is
-/// forgotten; if all have tasks a new one is refused.
+/// forgotten; if all have tasks a new one is refused. As many names are drained at most: beyond it one
+/// of nobody who is known is drained no more.
 pub const QUEUE_WORKERS: usize = 1_024;
 
 /// Time without a word after which a worker without tasks counts as away, in milliseconds: longer

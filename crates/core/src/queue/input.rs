@@ -463,3 +463,14 @@ pub struct Step {
     /// When [`Input::Tick`] is due, in milliseconds since 1970.
     pub wake_at: Option<u64>,
 }
+
+impl Step {
+    /// Whether its answer may be told before it survives the loss of power: it is what a claim or a
+    /// heartbeat came to. Every other answer may rest on what somebody else's step decided, which is
+    /// not synced by then: a repeat is answered with a task that another one handed in.
+    pub fn may_be_forgotten(&self) -> bool {
+        let of_worker =
+            matches!(self.reply, Ok(Reply::Alive { .. } | Reply::Claimed(_) | Reply::Waiting));
+        !self.sync && of_worker
+    }
+}

@@ -121,6 +121,7 @@ impl Machine {
     /// Begins, once everything that was kept was taken. `node` is the name of the node's own worker,
     /// whose leases ended with it; every other lease holds once more from now on.
     pub fn start(&mut self, now: Now, node: &str) -> Step {
+        self.workers.own = Some(node.into());
         let slots: Vec<Slot> = self.tasks.iter().map(|(key, _)| slot_of(key)).collect();
         let mut lost = Vec::new();
         for slot in slots {

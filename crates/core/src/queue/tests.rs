@@ -123,7 +123,8 @@ impl Rig {
     }
 
     fn with(config: Config) -> Self {
-        let (machine, kept) = (Machine::new(config), Kept::default());
+        let (mut machine, kept) = (Machine::new(config), Kept::default());
+        machine.start(Now { ms: START, chance: 0 }, NODE);
         Self { machine, kept, ms: START, chance: 0 }
     }
 

@@ -250,7 +250,7 @@ impl Machine {
             .filter(is_of);
         let mut found: Vec<&Task> = Vec::new();
         for task in tasks {
-            // Ids are in order of seconds, and within one in none.
+            // Ids of older versions are in order of seconds, and within one in none.
             let second = |task: &Task| task.submitted / 1_000;
             if found.len() >= limit && found.last().is_some_and(|last| second(last) < second(task))
             {

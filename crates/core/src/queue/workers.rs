@@ -98,6 +98,8 @@ pub(super) struct Workers {
     pub(super) by_key: BTreeMap<WorkerKey, Worker>,
     /// Names of those that an operator drains, be they there or not.
     drained: BTreeSet<Arc<str>>,
+    /// The name of the node's own, which is there whether or not it ever asked for something.
+    pub(super) own: Option<Arc<str>>,
 }
 
 impl Workers {
@@ -162,7 +164,8 @@ impl Workers {
     /// drained. Else says whether that is new, and which name makes room for it, where too many are
     /// drained: one of nobody who is there.
     pub(super) fn drain(&mut self, name: &Arc<str>, on: bool) -> Option<Drained> {
-        let mut found = self.drained.contains(name);
+        let was_drained = self.drained.contains(name);
+        let mut found = was_drained || self.own.as_ref() == Some(name);
         for ((of, _), worker) in &mut self.by_key {
             if of == name {
                 worker.draining = on;
@@ -172,7 +175,7 @@ impl Workers {
         if !found {
             return None;
         }
-        let full = on && self.drained.len() >= limits::QUEUE_WORKERS;
+        let full = on && !was_drained && self.drained.len() >= limits::QUEUE_WORKERS;
         let forgotten = full.then(|| {
             let known = |name: &Arc<str>| self.by_key.keys().any(|(of, _)| of == name);
             self.drained.iter().find(|name| !known(name)).cloned()

@@ -281,6 +281,19 @@ fn a_worker_is_drained_until_that_is_taken_back_whether_or_not_it_is_known_meanw
 }
 
 #[test]
+fn the_nodes_own_worker_is_drained_before_it_ever_claims() {
+    let mut rig = Rig::new();
+    rig.restart();
+    rig.ok(Input::Drain { worker: name(NODE), on: true });
+    rig.restart();
+    assert!(rig.machine.is_drained(&name(NODE)));
+    let call = rig.submit(spec("tool.call"));
+    assert_eq!(rig.ids(worker(NODE)), []);
+    rig.ok(Input::Drain { worker: name(NODE), on: false });
+    assert_eq!(rig.ids(worker(NODE)), [call]);
+}
+
+#[test]
 fn as_many_workers_are_drained_as_are_known() {
     let mut rig = Rig::new();
     let named = |number: usize| name(&format!("w{number:04}"));
@@ -292,6 +305,8 @@ fn as_many_workers_are_drained_as_are_known() {
         let first = number == limits::QUEUE_WORKERS;
         assert_eq!(step.writes.contains(&Write::Drained(named(0), false)), first);
     }
+    let again = rig.apply(Input::Drain { worker: named(1), on: true });
+    assert_eq!((again.reply, again.writes), (Ok(Reply::Done), Vec::new()));
 }
 
 #[test]

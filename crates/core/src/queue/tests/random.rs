@@ -385,7 +385,9 @@ impl Pair {
             }),
             Op::Drain { worker, on } => {
                 let worker = name(WORKERS[worker as usize]);
-                let known = self.known.contains(&worker) || self.model.is_drained(&worker);
+                let known = self.known.contains(&worker)
+                    || self.model.is_drained(&worker)
+                    || *worker == *NODE;
                 self.both(Input::Drain { worker: worker.clone(), on }, |model, _, _| {
                     if !known {
                         return Err("not_found");

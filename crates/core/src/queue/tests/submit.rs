@@ -26,6 +26,23 @@ fn a_submission_is_synced_before_anybody_hears_of_it() {
 }
 
 #[test]
+fn only_what_a_worker_is_told_may_be_forgotten_with_the_power() {
+    let mut rig = Rig::new();
+    assert!(!rig.try_submit("alice", keyed("k", "1"), None).may_be_forgotten());
+    // A repeat writes nothing of its own, and something else may be due with it.
+    let repeat = rig.try_submit("alice", keyed("k", "1"), None);
+    assert!(!repeat.sync && !repeat.may_be_forgotten());
+    let claimed = rig.apply(Input::Claim(worker("w")));
+    assert!(claimed.may_be_forgotten());
+    let Ok(Reply::Claimed(granted)) = claimed.reply else { unreachable!("{:?}", claimed.reply) };
+    assert!(rig.beat("w", &granted.tasks[0]).may_be_forgotten());
+    let once = rig.submit(Spec { on_lost: OnLost::Fail, ..spec("work") });
+    let claimed = rig.apply(Input::Claim(worker("w")));
+    assert!(matches!(&claimed.reply, Ok(Reply::Claimed(granted)) if granted.tasks[0].id == once));
+    assert!(!claimed.may_be_forgotten(), "its start is synced");
+}
+
+#[test]
 fn ids_are_told_apart_when_chance_repeats() {
     let mut rig = Rig::new();
     let mut ids = BTreeSet::new();

@@ -79,13 +79,11 @@ fn result(shown: &Shown) -> Value {
             ("cancelled_at", seconds(view.since).into()),
             ("cancel_reason", view.why.as_str().into()),
         ];
-        match columns.entry("progress").or_insert_with(|| json!({})) {
-            Value::Object(progress) => {
-                for (field, value) in cancelled {
-                    progress.entry(field).or_insert(value);
-                }
+        // Where it is of its worker's making and no object, it stays.
+        if let Value::Object(progress) = columns.entry("progress").or_insert_with(|| json!({})) {
+            for (field, value) in cancelled {
+                progress.entry(field).or_insert(value);
             }
-            _ => {} // Of its worker's making, and no object.
         }
     }
     if columns.is_empty() { Value::Null } else { columns.into() }

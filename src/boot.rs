@@ -32,7 +32,7 @@ use toolmesh_actors::{
     worker::WorkerHandle,
 };
 use toolmesh_core::{limits, link::State};
-use toolmesh_net::{Identity, IdentityError, Invite, SecretError, write_private};
+use toolmesh_net::{Identity, IdentityError, Invite, SecretError, dialect::Counts, write_private};
 use toolmesh_store::{Durability, Options, Recovery, Store, records::QueueState};
 
 use crate::{
@@ -278,7 +278,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
     .await;
 
     let (publish, facts) = watch::channel(NodeFacts::default());
-    let sessions = SessionCount::default();
+    let (sessions, counts) = (SessionCount::default(), Arc::<Counts>::default());
     let operator =
         OperatorTools::new(facts, router.clone(), store.clone(), sessions.clone(), clock.clone());
     let mut groups = vec![
@@ -292,6 +292,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
                 (&peer_id, name.as_str()),
             )
             .with_token(wiring::token(&config.mesh)?)
+            .with_counts(counts.clone())
             .with_python_order(config.queue.claim_order == ClaimOrder::Python),
             &supervisor,
         )
@@ -340,6 +341,7 @@ async fn boot(loaded: &Loaded, join: Option<Invite>) -> Result<(Node, NodeFacts)
             queue: queue.clone(),
             rules: wiring::task_rules(config),
             store: store.clone(),
+            counts,
         },
         sessions,
         metrics,

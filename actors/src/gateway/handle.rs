@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
-use toolmesh_net::Inbound;
+use toolmesh_net::{Inbound, dialect::Counts};
 
 pub use super::health::{Health, Ready};
 use super::{
@@ -72,6 +72,8 @@ pub struct Behind {
     pub rules: TaskRules,
     /// Knows who bears which token.
     pub store: StoreHandle,
+    /// What came of the sessions of Python peers.
+    pub counts: Arc<Counts>,
 }
 
 impl GatewayHandle {
@@ -88,7 +90,7 @@ impl GatewayHandle {
         clock: Clock,
         supervisor: &Supervisor,
     ) -> Result<Self, StartError> {
-        let Behind { router, queue, rules, store } = behind;
+        let Behind { router, queue, rules, store, counts } = behind;
         let address = config.http;
         if !address.ip().is_loopback() && !config.allow_unauthenticated && !store.has_tokens() {
             return Err(StartError::Unprotected { address });
@@ -110,7 +112,7 @@ impl GatewayHandle {
         let streams = CancellationToken::new();
         tokio::spawn(guard.sessions.clone().keep_expiring(streams.clone()));
         let tasks = Tasks::new(queue, rules);
-        let mesh = mesh::Server::new(router.clone(), Some(tasks.clone()), streams.clone());
+        let mesh = mesh::Server::new(router.clone(), Some(tasks.clone()), counts, streams.clone());
         let (server, address) = serve(&config, &guard, router, tasks.clone(), streams.clone())
             .map_err(|source| StartError::Bind { address, source })?;
         let door = Door::new(limits::DOOR);

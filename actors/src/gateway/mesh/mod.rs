@@ -25,7 +25,7 @@ use futures::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::limits;
-use toolmesh_net::{Budget, Inbound, PeerId, Standing};
+use toolmesh_net::{Budget, Inbound, PeerId, Standing, dialect::Counts};
 
 use self::{gate::Gate, session::Session};
 use super::{admission::Admission, tasks::Tasks};
@@ -44,6 +44,8 @@ struct Inner {
     strangers: Admission,
     /// What strangers' frames may hold, so that they take nothing of the members'.
     strangers_budget: Budget,
+    /// What came of the sessions of Python peers.
+    counts: Arc<Counts>,
     closing: CancellationToken,
     /// Ends every session.
     streams: CancellationToken,
@@ -54,6 +56,7 @@ impl Server {
     pub(super) fn new(
         router: RouterHandle,
         tasks: Option<Tasks>,
+        counts: Arc<Counts>,
         streams: CancellationToken,
     ) -> Self {
         let bytes = limits::MESH_FRAMES_BYTES_PER_PEER;
@@ -63,6 +66,7 @@ impl Server {
             members: gate::for_members(),
             strangers: gate::for_strangers(),
             strangers_budget: Budget::new(bytes, bytes),
+            counts,
             closing: CancellationToken::new(),
             streams,
         }))
@@ -110,6 +114,7 @@ impl Server {
             budget: budget.peer(peer),
             ours: mesh.ours,
             tasks: self.0.tasks.clone().filter(|_| is_member),
+            counts: self.0.counts.clone(),
             cancel: streams.child_token(),
         };
         session.serve(stream).await;

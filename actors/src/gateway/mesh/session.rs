@@ -1,12 +1,14 @@
 //! One stream: its dialect, then its session.
 
+use std::sync::Arc;
+
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use rmcp::ServiceExt;
 use tokio_util::sync::CancellationToken;
 use toolmesh_core::{limits, principal::Role};
 use toolmesh_net::{
     FrameError, FrameLimits, FrameReader, FrameWriter, PeerBudget,
-    dialect::{Dialect, Ours, Terms, detect, serve_envelope, serve_session},
+    dialect::{Counts, Dialect, Ours, Terms, detect, serve_envelope, serve_session},
 };
 
 use super::{gate::Gate, service::Tools, transport::MeshTransport};
@@ -21,6 +23,7 @@ pub(super) struct Session {
     pub(super) budget: PeerBudget,
     pub(super) ours: Ours,
     pub(super) tasks: Option<Tasks>,
+    pub(super) counts: Arc<Counts>,
     /// Ends the session when it fires, whatever is under way.
     pub(super) cancel: CancellationToken,
 }
@@ -84,8 +87,9 @@ impl Session {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let Self { gate, ours, cancel, .. } = self;
-        let terms = Terms { idle: limits::MESH_STRANGER_IDLE, stop: gate.closing().clone() };
+        let Self { gate, ours, counts, cancel, .. } = self;
+        let (idle, stop) = (limits::MESH_STRANGER_IDLE, gate.closing().clone());
+        let terms = Terms { idle, stop, counts };
         let tools = Tools(gate);
         let served = async {
             if dialect == Dialect::Envelope {

@@ -33,6 +33,8 @@ use toolmesh_core::{
 };
 
 pub use self::rpc::{NAME as RPC, Token};
+use toolmesh_net::dialect::Counts;
+
 use self::{elsewhere::Place, error::Refused, portion::Lately, spec::OWN_TOOLS};
 use super::{
     definition::{Effect, answer, define},
@@ -83,6 +85,13 @@ impl TaskQueueTools {
     #[must_use]
     pub fn with_token(mut self, token: Option<Token>) -> Self {
         self.rpc.token = token;
+        self
+    }
+
+    /// The same tools of a node that counts so what came of the sessions of Python peers.
+    #[must_use]
+    pub fn with_counts(mut self, counts: Arc<Counts>) -> Self {
+        self.rpc.counts = counts;
         self
     }
 

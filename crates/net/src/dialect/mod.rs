@@ -10,15 +10,17 @@
 //! A [`PythonSession`] is the calling side of A and B.
 
 mod client;
+mod counts;
 mod envelope;
 mod message;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use client::{PythonDialect, PythonSession};
+pub use counts::{Count, Counts};
 pub use envelope::serve_envelope;
 use futures::future::BoxFuture;
 use libp2p::PeerId;
@@ -81,4 +83,6 @@ pub struct Terms {
     pub idle: Duration,
     /// Fires when the node stops: the request under way is the last.
     pub stop: CancellationToken,
+    /// What came of such streams.
+    pub counts: Arc<Counts>,
 }

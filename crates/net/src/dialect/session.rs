@@ -10,12 +10,19 @@ use toolmesh_core::{call::CallError, limits};
 
 use super::{
     Ours, Service, TASK_QUEUE, Terms,
+    counts::Counted,
     message::{Malformed, parse},
 };
 use crate::frame::{Frame, FrameError, FrameLimits, FrameReader, FrameWriter};
 
 /// What is supported of MCP++: its transport, under both of its names.
 const PROFILES: [&str; 2] = ["mcp++/p2p-transport", "mcp++/profile-e-mcp-p2p"];
+
+/// The code for a frame that cannot be read.
+const FRAME_ERROR: i32 = -32003;
+
+/// The code for too many frames, or too fast ones.
+const RATE_LIMITED: i32 = -32010;
 
 /// An error object of the dialect; its `message` is what the Python client looks at.
 #[derive(Debug)]
@@ -26,10 +33,10 @@ struct Refusal {
 }
 
 impl Refusal {
-    const FRAME_TOO_LARGE: Self = Self::new(-32003, "frame_too_large");
-    const INVALID_JSON: Self = Self::new(-32003, "invalid_json");
-    const INVALID_MESSAGE: Self = Self::new(-32003, "invalid_message");
-    const RATE_LIMITED: Self = Self::new(-32010, "rate_limited");
+    const FRAME_TOO_LARGE: Self = Self::new(FRAME_ERROR, "frame_too_large");
+    const INVALID_JSON: Self = Self::new(FRAME_ERROR, "invalid_json");
+    const INVALID_MESSAGE: Self = Self::new(FRAME_ERROR, "invalid_message");
+    const RATE_LIMITED: Self = Self::new(RATE_LIMITED, "rate_limited");
     const INVALID_JSONRPC: Self = Self::new(-32600, "invalid_jsonrpc");
     const INIT_REQUIRED: Self = Self::new(-32000, "init_required");
     const INVALID_PARAMS: Self = Self::new(-32602, "invalid_params");
@@ -68,6 +75,8 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    let counts = terms.counts.clone();
+    let _under_way = Counted::new(&counts);
     let writer = FrameWriter::new(stream, FrameLimits::STRANGER);
     let session =
         Session { reader, writer, service, ours, terms, frames: 0, is_initialized: false };
@@ -150,6 +159,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
         let outcome = match method.as_str() {
             "initialize" if !self.is_initialized => {
                 self.is_initialized = true;
+                self.terms.counts.initialized_sessions.add();
                 Ok(self.welcome(&params))
             }
             "tools/list" | "tools.list" => Ok(json!({ "tools": listed(self.service).await })),
@@ -176,6 +186,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
         }
         let is_task_queue = name == TASK_QUEUE;
         let outcome = run(&mut self.reader, self.service, name, arguments).await?;
+        if outcome.is_err() {
+            self.terms.counts.internal_errors.add();
+        }
         Ok(outcome.map_err(failed).and_then(|result| answer_of(result, is_task_queue)))
     }
 
@@ -238,6 +251,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Session<'_, R, W> {
 
     /// Says the last word.
     async fn refuse(&mut self, id: Value, refusal: Refusal) -> Result<(), FrameError> {
+        match refusal.code {
+            FRAME_ERROR => self.terms.counts.frame_errors.add(),
+            RATE_LIMITED => self.terms.counts.rate_limited.add(),
+            _ => {}
+        }
         self.refused(&id, &refusal).await?;
         self.writer.close().await
     }

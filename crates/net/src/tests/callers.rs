@@ -80,7 +80,8 @@ impl Caller {
         let (read, write) = far.stream.split();
         let reader = FrameReader::new(read, FrameLimits::STRANGER, budget.peer(a.peer_id));
         tokio::spawn(async move {
-            let terms = Terms { idle: PATIENCE, stop: CancellationToken::new() };
+            let (stop, counts) = (CancellationToken::new(), Arc::default());
+            let terms = Terms { idle: PATIENCE, stop, counts };
             serve_session(reader, write, &service, ours, terms).await
         });
         let (read, write) = near.split();

@@ -163,7 +163,7 @@ impl Far {
         let listed = async { while !listed() && changes.changed().await {} };
         assert!(tokio::time::timeout(PATIENCE, listed).await.is_ok());
         let streams = CancellationToken::new();
-        let server = Server::new(router.clone(), None, streams.clone());
+        let server = Server::new(router.clone(), None, Arc::default(), streams.clone());
         Self { router, server, log, streams, _directory: directory, _faults: faults }
     }
 

@@ -135,6 +135,9 @@ impl Caller<'_> {
                 let kinds = worker["supported_task_types"].as_array().into_iter().flatten();
                 kinds.filter_map(Value::as_str).any(|kind| kind.starts_with("docker"))
             };
+            let (offer, counts) = (self.tools.worker.offer(), &self.tools.rpc.counts);
+            let own_types = queue.settings().kinds_of_nodes().filter(|_| offer.slots > 0);
+            let own_types: Vec<_> = own_types.filter(|kind| offer.takes(kind)).collect();
             answer.extend(object(json!({
                 "queue": {
                     "queued": queued,
@@ -154,9 +157,19 @@ impl Caller<'_> {
                     "known_workers": known_workers,
                 },
                 "local_worker": {
-                    "enabled": false, "docker_enabled": false, "supported_task_types": [],
+                    "enabled": !own_types.is_empty(),
+                    "docker_enabled": false,
+                    "supported_task_types": own_types,
                 },
-                "transport": {"mcp_p2p": {"stats": {}}},
+                "transport": {"mcp_p2p": {"stats": {
+                    "sessions_started": counts.sessions_started.get(),
+                    "sessions_closed": counts.sessions_closed.get(),
+                    "initialized_sessions": counts.initialized_sessions.get(),
+                    "frame_errors": counts.frame_errors.get(),
+                    "rate_limited": counts.rate_limited.get(),
+                    "unauthorized": counts.unauthorized.get(),
+                    "internal_errors": counts.internal_errors.get(),
+                }}},
             })));
         }
         Ok(answer)

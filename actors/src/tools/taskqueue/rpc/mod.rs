@@ -26,6 +26,7 @@ use toolmesh_core::{
     queue::Asker,
     router::LocalTool,
 };
+use toolmesh_net::dialect::Counts;
 
 pub use self::token::Token;
 use self::{peers::Peers, request::Request};
@@ -83,6 +84,8 @@ pub(super) struct Memory {
     pub(super) token: Option<Token>,
     /// Whether tasks are divided among peers as their own service does it.
     pub(super) python_order: bool,
+    /// What came of the sessions of Python peers.
+    pub(super) counts: Arc<Counts>,
     peers: Mutex<Peers>,
 }
 
@@ -148,6 +151,7 @@ impl TaskQueueTools {
             Some(token) if standing == Some(Standing::Stranger) => {
                 let given = request.get("token").and_then(Value::as_str);
                 if !given.is_some_and(|given| token.is(given)) {
+                    self.rpc.counts.unauthorized.add();
                     return Err(Failed::plain("unauthorized"));
                 }
                 Principal { id: TOKEN_CALLERS.into(), ..who }

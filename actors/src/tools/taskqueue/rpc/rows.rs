@@ -79,9 +79,8 @@ fn result(shown: &Shown) -> Value {
             ("cancelled_at", seconds(view.since).into()),
             ("cancel_reason", view.why.as_str().into()),
         ];
-        // Of its worker's making, it may be no object.
-        let progress = columns.entry("progress").or_insert_with(|| json!({})).as_object_mut();
-        if let Some(progress) = progress {
+        // Where it is of its worker's making and no object, it stays.
+        if let Value::Object(progress) = columns.entry("progress").or_insert_with(|| json!({})) {
             for (field, value) in cancelled {
                 progress.entry(field).or_insert(value);
             }

@@ -41,7 +41,7 @@ fn ours() -> Ours {
 }
 
 fn terms() -> Terms {
-    Terms { idle: PATIENCE, stop: CancellationToken::new() }
+    Terms { idle: PATIENCE, stop: CancellationToken::new(), counts: Arc::default() }
 }
 
 fn budget() -> PeerBudget {

@@ -285,6 +285,26 @@ async fn idle_streams_and_a_stopping_node_end_sessions() {
 }
 
 #[tokio::test]
+async fn what_came_of_sessions_is_counted() {
+    let terms = terms();
+    let counts = terms.counts.clone();
+    let (mut peer, tools, served) = serve(terms.clone());
+    initialize(&mut peer).await;
+    assert_eq!((counts.sessions_started.get(), counts.sessions_closed.get()), (1, 0));
+    peer.ask(request(2, "tools/call", json!({"name": "busy"}))).await;
+    peer.ask(request(3, "tools/call", json!({"name": "fail"}))).await;
+    tools.is_too_fast.store(true, Ordering::Relaxed);
+    peer.ask(request(4, "tools/list", json!({}))).await;
+    timeout(PATIENCE, served).await.unwrap().unwrap().unwrap();
+    let (mut peer, _, served) = serve(terms);
+    peer.writer.send(b"{").await.unwrap();
+    timeout(PATIENCE, served).await.unwrap().unwrap().unwrap();
+    assert_eq!((counts.sessions_started.get(), counts.sessions_closed.get()), (2, 2));
+    assert_eq!((counts.initialized_sessions.get(), counts.internal_errors.get()), (1, 1));
+    assert_eq!((counts.rate_limited.get(), counts.frame_errors.get()), (1, 1));
+}
+
+#[tokio::test]
 async fn an_envelope_is_answered_with_one() {
     let (mut peer, tools, served) = serve(terms());
     let answer = peer

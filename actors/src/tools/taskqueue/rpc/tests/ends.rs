@@ -122,6 +122,28 @@ async fn giving_a_task_back_is_told_in_its_progress_and_is_no_error() {
 }
 
 #[actix::test]
+async fn the_status_in_detail_counts_sessions_and_shows_the_nodes_own_worker() {
+    let mut rig = Rig::new().await;
+    rig.tools.rpc.token = Some(super::super::Token::new("t"));
+    let caller = policy::Caller { peer_id: "x", node: None, standing: Standing::Stranger };
+    let who = Principal::peer("x", Policy::default().grant(&caller));
+    rig.tools.rpc(who, object(json!({"op": "status", "token": "wrong"}))).await;
+    let status = rig.done("status", json!({"detail": true})).await;
+    let expected = json!({
+        "sessions_started": 0, "sessions_closed": 0, "initialized_sessions": 0, "frame_errors": 0,
+        "rate_limited": 0, "unauthorized": 1, "internal_errors": 0,
+    });
+    assert_eq!(status["transport"]["mcp_p2p"]["stats"], expected);
+    let mut local = json!({
+        "enabled": false, "docker_enabled": false, "supported_task_types": [],
+    });
+    assert_eq!(status["local_worker"], local, "it has no slots");
+    rig.tools.worker.set_offer(worker::Offer { slots: 2, ..worker::Offer::default() });
+    (local["enabled"], local["supported_task_types"]) = (true.into(), json!(["tool.call"]));
+    assert_eq!(rig.done("status", json!({"detail": true})).await["local_worker"], local);
+}
+
+#[actix::test]
 async fn a_task_whose_last_lease_ran_out_has_the_error_that_peers_know() {
     let rig = Rig::new().await;
     let id = rig.submit(json!({"max_attempts": 1, "idempotency_key": 7})).await;

@@ -251,3 +251,26 @@ fn beyond_loopback_a_token_is_needed_unless_told_otherwise() -> Outcome {
     assert_eq!(status(&node, &bearer, "/mcp")?, 200);
     Ok(())
 }
+
+#[test]
+fn a_revoked_token_hears_nothing_more_on_the_streams_it_has_open() -> Outcome {
+    let node = guarded()?.up()?;
+    let mut operator = node.operator()?;
+    let (id, bearer) = token(&mut operator, "client")?;
+    let (kept_id, kept) = token(&mut operator, "client")?;
+    let open = |revision: &str, token: &str| {
+        Client::connect(node.address(), revision, Some(token))?.changes()
+    };
+    let mut revoked = [open("2025-11-25", &bearer)?, open(STATELESS, &bearer)?];
+    let mut others = [open("2025-11-25", &kept)?, open(STATELESS, &kept)?];
+    operator.call("token_revoke", json!({"id": id}))?;
+    operator.call("box__add_tool", json!({"name": "fresh"}))?;
+    for events in &mut others {
+        let news = events.next().ok_or(format!("{kept_id} is good"))??;
+        assert_eq!(news["method"], "notifications/tools/list_changed");
+    }
+    for events in &mut revoked {
+        assert!(events.next().is_none_or(|news| news.is_err()), "it is told of nothing");
+    }
+    Ok(())
+}

@@ -120,15 +120,25 @@ impl StoreHandle {
 
     /// Who bears `token`, if anybody. Takes the same time whatever the token is.
     pub fn authenticate(&self, token: &str) -> Option<Principal> {
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        self.bearer_of(&Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// Returns what says, each time it is asked, whether `token` is still good. It goes by the token
+    /// and not by its principal: who is given a name that was revoked is the same principal.
+    pub fn watch(&self, token: &str) -> Box<dyn Fn() -> bool> {
+        let (store, digest) = (self.clone(), Sha256::digest(token.as_bytes()).into());
+        Box::new(move || store.bearer_of(&digest).is_some())
+    }
+
+    fn bearer_of(&self, digest: &[u8; 32]) -> Option<Principal> {
         let state = self.shared.state.load();
         let mut found = None;
         for token in state.tokens.values() {
-            if bool::from(token.sha256.ct_eq(&digest)) {
+            if bool::from(token.sha256.ct_eq(digest)) {
                 found = Some(token);
             }
         }
-        if bool::from(self.operator.ct_eq(&digest)) {
+        if bool::from(self.operator.ct_eq(digest)) {
             return Some(Principal::new("operator", Role::Operator));
         }
         found.map(|token| Principal::new(principal_of(&state, token), token.role))
@@ -143,12 +153,6 @@ impl StoreHandle {
             .values()
             .map(|token| (by_id(token).into(), Arc::<str>::from(principal_of(&state, token))));
         names.filter(|(old, new): &(Arc<str>, Arc<str>)| old != new).collect()
-    }
-
-    /// Whether the token by which `who` came in, if that was one, is still good.
-    pub fn knows(&self, who: &Principal) -> bool {
-        let id = who.id.strip_prefix("token:");
-        id.is_none_or(|id| self.shared.state.load().tokens.contains_key(id))
     }
 
     /// The tokens, by id.

@@ -92,6 +92,9 @@ async fn tokens_of_older_stores_that_share_a_name_stay_apart() {
     assert_eq!(["a", "b", "c"].map(who), ["token:a", "token:ann", "token:c"].map(Arc::from));
     let renamed = store.renamed_principals();
     assert_eq!(renamed.into_iter().collect::<Vec<_>>(), [("token:b".into(), "token:ann".into())]);
+    // The name goes to nobody who was another until now.
+    store.revoke_token("b".into()).await.unwrap();
+    assert_eq!(who("a"), "token:a".into());
 }
 
 #[actix::test]

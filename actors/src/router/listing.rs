@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use toolmesh_core::{link::State, principal::Principal, router::Runtime};
 
-use super::{call::Asked, handle::RouterHandle};
+use super::{Upstream, call::Asked, handle::RouterHandle};
 use crate::link::LinkHandle;
 
 /// Time between two looks at servers that change no list when they come or are given up.
@@ -30,7 +30,7 @@ impl RouterHandle {
 
     async fn is_coming(&self, who: &Principal, name: &str) -> bool {
         let Some(decision) = self.route(&Asked { who, name, explicit: None }) else {
-            return self.links().iter().any(|link| self.is_unknown(link));
+            return self.view().settings().upstreams.iter().any(|of| self.is_unknown(of));
         };
         let links = decision.targets.iter().filter_map(|target| self.link(&target.runtime));
         let mut starting = false;
@@ -43,11 +43,20 @@ impl RouterHandle {
         starting
     }
 
-    /// Whether an upstream may still list tools for the first time.
-    fn is_unknown(&self, link: &LinkHandle) -> bool {
-        let is_listed = self.view().lists(&Runtime::Upstream(link.config().name.clone()));
-        // What it told may not be merged yet.
-        !is_listed && (is_starting(link) || !link.offered().borrow().is_empty())
+    /// Whether an upstream may still list tools for the first time, as it is configured now. What is
+    /// listed meanwhile may be what another server said that was there before.
+    fn is_unknown(&self, upstream: &Upstream) -> bool {
+        match self.link_as_configured(upstream) {
+            // What it told may not be merged yet.
+            Some(link) => !link.is_merged() && (is_starting(&link) || link.has_listed()),
+            None => true,
+        }
+    }
+
+    /// The link to an upstream; `None` where it is about to be started with another configuration.
+    pub(super) fn link_as_configured(&self, upstream: &Upstream) -> Option<LinkHandle> {
+        let link = self.link(&Runtime::Upstream(upstream.link.name.clone()))?;
+        (*link.config() == upstream.link).then_some(link)
     }
 }
 

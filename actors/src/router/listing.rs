@@ -2,21 +2,28 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use toolmesh_core::{link::State, principal::Principal, router::Runtime};
 
-use super::{Upstream, call::Asked, handle::RouterHandle};
+use super::{Upstream, call::{Asked, named}, handle::RouterHandle};
 use crate::link::LinkHandle;
 
 /// Time between two looks at servers that change no list when they come or are given up.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl RouterHandle {
-    /// Waits, at most `within`, for a server of the tool `name` that is being started, or for one
-    /// that may turn out to have it, as all are right after the start of the node. Does not wait
-    /// where the tool can be called, and where waiting would change nothing. Returns whether the wait
-    /// is over: not so where such a server is still on its way.
-    pub async fn wait_for_tool(&self, who: &Principal, name: &str, within: Duration) -> bool {
+    /// Waits, at most `within`, for a server of the tool that a request calls in the end and that is
+    /// being started, or for one that may turn out to have it, as all are right after the start of
+    /// the node. Does not wait where the tool can be called, and where waiting would change nothing.
+    /// Returns whether the wait is over: not so where such a server is still on its way.
+    pub async fn wait_for_tool(
+        &self,
+        who: &Principal,
+        params: &Map<String, Value>,
+        within: Duration,
+    ) -> bool {
+        let name = named(params);
         let until = Instant::now() + within;
         let mut changes = self.view().changes(who.role);
         while self.is_coming(who, name).await && Instant::now() < until {

@@ -264,6 +264,8 @@ fn a_revoked_token_hears_nothing_more_on_the_streams_it_has_open() -> Outcome {
     let mut revoked = [open("2025-11-25", &bearer)?, open(STATELESS, &bearer)?];
     let mut others = [open("2025-11-25", &kept)?, open(STATELESS, &kept)?];
     operator.call("token_revoke", json!({"id": id}))?;
+    // Nor does it hear what the next bearer of its name does.
+    operator.call("token_create", json!({"name": "laptop 0", "role": "client"}))?;
     operator.call("box__add_tool", json!({"name": "fresh"}))?;
     for events in &mut others {
         let news = events.next().ok_or(format!("{kept_id} is good"))??;

@@ -76,24 +76,26 @@ impl Guard {
 
     fn principal(&self, request: &ServiceRequest) -> Result<Principal, Refusal> {
         let mut given = request.headers().get_all(AUTHORIZATION);
-        let Some(header) = given.next() else {
+        if given.next().is_none() {
             return if self.open {
                 Ok(Principal::local())
             } else {
                 Err(Refusal::unauthorized("a bearer token is needed"))
             };
-        };
+        }
         if given.next().is_some() {
             return Err(Refusal::plain(StatusCode::BAD_REQUEST, "two Authorization headers"));
         }
-        let token = header.to_str().ok().and_then(|text| {
-            let (scheme, token) = text.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-        });
-        token.and_then(|token| self.store.authenticate(token)).ok_or_else(|| {
+        bearer(request).and_then(|token| self.store.authenticate(token)).ok_or_else(|| {
             Refusal::unauthorized("the bearer token is not valid; it may have been revoked")
         })
     }
+}
+
+/// The token of a request, if it has one.
+fn bearer(request: &ServiceRequest) -> Option<&str> {
+    let (scheme, token) = request.headers().get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// Why a request goes no further.
@@ -166,8 +168,9 @@ struct Passed {
     /// The session and request to cancel if its client goes away.
     call: Option<(SessionId, RequestId)>,
     asked: Asked,
-    /// Who listens, if the request is one that only listens.
-    listener: Option<Principal>,
+    /// Whether its answer may still go on, where that only listens: a token that is revoked hears
+    /// nothing more.
+    may_go_on: Option<Box<dyn Fn() -> bool>>,
 }
 
 /// The middleware: refuses, or passes on with the principal attached.
@@ -208,7 +211,7 @@ async fn pass(
     next: Next<impl MessageBody + 'static>,
     passed: Passed,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let Passed { ticket, promise, call, asked, listener } = passed;
+    let Passed { ticket, promise, call, asked, may_go_on } = passed;
     let unread = if message_expected(&request) { Payload::None } else { request.take_payload() };
     let (says, ends) = (message_expected(&request), request.method() == Method::DELETE);
     let mut response = next.call(request).await?.map_into_boxed_body();
@@ -224,11 +227,7 @@ async fn pass(
     {
         promise.keep(id);
     }
-    let store = guard.store.clone();
     let on_abort = call.map(|(session, id)| cancel_later(guard, session, id));
-    // A token that is revoked hears nothing more.
-    let may_go_on =
-        listener.map(|who| -> Box<dyn Fn() -> bool> { Box::new(move || store.knows(&who)) });
     Ok(response.map_body(|_, body| {
         BoxBody::new(Held::new(body, (ticket, unread), on_abort).while_it(may_go_on))
     }))
@@ -299,10 +298,11 @@ async fn check(guard: &Guard, request: &mut ServiceRequest) -> Result<Option<Pas
     let call = session.zip(seen.id);
     // A stream that only listens is bounded with its session, not with requests under way.
     let listens = request.method() == Method::GET;
-    let listener = (listens || seen.kind == Kind::Listens).then(|| principal.clone());
+    let listener = bearer(request).filter(|_| listens || seen.kind == Kind::Listens);
+    let may_go_on = listener.map(|token| guard.store.watch(token));
     request.extensions_mut().insert(principal);
     let ticket = Ticket { _place: Some(place).filter(|_| !listens), _use: used };
-    Ok(Some(Passed { ticket, promise, call, asked, listener }))
+    Ok(Some(Passed { ticket, promise, call, asked, may_go_on }))
 }
 
 /// The request's session, if it names one, after checking whose it is.

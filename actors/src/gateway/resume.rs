@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -22,9 +22,23 @@ type Key = (SessionId, u64);
 
 /// What is left of the streams that were dropped a moment ago.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Leftovers(
-    Arc<Mutex<HashMap<Key, oneshot::Receiver<VecDeque<ServerSseMessage>>>>>,
-);
+pub(super) struct Leftovers(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    left: HashMap<Key, Left>,
+    /// Streams that are being read on or kept, also those that were fetched meanwhile.
+    count: usize,
+    /// Streams that ever were kept.
+    ever: u64,
+}
+
+#[derive(Debug)]
+struct Left {
+    rest: oneshot::Receiver<VecDeque<ServerSseMessage>>,
+    /// Which of those that ever were it is: a stream that was fetched may be dropped again.
+    which: u64,
+}
 
 impl Leftovers {
     /// The stream of a request of `session`, of which nothing is lost for a moment when it is
@@ -44,20 +58,45 @@ impl Leftovers {
         session: &SessionId,
         last: &str,
     ) -> Option<VecDeque<ServerSseMessage>> {
-        let left = self.remove(&(session.clone(), number(last)?))?;
-        left.await.ok()
+        let left = self.kept().left.remove(&(session.clone(), number(last)?))?;
+        left.rest.await.ok()
     }
 
-    fn remove(&self, key: &Key) -> Option<oneshot::Receiver<VecDeque<ServerSseMessage>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a dropped stream to its end and keeps that for a moment.
+    /// Notes a stream that was dropped, if there may be one more.
+    fn note(&self, key: Key, rest: oneshot::Receiver<VecDeque<ServerSseMessage>>) -> Option<u64> {
+        let mut kept = self.kept();
+        if kept.count >= limits::STREAMS_KEPT {
+            return None;
+        }
+        kept.count += 1;
+        kept.ever += 1;
+        let which = kept.ever;
+        kept.left.insert(key, Left { rest, which });
+        Some(which)
+    }
+
+    /// Forgets a stream whose moment is over, and none that was dropped since.
+    fn forget(&self, key: &Key, which: u64) {
+        let mut kept = self.kept();
+        kept.count -= 1;
+        if kept.left.get(key).is_some_and(|left| left.which == which) {
+            kept.left.remove(key);
+        }
+    }
+
+    /// Reads a dropped stream to its end and keeps that for a moment, if there may be one more.
     fn keep(&self, key: Key, mut events: Events) {
         // A worker that shuts down drops bodies after its runtime.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (send, left) = oneshot::channel();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), left);
+        let (send, rest) = oneshot::channel();
+        let Some(which) = self.note(key.clone(), rest) else {
+            tracing::debug!("more streams were dropped than are kept: the rest of one is lost");
+            return;
+        };
         let leftovers = self.clone();
         runtime.spawn(async move {
             let read = async {
@@ -73,7 +112,7 @@ impl Leftovers {
             let time = tokio::time::sleep(limits::RESUME_GRACE * 2);
             let ((), _late) =
                 tokio::join!(time, tokio::time::timeout(limits::RESUME_GRACE * 2, read));
-            leftovers.remove(&key);
+            leftovers.forget(&key, which);
         });
     }
 }
@@ -170,6 +209,47 @@ mod tests {
         assert_eq!(left.len(), limits::EVENTS_KEPT);
         let last = format!("{}/0", limits::EVENTS_KEPT * 3 - 1);
         assert_eq!(ids(&left).last(), Some(&last.as_str()));
+    }
+
+    /// Begins a stream of three events and drops it.
+    async fn begin(leftovers: &Leftovers, session: &SessionId, number: usize) {
+        let ids = (0..3).map(|index| event(&format!("{index}/{number}")));
+        let mut stream = leftovers.follow(session, futures::stream::iter(ids.collect::<Vec<_>>()));
+        assert!(stream.next().await.is_some());
+    }
+
+    #[actix::test]
+    async fn of_as_many_streams_as_are_kept_nothing_is_lost_and_of_one_more_the_rest() {
+        let (leftovers, session): (Leftovers, SessionId) = (Leftovers::default(), "s".into());
+        let others: Vec<_> = (1..limits::STREAMS_KEPT)
+            .filter_map(|number| {
+                let key = ("t".into(), u64::try_from(number).ok()?);
+                let which = leftovers.note(key.clone(), oneshot::channel().1)?;
+                Some((key, which))
+            })
+            .collect();
+        assert_eq!(others.len(), limits::STREAMS_KEPT - 1);
+        begin(&leftovers, &session, 0).await;
+        assert!(leftovers.take(&session, "0/0").await.is_some(), "the last that is kept");
+        begin(&leftovers, &session, 1).await;
+        assert!(leftovers.take(&session, "0/1").await.is_none(), "that is read on all the same");
+        for (key, which) in &others {
+            leftovers.forget(key, *which);
+        }
+        assert!(leftovers.kept().left.is_empty());
+        begin(&leftovers, &session, 2).await;
+        assert!(leftovers.take(&session, "0/2").await.is_some(), "there is room again");
+    }
+
+    #[actix::test]
+    async fn a_stream_that_is_dropped_again_has_a_moment_of_its_own() {
+        let (leftovers, key): (Leftovers, Key) = (Leftovers::default(), ("s".into(), 4));
+        let first = leftovers.note(key.clone(), oneshot::channel().1).unwrap_or_default();
+        assert!(leftovers.take(&key.0, "0/4").await.is_none(), "it was not read to its end");
+        begin(&leftovers, &key.0, 4).await;
+        leftovers.forget(&key, first);
+        let left = leftovers.take(&key.0, "0/4").await.unwrap_or_default();
+        assert_eq!(ids(&left), ["1/4", "2/4"], "the time of the first is over, not of this");
     }
 
     #[test]

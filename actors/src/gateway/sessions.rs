@@ -169,7 +169,9 @@ impl Sessions {
                     return Ok(Promise { sessions, owner });
                 }
                 let only_own = own >= self.per_principal;
-                self.longest_idle(&table, only_own.then_some(&principal.id))
+                let idle = self.longest_idle(&table, only_own.then_some(&principal.id));
+                self.take(&mut table, idle.as_slice());
+                idle
             };
             let Some(idle) = idle else {
                 let reason = "as many sessions as there may be, and none is idle";
@@ -177,7 +179,7 @@ impl Sessions {
             };
             tracing::debug!(session = %idle, "ending the session that was idle longest");
             metrics::counter!("toolmesh_sessions_evicted_total").increment(1);
-            self.end(&idle).await;
+            self.close(&idle).await;
         }
     }
 
@@ -216,13 +218,15 @@ impl Sessions {
             let Some(idle_since) = self.clock.now_ms().checked_sub(millis(self.idle)) else {
                 return;
             };
-            let table = self.table();
+            let mut table = self.table();
             let idle = table.open.iter().filter(|(_, session)| session.is_idle_since(idle_since));
-            idle.map(|(id, _)| id.clone()).collect()
+            let idle: Vec<_> = idle.map(|(id, _)| id.clone()).collect();
+            self.take(&mut table, &idle);
+            idle
         };
         for id in &expired {
             tracing::debug!(session = %id, "ending a session that was idle for its time");
-            self.end(id).await;
+            self.close(id).await;
         }
     }
 
@@ -234,17 +238,23 @@ impl Sessions {
         }
     }
 
-    async fn end(&self, id: &SessionId) {
-        self.forget(id);
+    /// Takes sessions that are idle out of the table, in the same breath as they were found to be so:
+    /// who comes a moment later finds none, instead of one that is closed under its call.
+    fn take(&self, table: &mut Table, idle: &[SessionId]) {
+        for id in idle {
+            table.open.remove(id);
+        }
+        self.counted(table);
+    }
+
+    async fn close(&self, id: &SessionId) {
         if let Err(error) = self.inner.close_session(id).await {
             tracing::debug!(%error, "the session had ended");
         }
     }
 
     fn forget(&self, id: &SessionId) {
-        let mut table = self.table();
-        table.open.remove(id);
-        self.counted(&table);
+        self.take(&mut self.table(), std::slice::from_ref(id));
     }
 
     fn counted(&self, table: &Table) {
@@ -386,6 +396,24 @@ mod tests {
         let other = Principal::new("operator", Role::Operator);
         assert!(sessions.enter(&busy, &other).is_none(), "it is not another's");
         assert!(open(&sessions, &other).await.is_some(), "who has room of its own");
+    }
+
+    #[actix::test]
+    async fn nobody_comes_into_a_session_that_is_about_to_be_closed() {
+        let (clock, who) = (Clock::manual(), Principal::local());
+        let sessions = sessions(2, &clock);
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            ids.extend(open(&sessions, &who).await);
+        }
+        clock.advance(millis(IDLE));
+        let rmcp_is_busy = sessions.inner.sessions.read().await;
+        let mut expiring = Box::pin(sessions.expire());
+        assert!(futures::poll!(&mut expiring).is_pending(), "the first waits to be closed");
+        assert!(ids.len() == 2 && ids.iter().all(|id| sessions.enter(id, &who).is_none()));
+        drop(rmcp_is_busy);
+        expiring.await;
+        assert_eq!(sessions.count.get(), 0);
     }
 
     #[actix::test]

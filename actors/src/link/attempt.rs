@@ -1,6 +1,9 @@
 //! One attempt of a link: connect, list, follow changes, until the session ends or is closed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -103,6 +106,7 @@ impl Attempt {
             }
             changed
         });
+        self.shared.has_listed.store(true, Ordering::Release);
     }
 
     /// Keeps the published list true until the session ends.

@@ -1,6 +1,12 @@
 //! The only door to a link.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use serde_json::{Map, Value};
@@ -86,6 +92,10 @@ pub(super) struct Shared {
     pub(super) session: ArcSwapOption<Session>,
     pub(super) status: watch::Sender<Status>,
     pub(super) offered: watch::Sender<Offered>,
+    /// Whether its server has listed its tools, itself and not one that it follows.
+    pub(super) has_listed: AtomicBool,
+    /// Whether that is in the catalogue.
+    is_merged: AtomicBool,
     pub(super) calls: Semaphore,
     pub(super) clock: Clock,
 }
@@ -134,6 +144,8 @@ impl LinkHandle {
             session: ArcSwapOption::empty(),
             status: watch::Sender::new(status),
             offered: watch::Sender::new(last),
+            has_listed: AtomicBool::new(false),
+            is_merged: AtomicBool::new(false),
             calls: Semaphore::new(config.max_in_flight),
             clock,
             config,
@@ -162,6 +174,22 @@ impl LinkHandle {
     /// server is away.
     pub fn offered(&self) -> watch::Receiver<Offered> {
         self.shared.offered.subscribe()
+    }
+
+    /// Whether its server has listed its tools, itself: what it offers may be what the one listed in
+    /// whose place it was started.
+    pub(crate) fn has_listed(&self) -> bool {
+        self.shared.has_listed.load(Ordering::Acquire)
+    }
+
+    /// Whether what its server has listed was [merged](Self::merged).
+    pub(crate) fn is_merged(&self) -> bool {
+        self.shared.is_merged.load(Ordering::Acquire)
+    }
+
+    /// Notes that what its server has listed is in the catalogue.
+    pub(crate) fn merged(&self) {
+        self.shared.is_merged.store(true, Ordering::Release);
     }
 
     /// How it is, now and whenever that changes.

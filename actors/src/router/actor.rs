@@ -68,6 +68,8 @@ impl Router {
     fn rebuild(&self) {
         let links = self.shared.links.load();
         self.shared.view.stats.keep_replicas(|replica| links.contains_key(&replica.runtime));
+        // Before the lists are read: who lists meanwhile is merged the next time.
+        let listed: Vec<_> = links.values().filter(|(link, _)| link.has_listed()).collect();
         let mut sources: Vec<Source> =
             links.iter().map(|(runtime, link)| source(runtime, link)).collect();
         sources.extend(away(&self.shared));
@@ -77,6 +79,7 @@ impl Router {
         }
         metrics::gauge!("toolmesh_tools").set(u32::try_from(catalogue.len()).unwrap_or(u32::MAX));
         self.shared.view.publish(catalogue);
+        listed.iter().for_each(|(link, _)| link.merged());
     }
 
     /// Makes the links fit what is wanted, then watches and lists them.

@@ -397,6 +397,17 @@ fn arguments(params: &Map<String, Value>) -> Result<Option<&Map<String, Value>>,
     }
 }
 
+/// The tool that a request calls in the end, seen through `tools_dispatch`, as far as it says.
+pub(crate) fn named(params: &Map<String, Value>) -> &str {
+    fn name(of: &Map<String, Value>) -> &str {
+        of.get("name").and_then(Value::as_str).unwrap_or_default()
+    }
+    match name(params) {
+        DISPATCH => params.get("arguments").and_then(Value::as_object).map_or("", name),
+        name => name,
+    }
+}
+
 /// Turns a call of `tools_dispatch` into the call it stands for, with the same `_meta`.
 fn dispatched(mut params: Map<String, Value>) -> Result<Map<String, Value>, CallError> {
     let mut inner = arguments(&params)?.cloned().unwrap_or_default();

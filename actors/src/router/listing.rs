@@ -2,21 +2,28 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use toolmesh_core::{link::State, principal::Principal, router::Runtime};
 
-use super::{call::Asked, handle::RouterHandle};
+use super::{Upstream, call::{Asked, named}, handle::RouterHandle};
 use crate::link::LinkHandle;
 
 /// Time between two looks at servers that change no list when they come or are given up.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl RouterHandle {
-    /// Waits, at most `within`, for a server of the tool `name` that is being started, or for one
-    /// that may turn out to have it, as all are right after the start of the node. Does not wait
-    /// where the tool can be called, and where waiting would change nothing. Returns whether the wait
-    /// is over: not so where such a server is still on its way.
-    pub async fn wait_for_tool(&self, who: &Principal, name: &str, within: Duration) -> bool {
+    /// Waits, at most `within`, for a server of the tool that a request calls in the end and that is
+    /// being started, or for one that may turn out to have it, as all are right after the start of
+    /// the node. Does not wait where the tool can be called, and where waiting would change nothing.
+    /// Returns whether the wait is over: not so where such a server is still on its way.
+    pub async fn wait_for_tool(
+        &self,
+        who: &Principal,
+        params: &Map<String, Value>,
+        within: Duration,
+    ) -> bool {
+        let name = named(params);
         let until = Instant::now() + within;
         let mut changes = self.view().changes(who.role);
         while self.is_coming(who, name).await && Instant::now() < until {
@@ -30,7 +37,7 @@ impl RouterHandle {
 
     async fn is_coming(&self, who: &Principal, name: &str) -> bool {
         let Some(decision) = self.route(&Asked { who, name, explicit: None }) else {
-            return self.links().iter().any(|link| self.is_unknown(link));
+            return self.view().settings().upstreams.iter().any(|of| self.is_unknown(of));
         };
         let links = decision.targets.iter().filter_map(|target| self.link(&target.runtime));
         let mut starting = false;
@@ -43,11 +50,20 @@ impl RouterHandle {
         starting
     }
 
-    /// Whether an upstream may still list tools for the first time.
-    fn is_unknown(&self, link: &LinkHandle) -> bool {
-        let is_listed = self.view().lists(&Runtime::Upstream(link.config().name.clone()));
-        // What it told may not be merged yet.
-        !is_listed && (is_starting(link) || !link.offered().borrow().is_empty())
+    /// Whether an upstream may still list tools for the first time, as it is configured now. What is
+    /// listed meanwhile may be what another server said that was there before.
+    fn is_unknown(&self, upstream: &Upstream) -> bool {
+        match self.link_as_configured(upstream) {
+            // What it told may not be merged yet.
+            Some(link) => !link.is_merged() && (is_starting(&link) || link.has_listed()),
+            None => true,
+        }
+    }
+
+    /// The link to an upstream; `None` where it is about to be started with another configuration.
+    pub(super) fn link_as_configured(&self, upstream: &Upstream) -> Option<LinkHandle> {
+        let link = self.link(&Runtime::Upstream(upstream.link.name.clone()))?;
+        (*link.config() == upstream.link).then_some(link)
     }
 }
 

@@ -24,7 +24,7 @@ mod view;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-pub(crate) use call::{DISPATCH, RUNTIME_KEY};
+pub(crate) use call::{DISPATCH, RUNTIME_KEY, named};
 pub use call::{Meant, Request, Routed};
 pub use handle::RouterHandle;
 pub use stats::{RuntimeStats, Stats};

@@ -15,8 +15,8 @@ use super::{RouterHandle, Upstream, call::Asked};
 /// Characters of a name that are logged; whoever calls may send any number of them.
 const NAME_CHARS_LOGGED: usize = 128;
 
-/// When a call to a node that is away may be tried again, in milliseconds: a known node is dialled
-/// about that often.
+/// When a call to a node that is away, or to a server that is about to be started, may be tried again,
+/// in milliseconds: a known node is dialled about that often.
 const AWAY_RETRY_MS: u64 = 1_000;
 
 /// Names of tools or nodes that an error gives at most.
@@ -144,7 +144,7 @@ impl RouterHandle {
         (!details.is_empty()).then(|| Away::node(none))
     }
 
-    /// How an upstream is that may have the tool and never listed any.
+    /// How an upstream is that may have the tool and, as it is configured now, never listed any.
     fn upstream_away(&self, asked: &Asked<'_>) -> Option<Away> {
         let settings = self.view().settings();
         let mut named: Vec<_> =
@@ -158,10 +158,17 @@ impl RouterHandle {
         let runtime = Runtime::Upstream(upstream.link.name.clone());
         let group = upstream.offer.replicas.as_deref();
         let catalogue = self.view().catalogue();
-        if catalogue.lists(&runtime) || group.is_some_and(|group| catalogue.lists_group(group)) {
+        if group.is_some_and(|group| catalogue.lists_group(group)) {
             return None;
         }
-        let link = self.link(&runtime)?;
+        let Some(link) = self.link_as_configured(upstream) else {
+            let detail = format!("upstream {} is about to be started", upstream.link.name);
+            return Some(Away { is_node: false, detail, retry_after_ms: AWAY_RETRY_MS });
+        };
+        // What is listed may be what the server said that was there before.
+        if link.is_merged() && catalogue.lists(&runtime) {
+            return None;
+        }
         let is_ready = matches!(link.status().borrow().state, State::Ready { .. });
         let shown = |tool: &Map<String, Value>| {
             let name = tool.get("name").and_then(Value::as_str);

@@ -253,9 +253,24 @@ async fn the_tools_of_a_server_that_is_changed_stay_listed_until_it_lists_others
     assert!(rig.lists("up__echo"), "it is only being started");
     let refused = rig.call(json!({"name": "up__echo", "arguments": {}})).await;
     assert!(matches!(refused, Err(CallError::NotStarted { .. })), "{refused:?}");
+    // Nor is unknown what the one before did not have.
+    let fresh = json!({"name": "up__fresh"});
+    let by_name = json!({"name": "tools_dispatch", "arguments": fresh});
+    let wait = async |call: &Value, within| {
+        let call = call.as_object().cloned().unwrap();
+        rig.router.wait_for_tool(&Principal::local(), &call, within).await
+    };
+    let refused = rig.call(fresh.clone()).await;
+    assert!(matches!(refused, Err(CallError::NotStarted { why: Why::Down, .. })), "{refused:?}");
+    for call in [&fresh, &by_name] {
+        assert!(!wait(call, Duration::from_millis(1)).await, "{call}");
+    }
     rig.configure(vec![fast]).await;
     let link = rig.router.links().remove(0);
     assert!(link.ready(PATIENCE).await && rig.lists("up__echo"));
+    assert!(wait(&fresh, PATIENCE).await && wait(&by_name, PATIENCE).await);
+    let refused = rig.call(fresh).await;
+    assert!(matches!(refused, Err(CallError::Answered(_))), "it is known now: {refused:?}");
     let news = tokio::time::timeout(Duration::from_millis(200), changes.changed()).await;
     assert!(news.is_err(), "the list is what it was");
     rig.configure(vec![]).await;

@@ -1,6 +1,9 @@
 //! The only door to what the node remembers.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -90,6 +93,9 @@ pub struct StoreHandle {
     pub(super) door: Door<Keeper>,
     /// SHA-256 of the operator's own token, which lives in a file and not here.
     operator: [u8; 32],
+    /// The ids of tokens that have no name for themselves. Decided once, at the start: nobody becomes
+    /// another principal because a token is revoked.
+    nameless: Arc<HashSet<String>>,
     closing: Arc<Mutex<()>>,
     _supervised: Arc<Supervised>,
 }
@@ -105,6 +111,7 @@ impl StoreHandle {
         store
             .committer()
             .observe_syncs(|time| metrics::histogram!("toolmesh_store_sync_seconds").record(time));
+        let nameless = Arc::new(nameless(&state));
         let shared = Arc::new(Shared { state: ArcSwap::from_pointee(state), store });
         let door = Door::new(limits::DOOR);
         let for_actor = shared.clone();
@@ -115,23 +122,34 @@ impl StoreHandle {
             .await;
         let operator = Sha256::digest(operator_token.as_bytes()).into();
         let closing = Arc::default();
-        Self { shared, door, operator, closing, _supervised: Arc::new(supervised) }
+        Self { shared, door, operator, nameless, closing, _supervised: Arc::new(supervised) }
     }
 
-    /// Who bears `token`, if anybody. Takes the same time whatever the token is.
+    /// Who bears `token`, if anybody. How long it takes tells nothing of the tokens that there are:
+    /// each is compared, in the same time.
     pub fn authenticate(&self, token: &str) -> Option<Principal> {
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        self.bearer_of(&Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// Returns what says, each time it is asked, whether `token` is still good. It goes by the token
+    /// and not by its principal: who is given a name that was revoked is the same principal.
+    pub fn watch(&self, token: &str) -> Box<dyn Fn() -> bool> {
+        let (store, digest) = (self.clone(), Sha256::digest(token.as_bytes()).into());
+        Box::new(move || store.bearer_of(&digest).is_some())
+    }
+
+    fn bearer_of(&self, digest: &[u8; 32]) -> Option<Principal> {
         let state = self.shared.state.load();
         let mut found = None;
         for token in state.tokens.values() {
-            if bool::from(token.sha256.ct_eq(&digest)) {
+            if bool::from(token.sha256.ct_eq(digest)) {
                 found = Some(token);
             }
         }
-        if bool::from(self.operator.ct_eq(&digest)) {
+        if bool::from(self.operator.ct_eq(digest)) {
             return Some(Principal::new("operator", Role::Operator));
         }
-        found.map(|token| Principal::new(principal_of(&state, token), token.role))
+        found.map(|token| Principal::new(self.principal_of(token), token.role))
     }
 
     /// The principals of older stores, which were called by the ids of their tokens, and what they
@@ -141,14 +159,16 @@ impl StoreHandle {
         let names = state
             .tokens
             .values()
-            .map(|token| (by_id(token).into(), Arc::<str>::from(principal_of(&state, token))));
+            .map(|token| (by_id(token).into(), Arc::<str>::from(self.principal_of(token))));
         names.filter(|(old, new): &(Arc<str>, Arc<str>)| old != new).collect()
     }
 
-    /// Whether the token by which `who` came in, if that was one, is still good.
-    pub fn knows(&self, who: &Principal) -> bool {
-        let id = who.id.strip_prefix("token:");
-        id.is_none_or(|id| self.shared.state.load().tokens.contains_key(id))
+    /// The principal that bears a token: by its name, so that it is the same at every node.
+    fn principal_of(&self, token: &Token) -> String {
+        if self.nameless.contains(&token.id) {
+            return by_id(token);
+        }
+        format!("token:{}", token.name)
     }
 
     /// The tokens, by id.
@@ -273,16 +293,15 @@ fn by_id(token: &Token) -> String {
     format!("token:{}", token.id)
 }
 
-/// The principal that bears a token: by its name, so that it is the same at every node. Older stores
-/// may have several tokens of one name, which is the oldest's alone then, and other names than are
-/// taken today; those are called by their ids.
-fn principal_of(state: &State, token: &Token) -> String {
+/// The ids of tokens that are called by them: older stores may have several tokens of one name, which
+/// is the oldest's alone then, and other names than are taken today.
+fn nameless(state: &State) -> HashSet<String> {
     let age = |token: &Token| (token.created, token.id.clone());
-    let is_older = |other: &Token| other.name == token.name && age(other) < age(token);
-    if !is_name(&token.name) || state.tokens.values().any(is_older) {
-        return by_id(token);
-    }
-    format!("token:{}", token.name)
+    let has_no_name = |token: &&Token| {
+        let is_older = |other: &Token| other.name == token.name && age(other) < age(token);
+        !is_name(&token.name) || state.tokens.values().any(is_older)
+    };
+    state.tokens.values().filter(has_no_name).map(|token| token.id.clone()).collect()
 }
 
 fn is_name(name: &str) -> bool {

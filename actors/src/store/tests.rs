@@ -64,6 +64,18 @@ async fn a_name_is_one_tokens_at_a_time_and_says_nothing_else() {
 }
 
 #[actix::test]
+async fn a_token_is_watched_whoever_has_its_name() {
+    let store = keeper(&Arc::default()).await;
+    let ann = || store.create_token("ann".into(), Role::Client);
+    let (made, secret) = ann().await.unwrap();
+    let (is_good, operator) = (store.watch(&secret), store.watch("the operator's"));
+    assert!(is_good() && operator() && !store.watch("tm_00")());
+    store.revoke_token(made.id).await.unwrap();
+    ann().await.unwrap();
+    assert!(operator() && !is_good(), "the name is another token's now");
+}
+
+#[actix::test]
 async fn tokens_of_older_stores_that_share_a_name_stay_apart() {
     let (fatal, _faults) = mpsc::channel(1);
     let supervisor = Supervisor::start(Clock::manual(), fatal);
@@ -80,6 +92,9 @@ async fn tokens_of_older_stores_that_share_a_name_stay_apart() {
     assert_eq!(["a", "b", "c"].map(who), ["token:a", "token:ann", "token:c"].map(Arc::from));
     let renamed = store.renamed_principals();
     assert_eq!(renamed.into_iter().collect::<Vec<_>>(), [("token:b".into(), "token:ann".into())]);
+    // The name goes to nobody who was another until now.
+    store.revoke_token("b".into()).await.unwrap();
+    assert_eq!(who("a"), "token:a".into());
 }
 
 #[actix::test]

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     link::ONCE_KEY,
     queue::Leased,
-    router::{Request, Routed, RouterHandle},
+    router::{Request, Routed, RouterHandle, named},
 };
 
 /// JSON-RPC errors that say that the same request fails again: unknown method, wrong parameters.
@@ -52,14 +52,13 @@ pub(super) async fn call(
     };
     let submitter = &leased.kept.task.submitter;
     // After a restart tasks are claimed while servers start.
-    let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
     let who = principal(&shared.router, submitter);
     let is_over = tokio::select! {
-        is_over = shared.router.wait_for_tool(&who, name, limits::WORKER_TOOL_WAIT) => is_over,
+        is_over = shared.router.wait_for_tool(&who, &params, limits::WORKER_TOOL_WAIT) => is_over,
         () = cancel.cancelled() => return Ending::NotRun,
     };
     if !is_over {
-        let message = format!("the server of {name:?} is still being started");
+        let message = format!("the server of {:?} is still being started", named(&params));
         return Ending::Outcome(failed("not_started", message, Ran::No));
     }
     let limit = shared.queue.settings().result_bytes;

@@ -45,6 +45,11 @@ pub const RESUME_GRACE: Duration = Duration::from_millis(500);
 /// progress the oldest is lost, the answer never.
 pub const EVENTS_KEPT: usize = 16;
 
+/// Streams of calls that are read on at once for clients that may be back in time: as many as there
+/// may be requests in flight. Beyond it the rest of a stream is lost with its client, as it is for
+/// one that comes back too late.
+pub const STREAMS_KEPT: usize = IN_FLIGHT;
+
 /// Idle time after which a session ends: without a request under way and without an open stream.
 /// The client gets 404 and starts a new one.
 pub const SESSION_IDLE: Duration = Duration::from_secs(300);

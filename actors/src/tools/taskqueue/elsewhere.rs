@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    fn told(tool: &str, arguments: Value, error: CallError) -> Result<Value, CallError> {
+    fn told(tool: &str, arguments: &Value, error: CallError) -> Result<Value, CallError> {
         let arguments = arguments.as_object().cloned().unwrap_or_default();
         let call = link::Call::tool(&format!("p2p_taskqueue_{tool}"), arguments, limits::TOOL_TIME);
         no_answer("b", Harm::of(&call), error)
@@ -271,12 +271,12 @@ mod tests {
             let (expected, not_done) = [expected, ("peer_away", true)]
                 .map(|(code, again)| Some((code.to_owned(), again)))
                 .into();
-            assert_eq!(code(told(tool, arguments.clone(), lost())), expected, "{tool} {arguments}");
-            assert_eq!(code(told(tool, arguments, away())), not_done, "{tool}");
+            assert_eq!(code(told(tool, &arguments, lost())), expected, "{tool} {arguments}");
+            assert_eq!(code(told(tool, &arguments, away())), not_done, "{tool}");
         }
         // Who gave up needs no advice, and an answer is an answer.
         let gone = CallError::OutcomeUnknown { why: Why::Cancelled, detail: String::new() };
-        assert!(told("wait", json!({}), gone).is_err());
-        assert!(told("wait", json!({}), RpcError::invalid_params("no").into()).is_err());
+        assert!(told("wait", &json!({}), gone).is_err());
+        assert!(told("wait", &json!({}), RpcError::invalid_params("no").into()).is_err());
     }
 }

@@ -6,7 +6,11 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use toolmesh_core::{link::State, principal::Principal, router::Runtime};
 
-use super::{Upstream, call::{Asked, named}, handle::RouterHandle};
+use super::{
+    Upstream,
+    call::{Asked, named},
+    handle::RouterHandle,
+};
 use crate::link::LinkHandle;
 
 /// Time between two looks at servers that change no list when they come or are given up.

@@ -41,10 +41,6 @@ use crate::{
     reload, wiring,
 };
 
-/// Signals that come this close together are one: `timeout` and some service managers send theirs to
-/// the process and to its group.
-const ONE_SIGNAL: Duration = Duration::from_millis(500);
-
 /// How long `up` waits for upstreams before it says that the node is ready. They go on starting.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
 
@@ -157,7 +153,7 @@ pub(crate) async fn run(plan: Plan, announce: impl FnOnce(&NodeFacts)) -> Result
         "stopping: requests under way may finish; a second signal ends the node at once"
     );
     watching.abort();
-    let one_signal = tokio::time::Instant::now() + ONE_SIGNAL;
+    let one_signal = tokio::time::Instant::now() + limits::ONE_SIGNAL;
     let second_signal = async {
         loop {
             tokio::select! {

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use http::request::Parts;
@@ -42,9 +41,6 @@ use crate::{
 /// How long a 2026-07-28 client may keep the list before it asks again; changes are told at once
 /// to who subscribes.
 const LIST_TTL_MS: u64 = 5_000;
-
-/// How often a session's notifier looks whether its session is still there.
-const SESSION_CHECK: Duration = Duration::from_secs(30);
 
 /// Methods that this node has and that rmcp reads.
 const TYPED: [&str; 4] = ["initialize", "ping", "server/discover", "subscriptions/listen"];
@@ -335,7 +331,7 @@ impl ServerHandler for Handler {
                             return;
                         }
                     }
-                    () = tokio::time::sleep(SESSION_CHECK) => {
+                    () = tokio::time::sleep(limits::SESSION_CHECK) => {
                         if peer.is_transport_closed() {
                             return;
                         }

@@ -9,9 +9,7 @@ use actix_web::{
 };
 use rmcp::model::RequestId;
 use serde_json::json;
-
-/// Bytes of a refusal that are read; rmcp's are a line.
-const REFUSAL_BYTES: usize = 4_096;
+use toolmesh_core::limits;
 
 /// What is known of the request that is answered.
 #[derive(Debug, Default)]
@@ -35,7 +33,7 @@ pub(super) async fn spoken(
         return response;
     }
     let (request, response) = response.into_parts();
-    let read = body::to_bytes_limited(response.into_body(), REFUSAL_BYTES).await;
+    let read = body::to_bytes_limited(response.into_body(), limits::REFUSAL_BYTES).await;
     let text = read.ok().and_then(Result::ok).unwrap_or_default();
     let (code, message) = said(status, &String::from_utf8_lossy(&text), asked);
     let error = json!({"code": code, "message": message});

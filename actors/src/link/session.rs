@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
-use toolmesh_core::call::CallError;
+use toolmesh_core::{call::CallError, limits};
 
 use super::{handle::Call, list, mcp::Mcp, python::Python, tap::Tap};
 
@@ -57,9 +57,6 @@ impl Session {
     }
 }
 
-/// Characters of what a server calls itself that are remembered.
-const MARK_LENGTH: usize = 128;
-
 /// What is known of the server at the other end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Server {
@@ -79,7 +76,7 @@ impl Server {
     /// What it is told by from another, or from another version of it.
     pub(super) fn mark(&self) -> String {
         let whole = format!("{} {}", self.protocol, self.title);
-        whole.chars().take(MARK_LENGTH).collect()
+        whole.chars().take(limits::SERVER_MARK_CHARS).collect()
     }
 
     /// The process, if it is our child.

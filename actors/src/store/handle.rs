@@ -24,9 +24,6 @@ use crate::{
     link::{Memory, Protocol, Remembered},
 };
 
-/// Longest name of a token, in bytes.
-const TOKEN_NAME_BYTES: usize = 64;
-
 /// Why something is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -41,7 +38,8 @@ pub enum StoreError {
     TokenIsThere,
     /// The name says something else in a principal's id, or cannot be shown.
     #[error(
-        "a token's name has 1 to {TOKEN_NAME_BYTES} bytes, no control character, and no \"@peer:\""
+        "a token's name has 1 to {} bytes, no control character, and no \"@peer:\"",
+        limits::TOKEN_NAME_BYTES
     )]
     NoTokenName,
     /// The record is larger than a record may be, or has a shape that cannot be kept.
@@ -305,7 +303,7 @@ fn nameless(state: &State) -> HashSet<String> {
 }
 
 fn is_name(name: &str) -> bool {
-    (1..=TOKEN_NAME_BYTES).contains(&name.len()) && is_plain_name(name)
+    (1..=limits::TOKEN_NAME_BYTES).contains(&name.len()) && is_plain_name(name)
 }
 
 /// A fresh token: 256 random bits, told apart from others by its prefix.

@@ -21,6 +21,10 @@ pub const HEAD_TIME: Duration = Duration::from_secs(5);
 /// Time to receive a request body. Bounds a client that sends one byte a second; beyond it 408.
 pub const BODY_TIME: Duration = Duration::from_secs(10);
 
+/// Bytes of a refusal of rmcp's that are read to say it as JSON-RPC; those are a line. Of a longer
+/// one the caller gets the status alone.
+pub const REFUSAL_BYTES: usize = 4_096;
+
 /// Nesting of JSON in a request. Real arguments nest below 20; a parser's stack is finite.
 /// Beyond it the caller gets JSON-RPC error -32700.
 pub const JSON_DEPTH: usize = 64;
@@ -54,8 +58,9 @@ pub const STREAMS_KEPT: usize = IN_FLIGHT;
 /// The client gets 404 and starts a new one.
 pub const SESSION_IDLE: Duration = Duration::from_secs(300);
 
-/// Longest time between two looks for sessions whose idle time is over; a fifth of that time where
-/// it is shorter. Nobody sees more of it than a session that ends so much later.
+/// Longest time between two looks for sessions whose idle time is over, a fifth of that time where
+/// it is shorter, and for who would tell sessions that have ended of changes. Nobody sees more of it
+/// than a session that ends so much later.
 pub const SESSION_CHECK: Duration = Duration::from_secs(10);
 
 /// A session may be evicted for a new one when it has been idle for this long.
@@ -435,6 +440,22 @@ pub const JSON_VALUE_BYTES: usize = 72;
 /// Values (members, elements) in the JSON of a peer's answer: 72 MiB at most when parsed. Beyond it
 /// the answer is not read, and what the call did is unknown.
 pub const MESH_ANSWER_VALUES: usize = 1024 * 1024;
+
+/// Longest name of a token in bytes: it is part of what its bearer is called everywhere. A longer one
+/// is refused.
+pub const TOKEN_NAME_BYTES: usize = 64;
+
+/// Characters of what a server calls itself by which it is told from another version; real names are
+/// below 60. Of longer ones the rest makes no difference.
+pub const SERVER_MARK_CHARS: usize = 128;
+
+/// Bytes of the id of a message on stdin that is too long to be read; a longer one is no id that a
+/// client gives. Who sent it is answered without one.
+pub const STDIO_ID_BYTES: usize = 256;
+
+/// Stop signals that come this close together are one: `timeout` and some service managers send
+/// theirs to the process and to its group. A later one ends the node at once.
+pub const ONE_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Time to finish requests that are under way when the node stops, before they are cut.
 pub const DRAIN_TIME: Duration = Duration::from_secs(8);

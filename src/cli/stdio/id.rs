@@ -1,9 +1,7 @@
 //! Whose message it is that is too long to be read.
 
 use serde_json::Value;
-
-/// Bytes of an id that are read; a longer one is no id that a client gives.
-const ID_BYTES: usize = 256;
+use toolmesh_core::limits;
 
 /// Finds the id of a request in its bytes, of which nothing else is kept.
 #[derive(Debug, Default)]
@@ -66,7 +64,7 @@ impl IdFinder {
     }
 
     fn keep(&mut self, byte: u8) {
-        if self.depth == 1 && self.word.len() < ID_BYTES {
+        if self.depth == 1 && self.word.len() < limits::STDIO_ID_BYTES {
             self.word.push(byte);
         }
     }

@@ -180,7 +180,6 @@ fn mistakes_of_a_session_have_their_codes() -> Outcome {
     let large = json!({"frame": "x".repeat(1024 * 1024)});
     let fatal = [
         (json!({"hex": "7fffffff"}), -32003, "frame_too_large"),
-        (large, -32003, "frame_too_large"),
         (json!({"hex": "00000002c328"}), -32003, "invalid_json"),
         (json!({"frame": [1, 2]}), -32003, "invalid_message"),
         (json!({"frame": {"jsonrpc": "1.0", "id": 2}}), -32600, "invalid_jsonrpc"),
@@ -193,6 +192,13 @@ fn mistakes_of_a_session_have_their_codes() -> Outcome {
     for ((mistake, code, message), seen) in fatal.iter().zip(python.script(&address, &streams)?) {
         assert_eq!(errors(&seen), [(*code, *message)], "{mistake}");
         assert_eq!((seen.answers.len(), seen.ended.as_str()), (2, "eof"), "{mistake}");
+    }
+    // All of it is written before anything is read. On a connection of its own: py-libp2p does not
+    // always open another stream after one that the peer ended while it wrote.
+    let steps: &[Value] = &[initialize.clone(), large];
+    for seen in python.script(&address, &[steps])? {
+        assert_eq!(errors(&seen), [(-32003, "frame_too_large")]);
+        assert_eq!((seen.answers.len(), seen.ended.as_str()), (2, "eof"));
     }
 
     let forgiven = [

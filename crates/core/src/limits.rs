@@ -392,6 +392,10 @@ pub const MESH_STRANGER_FRAME_BYTES: usize = 1024 * 1024;
 /// Bounds a peer that sends a byte a second or never reads; beyond it the stream is closed.
 pub const MESH_FRAME_TIME: Duration = Duration::from_secs(30);
 
+/// Time that who sent a frame which is refused has to end its stream, once the frame was read: then it
+/// is reset.
+pub const MESH_LAST_WORD: Duration = Duration::from_millis(500);
+
 /// Bytes of each frame that no budget is asked for, so that small calls never wait for large ones.
 pub const MESH_FRAME_FREE_BYTES: usize = 64 * 1024;
 

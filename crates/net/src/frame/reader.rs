@@ -1,6 +1,6 @@
 //! Reading: many small frames out of one read, large ones straight into their own buffer.
 
-use std::{fmt, ops::Deref, pin::Pin, task::Poll};
+use std::{fmt, ops::Deref, pin::Pin, task::Poll, time::Duration};
 
 use futures::{
     AsyncRead, AsyncReadExt,
@@ -139,22 +139,31 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Reads a frame that was refused with [`FrameError::TooLarge`], and keeps nothing of it: who writes
-    /// it reads nothing before, and would have its stream reset if nobody took it. Ends with the frame
-    /// or the stream, or after the time that a frame has, or
-    /// [`MESH_FRAME_BYTES`](limits::MESH_FRAME_BYTES). Nothing can be read after it.
+    /// it reads nothing before, and would have its stream reset if nobody took it. Ends with the
+    /// stream, or [`MESH_LAST_WORD`](limits::MESH_LAST_WORD) after the frame, or after the time that a
+    /// frame has, or [`MESH_FRAME_BYTES`](limits::MESH_FRAME_BYTES). Nothing can be read after it.
     pub async fn skip(&mut self, announced: usize) {
-        let mut left = (HEADER + announced.min(limits::MESH_FRAME_BYTES))
+        let frame = (HEADER + announced.min(limits::MESH_FRAME_BYTES))
             .saturating_sub(self.chunk.filled().len());
-        let rest = async {
-            while left > 0 {
+        if self.throw_away(frame, self.limits.frame_time).await {
+            // What it wrote behind the frame would meet a reset too.
+            self.throw_away(limits::MESH_STRANGER_FRAME_BYTES, limits::MESH_LAST_WORD).await;
+        }
+    }
+
+    /// Reads so many bytes, within `time`, and keeps none. Tells whether there were as many.
+    async fn throw_away(&mut self, mut bytes: usize, time: Duration) -> bool {
+        let all = async {
+            while bytes > 0 {
                 (self.chunk.start, self.chunk.end) = (0, 0);
                 match self.chunk.read(&mut self.reader).await {
-                    Ok(read) if read > 0 => left = left.saturating_sub(read),
-                    _ => break,
+                    Ok(read) if read > 0 => bytes = bytes.saturating_sub(read),
+                    _ => return false,
                 }
             }
+            true
         };
-        let _late = timeout(self.limits.frame_time, rest).await;
+        timeout(time, all).await.unwrap_or(false)
     }
 
     /// Takes what the chunk has: a whole frame, or a part into the body.

@@ -194,6 +194,7 @@ fn mistakes_of_a_session_have_their_codes() -> Outcome {
         assert_eq!((seen.answers.len(), seen.ended.as_str()), (2, "eof"), "{mistake}");
     }
     // All of it is written before anything is read. On a connection of its own: py-libp2p does not
+    // All of it is written before anything is read. On a connection of its own: py-libp2p does not
     // always open another stream after one that the peer ended while it wrote.
     let steps: &[Value] = &[initialize.clone(), large];
     for seen in python.script(&address, &[steps])? {

@@ -42,8 +42,14 @@ use crate::{
 /// to who subscribes.
 const LIST_TTL_MS: u64 = 5_000;
 
-/// Methods that this node has and that rmcp reads.
-const TYPED: [&str; 4] = ["initialize", "ping", "server/discover", "subscriptions/listen"];
+/// Whether this node has a method that rmcp reads, in a revision from 2026-07-28 on or before.
+fn is_typed(method: &str, modern: bool) -> bool {
+    match method {
+        "initialize" | "ping" => !modern,
+        "server/discover" | "subscriptions/listen" => modern,
+        _ => false,
+    }
+}
 
 /// Serves one session or one stateless request.
 #[derive(Debug, Clone)]
@@ -252,17 +258,17 @@ impl ServerHandler for Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
+        let modern = context
+            .protocol_version()
+            .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
         let Some(request) = raw::unmark(&method, params) else {
             // rmcp takes what does not fit its types for a method that it does not know.
-            return Err(if TYPED.contains(&method.as_str()) {
+            return Err(if is_typed(&method, modern) {
                 ErrorData::invalid_params(format!("params of {method} do not fit"), None)
             } else {
                 unknown(&method)
             });
         };
-        let modern = context
-            .protocol_version()
-            .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
         let result = match request {
             // Boxed: rmcp moves the whole of a handler several times before it runs.
             raw::Request::Call(params) => {

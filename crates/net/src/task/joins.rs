@@ -115,12 +115,14 @@ impl Joins {
         self.tries.check(stream.from?, known, now()).err()
     }
 
-    /// Says how long somebody must wait until its join is looked at, if it must.
-    fn wait(&mut self, peer_id: &PeerId, stream: &JoinStream) -> Option<Duration> {
+    /// Says how long somebody must wait until its join is looked at, if it must. An address that failed
+    /// too often has few places, or it would hold those of others without ever saying a word.
+    fn wait(&mut self, peer_id: &PeerId, stream: &JoinStream, tried: bool) -> Option<Duration> {
         self.answering.retain(|(_, exchange)| exchange.strong_count() > 0);
         let known = self.remembered.contains(peer_id);
         let with_it = self.answering.iter().filter(|(from, _)| *from == stream.from).count();
-        let crowded = !known && with_it >= limits::MESH_JOINING / 2;
+        let most = limits::MESH_JOINING / if tried { 8 } else { 2 };
+        let crowded = !known && with_it >= most;
         if crowded || self.answering.len() >= limits::MESH_JOINING {
             return Some(limits::MESH_JOINING_RETRY);
         }
@@ -208,7 +210,7 @@ impl Task {
     /// Answers a peer that wants to join, or sends it away for a while.
     pub(super) fn answer_join(&mut self, Joining { peer_id, stream }: Joining) {
         let tried = self.joins.tried(&peer_id, &stream);
-        let wait = self.joins.wait(&peer_id, &stream);
+        let wait = self.joins.wait(&peer_id, &stream, tried.is_some());
         let JoinStream { stream, from, only } = stream;
         if let Some(wait) = wait {
             self.joins.refused += 1;

@@ -123,8 +123,11 @@ impl Queue {
         };
         let now = self.now();
         let step = self.machine.apply(now, input);
-        let is_process_enough = step.may_be_forgotten() || matches!(asker, Asker::Nobody);
-        let Step { writes, sync, reply, grants, events, wake_at } = step;
+        let durability = match step.must_be_synced(!matches!(asker, Asker::Nobody)) {
+            true => Durability::Disk,
+            false => Durability::Process,
+        };
+        let Step { writes, reply, grants, events, wake_at, .. } = step;
         self.schedule(wake_at, ctx);
         let kept: Result<Vec<Vec<Write>>, _> =
             writes.into_iter().map(records::keep_queue).collect();
@@ -158,10 +161,6 @@ impl Queue {
             tell(&waiters, seen, &news, events);
             serve(&door, served, Ok(()));
             release(&door, asker, reply);
-        };
-        let durability = match sync || !is_process_enough {
-            true => Durability::Disk,
-            false => Durability::Process,
         };
         if early.is_empty() {
             return slot.submit_with(durability, writes, release);

@@ -31,10 +31,9 @@ use toolmesh_core::{
     queue::Asker,
     router::LocalTool,
 };
-
-pub use self::rpc::{NAME as RPC, Token};
 use toolmesh_net::dialect::Counts;
 
+pub use self::rpc::{NAME as RPC, Token};
 use self::{elsewhere::Place, error::Refused, portion::Lately, spec::OWN_TOOLS};
 use super::{
     definition::{Effect, answer, define},

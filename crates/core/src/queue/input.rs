@@ -473,4 +473,10 @@ impl Step {
             matches!(self.reply, Ok(Reply::Alive { .. } | Reply::Claimed(_) | Reply::Waiting));
         !self.sync && of_worker
     }
+
+    /// Whether what it leads to must survive the loss of power before it is told, where somebody
+    /// `is_answered` or nobody is.
+    pub fn must_be_synced(&self, is_answered: bool) -> bool {
+        self.sync || (is_answered && !self.may_be_forgotten())
+    }
 }

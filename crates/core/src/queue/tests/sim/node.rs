@@ -220,7 +220,7 @@ impl Node {
 
     fn carry_out(&mut self, step: Step, asked: Option<(Who, u64)>) {
         let Some(up) = &mut self.up else { return };
-        let process_is_enough = asked.is_none() || step.may_be_forgotten();
+        let sync = !step.writes.is_empty() && step.must_be_synced(asked.is_some());
         let (mut early, mut letters) = (Vec::new(), Vec::new());
         for (ticket, granted) in step.grants {
             if let Some((to, request)) = up.claims.remove(&ticket) {
@@ -239,7 +239,6 @@ impl Node {
             };
             letters.extend(answer.map(|answer| Letter { to, request, answer }));
         }
-        let sync = step.sync || !(process_is_enough || step.writes.is_empty());
         if !sync && !step.writes.is_empty() {
             early.append(&mut letters);
         }
